@@ -1,0 +1,60 @@
+"""The data room: cells in, checked, split, prepared and paired; landscapes whose answer is known."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from twinlib.data.pairing import Pairs, pair
+    from twinlib.data.prepare import Prepared, prepare, standard
+    from twinlib.data.schema import CONTROL, DataError, check, parts
+    from twinlib.data.simulate import MyeloidNetwork, ToggleSwitch, simulate_waddington
+    from twinlib.data.sources import DATASETS, available, choose, from_anndata, load
+
+_WHERE = {
+    "CONTROL": "schema",
+    "DataError": "schema",
+    "check": "schema",
+    "parts": "schema",
+    "DATASETS": "sources",
+    "available": "sources",
+    "choose": "sources",
+    "from_anndata": "sources",
+    "load": "sources",
+    "MyeloidNetwork": "simulate",
+    "ToggleSwitch": "simulate",
+    "simulate_waddington": "simulate",
+    "Prepared": "prepare",
+    "prepare": "prepare",
+    "standard": "prepare",
+    "Pairs": "pairing",
+    "pair": "pairing",
+}
+
+__all__ = [
+    "CONTROL",
+    "DATASETS",
+    "DataError",
+    "MyeloidNetwork",
+    "Pairs",
+    "Prepared",
+    "ToggleSwitch",
+    "available",
+    "check",
+    "choose",
+    "from_anndata",
+    "load",
+    "pair",
+    "parts",
+    "prepare",
+    "simulate_waddington",
+    "standard",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module that holds a public name when the name is first asked for."""
+    if name in _WHERE:
+        return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
