@@ -1,0 +1,176 @@
+"""How far a prediction is from the real cells, and how much of that is skill over doing nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+#: Metrics that are errors: 0 is best, and skill is one minus the share of no_change's error that is left.
+ERRORS = ("MSE", "RMSE", "MAE", "pseudobulk_mse", "e_distance", "w1", "dtw", "mean_absolute_difference")
+#: Metrics that are scores with 1 as the best value: skill is the share of the way from no_change to 1.
+SCORES = ("R2", "Pearson", "pds", "overlap_at_n")
+
+
+def _matrix(values: ArrayLike, name: str) -> Array:
+    """Return [n, G] float64, refusing what a metric would silently turn into nonsense."""
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 2 or not array.size:
+        raise ValueError(f"{name} has shape {array.shape}; give a non-empty matrix of cells x genes.")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} holds NaN or infinity; drop or mend those cells before scoring.")
+    return array
+
+
+def _vector(values: ArrayLike, name: str) -> Array:
+    """Return [G] float64, finite."""
+    return _matrix(np.atleast_2d(np.asarray(values, dtype=np.float64)), name)[0]
+
+
+def pearson(a: ArrayLike, b: ArrayLike) -> float:
+    """Return the Pearson correlation of two vectors [G], 0 where either is constant.
+
+    A correlation with a constant is undefined; 0 says that it carries no information about the other.
+    """
+    return float(_pearson_columns(_vector(a, "a")[:, None], _vector(b, "b")[:, None])[0])
+
+
+def _pearson_columns(a: Array, b: Array) -> Array:
+    """Return the correlation of each column pair [G], 0 where a column is constant."""
+    moving = (np.ptp(a, axis=0) > 0) & (np.ptp(b, axis=0) > 0)
+    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
+    spread = np.sqrt((a * a).sum(axis=0) * (b * b).sum(axis=0))
+    moving &= spread > 0  # differences so small that their squares underflow count as constant
+    return np.where(moving, (a * b).sum(axis=0) / np.where(moving, spread, 1.0), 0.0)
+
+
+def _r2_columns(y_true: Array, y_pred: Array) -> Array:
+    """Return R2 of each column [G]; a constant truth gives 1 if met exactly, else 0 (as scikit-learn)."""
+    residual = ((y_true - y_pred) ** 2).sum(axis=0)
+    total = ((y_true - y_true.mean(axis=0)) ** 2).sum(axis=0)
+    varies = np.ptp(y_true, axis=0) > 0
+    return np.where(varies, 1.0 - residual / np.where(varies, total, 1.0), (residual == 0).astype(float))
+
+
+def regression_metrics(y_true: ArrayLike, y_pred: ArrayLike) -> dict[str, float]:
+    """Return MSE, RMSE, MAE, R2 and Pearson per dimension, averaged over dimensions (Section 3.3.1).
+
+    Both arrays are [n, G] in the same units; row i of one answers row i of the other. RMSE is the mean of the
+    per-dimension roots, so it is not the root of MSE. Pearson is 0 where a dimension is constant.
+    """
+    y_true, y_pred = _matrix(y_true, "y_true"), _matrix(y_pred, "y_pred")
+    if y_true.shape != y_pred.shape:
+        raise ValueError(f"y_true is {y_true.shape} and y_pred {y_pred.shape}; they must pair up.")
+    error = y_pred - y_true
+    mse = (error**2).mean(axis=0)
+    return {
+        "MSE": float(mse.mean()),
+        "RMSE": float(np.sqrt(mse).mean()),
+        "MAE": float(np.abs(error).mean()),
+        "R2": float(_r2_columns(y_true, y_pred).mean()),
+        "Pearson": float(_pearson_columns(y_true, y_pred).mean()),
+    }
+
+
+def pearson_delta(true_mean: ArrayLike, pred_mean: ArrayLike, reference_mean: ArrayLike) -> float:
+    """Return the correlation of the true and the predicted change from one reference profile.
+
+    All three are [G] in log1p units. With the control mean as reference this is the usual 'Pearson delta';
+    with the mean of the perturbed centroids it is Systema's. A prediction that equals the reference up to a
+    constant has no direction of change and scores 0.
+    """
+    reference = _vector(reference_mean, "reference_mean")
+    predicted = _vector(pred_mean, "pred_mean") - reference
+    if np.ptp(predicted) <= 1e-12 * max(1.0, float(np.abs(reference).max())):
+        return 0.0  # rounding left by adding and subtracting the reference is not a prediction
+    return pearson(_vector(true_mean, "true_mean") - reference, predicted)
+
+
+def pseudobulk_mse(true_mean: ArrayLike, pred_mean: ArrayLike) -> float:
+    """Return the mean squared difference of two mean profiles [G], in squared log1p units."""
+    difference = _vector(true_mean, "true_mean") - _vector(pred_mean, "pred_mean")
+    return float((difference**2).mean())
+
+
+def e_distance(x: ArrayLike, y: ArrayLike) -> float:
+    """Return the energy distance of two clouds of cells x [n, G] and y [m, G]: plain Euclidean, U-statistic.
+
+    2 E|X - Y| - E|X - X'| - E|Y - Y'| with distinct cells inside each cloud, so that two samples of one cloud
+    average to 0 (and may come out slightly negative). Needs two cells on each side. Source: Szekely & Rizzo
+    2013.
+    """
+    from scipy.spatial.distance import cdist, pdist
+
+    x, y = _matrix(x, "x"), _matrix(y, "y")
+    if min(len(x), len(y)) < 2:
+        raise ValueError("The E-distance compares pairs of cells: give at least two cells on each side.")
+    return float(2 * cdist(x, y).mean() - pdist(x).mean() - pdist(y).mean())
+
+
+def w1_per_gene(x: ArrayLike, y: ArrayLike) -> Array:
+    """Return the exact Wasserstein-1 distance of each gene's two samples [G]; x is [n, G], y is [m, G].
+
+    The area between the two quantile functions, for any two sample sizes.
+    """
+    x, y = np.sort(_matrix(x, "x"), axis=0), np.sort(_matrix(y, "y"), axis=0)
+    n, m = len(x), len(y)
+    # Integers i*m and j*n in place of i/n and j/m: shared breakpoints meet exactly.
+    breaks = np.union1d(np.arange(1, n + 1) * m, np.arange(1, m + 1) * n)
+    width = np.diff(breaks, prepend=0) / (n * m)
+    return width @ np.abs(x[(breaks - 1) // m] - y[(breaks - 1) // n])
+
+
+def w1(x: ArrayLike, y: ArrayLike) -> float:
+    """Return the mean over genes of `w1_per_gene`, in log1p units."""
+    return float(w1_per_gene(x, y).mean())
+
+
+def pds(true_delta: ArrayLike, pred_delta: ArrayLike, target: ArrayLike | None = None) -> Array:
+    """Return each perturbation's discrimination score [P]: 1 if its own truth is the nearest.
+
+    Both arrays are [P, G] changes from control; distances are L1. `target` [P] holds the column of each
+    perturbation's own target gene, which is left out (-1: none). Score = 1 - (truths nearer than one's own)
+    / P, ties counted half, so that chance is about 0.5. Source: Virtual Cell Challenge 2025.
+    """
+    truth, guess = _matrix(true_delta, "true_delta"), _matrix(pred_delta, "pred_delta")
+    left_out = np.full(len(truth), -1) if target is None else np.asarray(target)
+    scores = np.empty(len(truth))
+    for p, own in enumerate(left_out):
+        kept = np.arange(truth.shape[1]) != own
+        distance = np.abs(truth[:, kept] - guess[p, kept]).sum(axis=1)
+        nearer = (distance < distance[p]).sum() + 0.5 * ((distance == distance[p]).sum() - 1)
+        scores[p] = 1.0 - nearer / len(truth)
+    return scores
+
+
+def overlap_at_n(true_delta: ArrayLike, pred_delta: ArrayLike, n: int) -> float:
+    """Return the share of the n genes that truly change most which are among the n predicted to change most.
+
+    Both arrays are changes [G]; genes are ranked by absolute change. A constant prediction ranks nothing: 0.
+    """
+    truth, guess = _vector(true_delta, "true_delta"), _vector(pred_delta, "pred_delta")
+    if not 0 < n <= len(truth):
+        raise ValueError(f"n is {n}; give a number of genes from 1 to {len(truth)}.")
+    if np.ptp(guess) == 0:
+        return 0.0
+    top = [set(np.argsort(-np.abs(change), kind="stable")[:n].tolist()) for change in (truth, guess)]
+    return len(top[0] & top[1]) / n
+
+
+def skill(name: str, value: float, no_change_value: float) -> float:
+    """Return what a metric's value is worth against no_change: 0 for doing nothing, 1 for perfect.
+
+    Errors: 1 - value / no_change_value. Scores (R2, Pearson, pds, overlap): the share of the way from
+    no_change_value to 1. pearson_delta: the value itself. NaN where no_change is already perfect but the
+    value is not (the ratio has no meaning).
+    """
+    if name == "pearson_delta":
+        return float(value)
+    if name not in ERRORS + SCORES:
+        raise ValueError(f"No skill is defined for {name!r}; use one of {', '.join(ERRORS + SCORES)}.")
+    gap = no_change_value if name in ERRORS else 1.0 - no_change_value
+    left = value if name in ERRORS else 1.0 - value
+    if value == no_change_value:
+        return 0.0
+    return 1.0 - left / gap if gap > 0 else float("nan")

@@ -1,0 +1,143 @@
+"""Distances between trajectories: dynamic time warping (Eq. 10-11), Eq. 12, true Wasserstein distances."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+#: Pairs of series aligned in one pass: few enough that three diagonals of 200 steps stay in the cache.
+_CHUNK = 128
+
+
+def _series(values: ArrayLike, name: str) -> Array:
+    """Return [..., T] float64, refusing NaN (which would pass through a minimum unseen) and empty series."""
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim == 0 or array.shape[-1] == 0:
+        raise ValueError(f"{name} has shape {array.shape}; give at least one point on the last axis.")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} holds NaN or infinity; a trajectory must be finite at every step.")
+    return array
+
+
+def dtw_matrix(a: ArrayLike, b: ArrayLike) -> Array:
+    """Return the table D [T, S] of Eq. 10 with the absolute cost of Eq. 11, in the plainest form.
+
+    `a` is [T], `b` is [S]; D[i, j] is the least cumulative cost of aligning a[:i+1] with b[:j+1].
+    """
+    a, b = _series(a, "a"), _series(b, "b")
+    table = np.full((len(a) + 1, len(b) + 1), np.inf)
+    table[0, 0] = 0.0
+    for i in range(1, len(a) + 1):
+        for j in range(1, len(b) + 1):
+            cost = abs(a[i - 1] - b[j - 1])
+            table[i, j] = cost + min(table[i - 1, j], table[i, j - 1], table[i - 1, j - 1])
+    return table[1:, 1:]
+
+
+def dtw(a: ArrayLike, b: ArrayLike) -> tuple[float, NDArray[np.int64]]:
+    """Return the DTW distance of two series (Eq. 10-11) and the alignment that attains it.
+
+    `a` is [T], `b` is [S]. The path is [L, 2]: index pairs from (0, 0) to (T-1, S-1), each step moving one
+    series or both by one; among equal costs the diagonal is taken. The distance is the sum of |a_i - b_j|
+    along the path: no square root, no division by its length.
+    """
+    table = dtw_matrix(a, b)
+    return float(table[-1, -1]), _backtrack(table)
+
+
+def _backtrack(table: Array) -> NDArray[np.int64]:
+    """Walk from the last corner of D [T, S] to the first along the cheapest predecessors."""
+    i, j = table.shape[0] - 1, table.shape[1] - 1
+    path = [(i, j)]
+    while i or j:
+        steps = [(i - 1, j - 1), (i - 1, j), (i, j - 1)]
+        i, j = min((s for s in steps if min(s) >= 0), key=lambda s: table[s])
+        path.append((i, j))
+    return np.array(path[::-1], dtype=np.int64)
+
+
+def dtw_distances(a: ArrayLike, b: ArrayLike) -> Array:
+    """Return the DTW distances (Eq. 10-11) of many pairs of series at once; leading axes broadcast.
+
+    `a` is [..., T], `b` is [..., S]; the answer is [...]. Equal to `dtw(a, b)[0]` pair by pair: D is filled
+    one anti-diagonal at a time, since the cells of an anti-diagonal do not depend on one another.
+    """
+    a, b = _series(a, "a"), _series(b, "b")
+    lead = np.broadcast_shapes(a.shape[:-1], b.shape[:-1])
+    # Time first, so that every slice below is contiguous.
+    first = np.broadcast_to(a, (*lead, a.shape[-1])).reshape(-1, a.shape[-1]).T
+    second = np.broadcast_to(b, (*lead, b.shape[-1])).reshape(-1, b.shape[-1]).T[::-1]
+    distances = np.empty(first.shape[1])
+    for start in range(0, len(distances), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        distances[part] = _sweep(np.ascontiguousarray(first[:, part]), np.ascontiguousarray(second[:, part]))
+    return distances.reshape(lead)
+
+
+def _sweep(a: Array, b_reversed: Array) -> Array:
+    """Fill D of Eq. 10 by anti-diagonals: a [T, B], time-reversed b [S, B]; return its last corner [B]."""
+    t, s = len(a), len(b_reversed)
+    # Row i + 1 of a buffer holds D[i, d - i]; rows outside the table stay infinite.
+    two_back, one_back, now = (np.full((t + 2, a.shape[1]), np.inf) for _ in range(3))
+    two_back[0] = 0.0  # the empty alignment before (0, 0)
+    for d in range(t + s - 1):
+        low, high = max(0, d - s + 1), min(t - 1, d) + 1
+        best = now[low + 1 : high + 1]
+        np.minimum(one_back[low:high], one_back[low + 1 : high + 1], out=best)
+        np.minimum(best, two_back[low:high], out=best)
+        best += np.abs(a[low:high] - b_reversed[low + s - 1 - d : high + s - 1 - d])
+        now[low] = now[high + 1] = np.inf  # left from three diagonals ago
+        two_back, one_back, now = one_back, now, two_back
+    return one_back[t]
+
+
+def mean_absolute_difference(a: ArrayLike, b: ArrayLike) -> Array:
+    """Return Eq. 12, called Wasserstein in the paper: the mean over time of |a_t - b_t|, [..., T] to [...].
+
+    It compares the series point by point; it is never below their W1, and equals it when both are sorted
+    alike.
+    """
+    a, b = _series(a, "a"), _series(b, "b")
+    if a.shape[-1] != b.shape[-1]:
+        raise ValueError(f"Eq. 12 pairs steps, but the series have {a.shape[-1]} and {b.shape[-1]} of them.")
+    return np.asarray(np.abs(a - b).mean(axis=-1))
+
+
+def _one_dimensional(a: ArrayLike, b: ArrayLike, p: int) -> Array:
+    """Return POT's p-th power of W_p for samples on the last axis; leading axes broadcast."""
+    import ot  # takes seconds to import
+
+    a, b = _series(a, "a"), _series(b, "b")
+    lead = np.broadcast_shapes(a.shape[:-1], b.shape[:-1])
+    first, second = (np.broadcast_to(x, (*lead, x.shape[-1])).reshape(-1, x.shape[-1]).T for x in (a, b))
+    return np.asarray(ot.wasserstein_1d(first.copy(), second.copy(), p=p)).reshape(lead)
+
+
+def wasserstein_1(a: ArrayLike, b: ArrayLike) -> Array:
+    """Return the true Wasserstein-1 distance of two series' values, time forgotten; [..., T] gives [...].
+
+    A trajectory and its reversal have distance 0. Computed by POT.
+    """
+    return _one_dimensional(a, b, 1)
+
+
+def wasserstein_2(a: ArrayLike, b: ArrayLike) -> Array:
+    """Return the Wasserstein-2 distance of two series' values; [..., T] gives [...]. Computed by POT."""
+    return np.sqrt(np.maximum(_one_dimensional(a, b, 2), 0.0))  # POT returns the square
+
+
+def sliced_wasserstein(
+    x: ArrayLike, y: ArrayLike, rng: np.random.Generator, n_projections: int = 128, p: int = 2
+) -> float:
+    """Return the sliced Wasserstein distance of two clouds of cells x [n, D] and y [m, D]. Computed by POT.
+
+    The p-mean of one-dimensional W_p over `n_projections` random directions drawn from `rng` (Bonneel 2015).
+    """
+    import ot
+
+    x, y = _series(x, "x"), _series(y, "y")
+    directions = rng.normal(size=(x.shape[-1], n_projections))
+    directions /= np.linalg.norm(directions, axis=0)
+    return float(ot.sliced_wasserstein_distance(x, y, projections=directions, p=p))
