@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from twinlib.data.pairing import Pairs, pair
-    from twinlib.data.prepare import Prepared, prepare, standard
+    from twinlib.data.prepare import Prepared, standard
     from twinlib.data.schema import CONTROL, DataError, check, parts
     from twinlib.data.simulate import MyeloidNetwork, ToggleSwitch, simulate_waddington
     from twinlib.data.sources import DATASETS, available, choose, from_anndata, load
@@ -26,7 +26,6 @@ _WHERE = {
     "ToggleSwitch": "simulate",
     "simulate_waddington": "simulate",
     "Prepared": "prepare",
-    "prepare": "prepare",
     "standard": "prepare",
     "Pairs": "pairing",
     "pair": "pairing",
@@ -58,3 +57,8 @@ def __getattr__(name: str) -> Any:
     if name in _WHERE:
         return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+# The module prepare.py would hide the function of the same name as soon as anything imports it: bind the
+# function once, here.
+from twinlib.data.prepare import prepare  # noqa: E402

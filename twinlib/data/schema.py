@@ -1,0 +1,207 @@
+"""The one canonical AnnData that every source is brought to, and the checks at its door."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+#: The label of cells that nobody perturbed.
+CONTROL = "control"
+
+#: A perturbation with fewer cells than this cannot be split, paired and scored.
+MIN_CELLS = 10
+
+#: Columns of `obs` that every canonical AnnData carries.
+COLUMNS = ("perturbation", "perturbation_type", "dose", "cell_context", "batch", "target_measured")
+
+#: Kinds of perturbation; `none` is for controls.
+TYPES = ("CRISPRko", "CRISPRi", "CRISPRa", "cytokine", "none")
+
+#: Largest value log1p(counts per 10,000) can take: every molecule of the cell in one gene.
+LARGEST_LOG = float(np.log1p(1e4))
+
+
+class DataError(ValueError):
+    """Cells that cannot be used; the message says in one sentence what is wrong, where, and the mend."""
+
+
+def parts(label: str) -> tuple[str, ...]:
+    """Split a perturbation label into its parts: `"A+B"` -> `("A", "B")`, `"control"` -> `()`."""
+    if label == CONTROL:
+        return ()
+    return tuple(part.strip() for part in label.split("+") if part.strip())
+
+
+def values_of(x: Any) -> np.ndarray:
+    """Return the stored values of X [n, G] as one vector: the non-zeros of a sparse one, or all."""
+    return x.data if sparse.issparse(x) else np.asarray(x).ravel()
+
+
+def check(adata: AnnData) -> AnnData:
+    """Return `adata` [n, G] itself when it is canonical.
+
+    Canonical is: X = log1p(counts per 10,000) taken once, CSR or dense; the columns `COLUMNS` in obs;
+    a `control` group; at least `MIN_CELLS` cells a perturbation; unique names; `uns["twinlib"]`.
+
+    Raises
+    ------
+    DataError
+        One sentence for the first thing that is not so.
+    """
+    _check_shape(adata)
+    _check_names(adata)
+    check_numbers(adata.X, "X")
+    _check_columns(adata)
+    check_groups(adata.obs["perturbation"].astype(str))
+    _check_log(adata)
+    if "counts" in adata.layers:
+        check_numbers(adata.layers["counts"], 'layers["counts"]')
+    return adata
+
+
+def _check_shape(adata: AnnData) -> None:
+    if adata.n_obs == 0 or adata.n_vars == 0 or adata.X is None:
+        raise DataError(
+            f"The data hold {adata.n_obs} cells x {adata.n_vars} genes: give an X with at least one of each."
+        )
+
+
+def _check_names(adata: AnnData) -> None:
+    for names, what in ((adata.var_names, "gene"), (adata.obs_names, "cell")):
+        twice = names[names.duplicated()].unique()
+        if len(twice):
+            raise DataError(
+                f"The {what} name {twice[0]!r} occurs more than once ({len(twice)} such names): make the "
+                f"{what} names unique."
+            )
+
+
+def check_numbers(x: Any, where: str) -> None:
+    """Raise a DataError when the stored values of x [n, G] are not finite, non-negative real numbers."""
+    values = values_of(x)
+    if values.dtype.kind not in "fiub":
+        raise DataError(f"{where} holds values of type {values.dtype}: give real numbers.")
+    if not np.isfinite(values).all():
+        bad = int((~np.isfinite(values)).sum())
+        raise DataError(f"{where} holds {bad} NaN or infinite values: remove those cells or genes first.")
+    if values.size and values.min() < 0:
+        raise DataError(
+            f"{where} holds negative values (smallest {values.min():.4g}): give counts or log1p of counts, "
+            "not scaled data."
+        )
+
+
+def _check_columns(adata: AnnData) -> None:
+    missing = [name for name in COLUMNS if name not in adata.obs]
+    if missing:
+        raise DataError(f"obs lacks the columns {missing}: bring the data in through twinlib.from_anndata.")
+    if "twinlib" not in adata.uns or "dataset" not in adata.uns["twinlib"]:
+        raise DataError('uns["twinlib"] is missing: bring the data in through twinlib.from_anndata.')
+    unknown = set(adata.obs["perturbation_type"].astype(str)) - set(TYPES)
+    if unknown:
+        raise DataError(f"perturbation_type holds {sorted(unknown)}: use one of {list(TYPES)}.")
+
+
+def check_groups(labels: Iterable[str], control: str = CONTROL, min_cells: int = MIN_CELLS) -> None:
+    """Raise a DataError when the labels [n] have no control, nothing else, or a group under `min_cells`."""
+    names, sizes = np.unique(np.asarray(list(labels), dtype=str), return_counts=True)
+    if control not in names:
+        shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        raise DataError(
+            f"No cell has the control label {control!r} (the labels are {shown}): "
+            "name the control label of your data with control=."
+        )
+    if len(names) == 1:
+        raise DataError(f"Every cell is {control!r}: a perturbation is needed beside the control.")
+    small = sizes < min_cells
+    if small.any():
+        raise DataError(
+            f"The perturbation {names[small][0]!r} has {sizes[small][0]} cells (under {min_cells}; "
+            f"{small.sum()} such groups): drop or merge those groups."
+        )
+
+
+def _check_log(adata: AnnData) -> None:
+    kind = kind_of_values(adata.X)
+    if kind in ("log1p", "unknown"):
+        return
+    said = {
+        "log1p_twice": "log1p was taken twice: undo one with numpy.expm1",
+        "counts": "it holds raw counts: bring the data in through twinlib.from_anndata",
+        "normalised": "it was normalised but never logged: take log1p once",
+    }
+    raise DataError(f"X is not log1p(counts per 10,000) taken once, {said[kind]}.")
+
+
+def kind_of_values(x: Any, n_cells: int = 2000) -> str:
+    """Say from the numbers alone what X [n, G] holds, never trusting a flag.
+
+    Returns `counts` (all values whole), `log1p` (undoing one logarithm gives whole multiples of each cell's
+    smallest value), `log1p_twice`, `normalised` (whole multiples without undoing anything), or `unknown`.
+    The first `n_cells` cells are looked at.
+    """
+    rows = sparse.csr_matrix(x[:n_cells])
+    rows.eliminate_zeros()
+    values = rows.data.astype(np.float64)
+    if values.size == 0:
+        return "unknown"
+    if (values == np.rint(values)).all():
+        return "counts"
+    if values.max() <= LARGEST_LOG + 1e-3:
+        if _whole_share(rows, np.expm1) >= 0.999:
+            return "log1p"
+        if values.max() <= np.log1p(LARGEST_LOG) + 1e-3 and _whole_share(rows, _expm1_twice) >= 0.999:
+            return "log1p_twice"
+        return "unknown"
+    return "normalised" if _whole_share(rows, np.asarray) >= 0.999 or values.max() > 30 else "unknown"
+
+
+def _expm1_twice(values: np.ndarray) -> np.ndarray:
+    return np.expm1(np.expm1(values))
+
+
+def _whole_share(rows: sparse.csr_matrix, undo: Any) -> float:
+    """Share of the values above their cell's smallest that are whole multiples of it (within 0.02)."""
+    multiples = multiples_of_smallest(rows, undo)
+    above = multiples[multiples > 1.5]
+    return float((np.abs(above - np.rint(above)) < 0.02).mean()) if above.size >= 20 else 0.0
+
+
+def multiples_of_smallest(rows: sparse.csr_matrix, undo: Any = np.expm1) -> np.ndarray:
+    """Divide each stored value by the smallest of its cell after `undo`; shape as `rows.data`."""
+    values = undo(rows.data.astype(np.float64))
+    filled = np.diff(rows.indptr) > 0
+    smallest = np.minimum.reduceat(values, rows.indptr[:-1][filled])
+    return values / np.repeat(smallest, np.diff(rows.indptr)[filled])
+
+
+def recover_counts(x: Any) -> sparse.csr_matrix | None:
+    """Recover counts [n, G] from X = log1p(CP10k), or None when under 99.9 % of the values come out whole.
+
+    A cell's smallest non-zero value is taken as one molecule: expm1(X) over it is the count (within 0.02).
+    """
+    rows = sparse.csr_matrix(x, copy=True)
+    rows.eliminate_zeros()
+    if rows.nnz == 0:
+        return None
+    multiples = multiples_of_smallest(rows)
+    whole = np.rint(multiples)
+    if (np.abs(multiples - whole) < 0.02).mean() < 0.999:
+        return None
+    rows.data = whole.astype(np.float32)
+    return rows
+
+
+def log_normalise(counts: Any) -> sparse.csr_matrix:
+    """Take log1p of counts per 10,000 of each cell; counts [n, G] -> float32 CSR; empty cells stay empty."""
+    rows = sparse.csr_matrix(counts, dtype=np.float64, copy=True)
+    totals = np.asarray(rows.sum(axis=1)).ravel()
+    scale = np.divide(1e4, totals, out=np.zeros_like(totals), where=totals > 0)
+    rows.data = np.log1p(rows.data * np.repeat(scale, np.diff(rows.indptr)))
+    return rows.astype(np.float32)
