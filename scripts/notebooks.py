@@ -86,6 +86,7 @@ def _name_cells(notebook: nbformat.NotebookNode) -> None:
     """Give each cell an id that follows from its text, so that writing twice gives the same bytes."""
     seen: dict[str, int] = {}
     for cell in notebook.cells:
+        cell.metadata.pop("lines_to_next_cell", None)
         name = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
         seen[name] = seen.get(name, 0) + 1
         cell["id"] = name if seen[name] == 1 else f"{name}-{seen[name]}"

@@ -133,8 +133,9 @@ def show(fig: Figure, name: str, alt: str, caption: str = "") -> None:
     if len(alt.strip()) < 20:
         raise ValueError(f"The alt text of figure {name!r} is too short; name axes, curves and finding.")
     if "IPython" in sys.modules:
-        from IPython.display import HTML, display
+        from IPython.display import display
 
         page = figure_html(_png(fig), name, alt, round(fig.get_figwidth() * 96), caption)
-        display(HTML(page), metadata={"twinlib": {"figure": name, "alt": alt}})  # type: ignore[no-untyped-call]
+        bundle = {"text/html": page, "text/plain": f"[figure {name}: {alt}]"}
+        display(bundle, raw=True, metadata={"twinlib": {"figure": name, "alt": alt}})  # type: ignore[no-untyped-call]
     plt.close(fig)
