@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from twinlib.embedding.attention import Embedding, EmbeddingConfig
-    from twinlib.embedding.gene_effects import gene_effects
+    from twinlib.embedding.effects import gene_effects
     from twinlib.embedding.gene_graph import from_edges, knn_graph
     from twinlib.embedding.perturbations import PerturbationTable
     from twinlib.embedding.train import load_embedding, pretrained, save_embedding, train_embedding
@@ -21,7 +21,7 @@ _WHERE = {
     "pretrained": "train",
     "save_embedding": "train",
     "train_embedding": "train",
-    "gene_effects": "gene_effects",
+    "gene_effects": "effects",
     "PerturbationTable": "perturbations",
 }
 

@@ -1,0 +1,308 @@
+"""Multi-head graph attention over genes, batched over the cells of one shared graph, and the encoder on top of it.
+
+Inside, arrays are laid out [G, C, n] (genes, channels, cells): a neighbour is then one contiguous block for all cells,
+which is what makes the gather cheap on a processor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from twinlib.data import DataError
+from twinlib.embedding.gene_graph import padding
+
+ATTENTION = ("learned", "uniform", "none", "random")
+NETWORKS = ("coexpression", "known")
+CLAMP = 10.0
+SLOPE = 0.2  # of the LeakyReLU in Brody 2022 and in PyG
+
+
+@dataclass(frozen=True)
+class EmbeddingConfig:
+    """The size of the embedding and the way it is trained."""
+
+    #: D, latent dimensions; also the length of a gene vector
+    latent_dim: int = 32
+    #: attention layers
+    layers: int = 2
+    #: attention heads a layer
+    heads: int = 4
+    #: channels a head
+    channels: int = 8
+    #: k, neighbours of a gene besides itself (co-expression network only)
+    neighbours: int = 8
+    #: channels that each node hands to the read-out
+    readout: int = 4
+    #: hidden units of the decoder
+    hidden: int = 64
+    #: 'learned'; or an ablation: 'uniform' (equal weights), 'none' (a gene sees itself), 'random' (frozen at the start)
+    attention: str = "learned"
+    #: 'coexpression' of training controls, or 'known': the regulators that the data set carries (waddington)
+    network: str = "coexpression"
+    #: most passes over the training cells
+    epochs: int = 40
+    #: cells a step
+    batch_size: int = 128
+    #: the largest learning rate of Adam; it falls to zero along a half cosine
+    learning_rate: float = 2e-3
+    #: decoupled weight decay of Adam
+    weight_decay: float = 1e-4
+    #: passes without a better validation error before training stops
+    patience: int = 8
+
+    def __post_init__(self) -> None:
+        if self.attention not in ATTENTION:
+            raise DataError(
+                f"EmbeddingConfig: attention={self.attention!r} is unknown; take one of {ATTENTION}."
+            )
+        if self.network not in NETWORKS:
+            raise DataError(f"EmbeddingConfig: network={self.network!r} is unknown; take one of {NETWORKS}.")
+        sizes = ("latent_dim", "heads", "channels", "neighbours", "readout", "hidden", "epochs", "batch_size")
+        for name in sizes:
+            if getattr(self, name) < 1:
+                raise DataError(f"EmbeddingConfig: {name}={getattr(self, name)} must be 1 or more.")
+
+    @property
+    def width(self) -> int:
+        """Channels of a node: heads x channels."""
+        return self.heads * self.channels
+
+
+def _glorot(*shape: int, generator: torch.Generator | None) -> nn.Parameter:
+    bound = math.sqrt(6.0 / (shape[-1] + shape[-2]))
+    return nn.Parameter((torch.rand(*shape, generator=generator) * 2 - 1) * bound)
+
+
+class GraphAttention(nn.Module):
+    """One multi-head GATv2 layer (Brody 2022, Eq. 7) for many cells that share one gene graph.
+
+    score_ij = a . LeakyReLU(W_target h_i + W_source h_j), softmax over the neighbours j of i, output sum_j alpha_ij
+    W_source h_j + bias. The parameters are named and shaped as in PyG's GATv2Conv (`lin_l` source, `lin_r` target).
+    """
+
+    neighbours: Tensor
+    mask: Tensor
+
+    def __init__(
+        self,
+        neighbours: Tensor,
+        in_channels: int,
+        heads: int,
+        channels: int,
+        generator: torch.Generator | None = None,
+        attention: str = "learned",
+    ) -> None:
+        super().__init__()
+        self.heads, self.channels, self.attention = heads, channels, attention
+        width = heads * channels
+        self.source = _glorot(width, in_channels, generator=generator)
+        self.source_bias = nn.Parameter(torch.zeros(width))
+        self.target = _glorot(width, in_channels, generator=generator)
+        self.target_bias = nn.Parameter(torch.zeros(width))
+        self.score = _glorot(heads, channels, generator=generator)
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.register_buffer("neighbours", neighbours, persistent=False)
+        self.register_buffer("mask", padding(neighbours), persistent=False)
+
+    def forward(self, nodes: Tensor) -> Tensor:
+        """Map node features [G, F, n] to [G, heads * channels, n]."""
+        sources = self._sources(nodes)
+        if self.attention == "none":
+            return sources + self.bias.unsqueeze(-1)
+        messages = [self._heads(sources[column]) for column in self.neighbours.unbind(1)]
+        weights = self._weights(nodes, messages)
+        total = messages[0] * weights[:, 0].unsqueeze(2)
+        for k, message in enumerate(messages[1:], start=1):
+            total = torch.addcmul(total, message, weights[:, k].unsqueeze(2))
+        return total.flatten(1, 2) + self.bias.unsqueeze(-1)
+
+    def weights(self, nodes: Tensor) -> Tensor:
+        """Return the attention weights of node features [G, F, n] as [G, k + 1, heads, n]; they sum to 1 over k + 1."""
+        sources = self._sources(nodes)
+        return self._weights(nodes, [self._heads(sources[column]) for column in self.neighbours.unbind(1)])
+
+    def _sources(self, nodes: Tensor) -> Tensor:
+        return self.source @ nodes + self.source_bias.unsqueeze(-1)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.reshape(x.shape[0], self.heads, self.channels, -1)
+
+    def _weights(self, nodes: Tensor, messages: list[Tensor]) -> Tensor:
+        if self.attention in ("uniform", "none"):
+            return self._fixed_weights(nodes)
+        targets = self._heads(self.target @ nodes + self.target_bias.unsqueeze(-1))
+        score = self.score.unsqueeze(-1)
+        # one neighbour at a time: the [G, k+1, heads, channels, n] array would not fit the processor's cache
+        scores = torch.stack([(F.leaky_relu(m + targets, SLOPE) * score).sum(2) for m in messages], dim=1)
+        return scores.masked_fill(self.mask[..., None, None], -math.inf).softmax(dim=1)
+
+    def _fixed_weights(self, nodes: Tensor) -> Tensor:
+        seen = (~self.mask).to(nodes.dtype)
+        if self.attention == "none":
+            seen = torch.zeros_like(seen)
+            seen[:, 0] = 1.0
+        share = seen / seen.sum(dim=1, keepdim=True)
+        return share[..., None, None].expand(-1, -1, self.heads, nodes.shape[-1])
+
+
+class Encoder(nn.Module):
+    """The map g: R^G -> R^D (paper, Section 3.1): gene nodes, attention layers with skips, one linear read-out.
+
+    The read-out sees the expression itself beside the node outputs, so that a linear code is inside its reach.
+    """
+
+    def __init__(
+        self, neighbours: Tensor, config: EmbeddingConfig, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        n_genes, width = len(neighbours), config.width
+        self.expression = _glorot(width, 1, generator=generator)
+        self.identity = _glorot(width, config.latent_dim, generator=generator)
+        self.layers = nn.ModuleList(
+            GraphAttention(neighbours, width, config.heads, config.channels, generator, config.attention)
+            for _ in range(config.layers)
+        )
+        self.project = _glorot(config.readout, width, generator=generator)
+        self.readout = nn.Parameter(
+            torch.randn(n_genes * (config.readout + 1), config.latent_dim, generator=generator)
+            / math.sqrt(n_genes * (config.readout + 1))
+        )
+        self.readout_bias = nn.Parameter(torch.zeros(config.latent_dim))
+        self.requires_grad_(True)
+        if config.attention == "random":
+            self._freeze()
+
+    def _freeze(self) -> None:
+        for part in (self.expression, self.identity, *self.layers.parameters()):
+            part.requires_grad_(False)
+
+    def forward(self, x: Tensor, gene_vectors: Tensor) -> Tensor:
+        """Map z-scores x [n, G] and gene vectors [G, d] to latent cells [n, D]."""
+        expression = x.T.unsqueeze(1)
+        nodes = self._first_nodes(expression, gene_vectors)
+        for layer in self.layers:
+            nodes = nodes + F.elu(layer(nodes))
+        features = torch.cat([self.project @ nodes, expression], dim=1)
+        return features.flatten(0, 1).T @ self.readout + self.readout_bias
+
+    def attention_weights(self, x: Tensor, gene_vectors: Tensor) -> Tensor:
+        """Return the weights of each layer for z-scores x [n, G] as [layers, G, k + 1, heads, n]."""
+        nodes, found = self._first_nodes(x.T.unsqueeze(1), gene_vectors), []
+        for layer in self.layers:
+            assert isinstance(layer, GraphAttention)
+            found.append(layer.weights(nodes))
+            nodes = nodes + F.elu(layer(nodes))
+        return torch.stack(found)
+
+    def _first_nodes(self, expression: Tensor, gene_vectors: Tensor) -> Tensor:
+        # a linear map of [expression, gene vector]; the second part is the same for all cells
+        return self.expression @ expression + (gene_vectors @ self.identity.T).unsqueeze(-1)
+
+
+class Decoder(nn.Module):
+    """One small network a cell: the gene vectors as linear loadings, and one hidden layer beside them."""
+
+    def __init__(
+        self, n_genes: int, config: EmbeddingConfig, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        self.inner = _glorot(config.latent_dim, config.hidden, generator=generator)
+        self.inner_bias = nn.Parameter(torch.zeros(config.hidden))
+        self.outer = _glorot(config.hidden, n_genes, generator=generator)
+        self.outer_bias = nn.Parameter(torch.zeros(n_genes))
+
+    def forward(self, z: Tensor, gene_vectors: Tensor) -> Tensor:
+        """Map latent cells z [..., D] to z-scores [..., G]."""
+        hidden = F.relu(z @ self.inner + self.inner_bias)
+        return z @ gene_vectors.T + hidden @ self.outer + self.outer_bias
+
+
+class Embedding(nn.Module):
+    """Graph-attention encoder and small decoder between z-scores of a gene panel and latent cells.
+
+    genes: the panel's G names; neighbours: LongTensor [G, k + 1] from `knn_graph` or `from_edges`; generator: the source
+    of the starting weights. `gene_vectors` [G, d = D] is a gene's node feature and its linear loading in the decoder.
+    """
+
+    neighbours: Tensor
+
+    def __init__(
+        self,
+        genes: Sequence[str],
+        neighbours: Tensor,
+        config: EmbeddingConfig | None = None,
+        generator: torch.Generator | None = None,
+        meta: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if len(genes) != len(neighbours):
+            raise DataError(
+                f"Embedding: {len(genes)} genes but {len(neighbours)} rows of neighbours; match them."
+            )
+        self.genes = tuple(genes)
+        self.config = config or EmbeddingConfig()
+        self.meta: dict[str, Any] = dict(meta or {})
+        self.register_buffer("neighbours", neighbours)
+        d = self.config.latent_dim
+        self.gene_vectors = nn.Parameter(torch.randn(len(genes), d, generator=generator) / math.sqrt(d))
+        self.encoder = Encoder(neighbours, self.config, generator)
+        self.decoder = Decoder(len(genes), self.config, generator)
+
+    @property
+    def latent_dim(self) -> int:
+        """D, the number of latent dimensions."""
+        return self.config.latent_dim
+
+    def encode(self, x_scaled: Tensor, chunk: int = 64) -> Tensor:
+        """Map z-scores [..., G] to latent cells [..., D]; the input is clamped to +-10, here and nowhere else.
+
+        chunk: cells that pass through the attention at a time (64 fit a processor's cache; the result is the same).
+        """
+        flat = self._panel(x_scaled).clamp(-CLAMP, CLAMP).reshape(-1, len(self.genes))
+        parts = [self.encoder(part, self.gene_vectors) for part in torch.split(flat, chunk)]
+        z = torch.cat(parts) if parts else flat.new_zeros(0, self.latent_dim)
+        return z.reshape(*x_scaled.shape[:-1], self.latent_dim)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Map latent cells [..., D] to z-scores [..., G]."""
+        out: Tensor = self.decoder(z, self.gene_vectors)
+        return out
+
+    def forward(self, x_scaled: Tensor) -> Tensor:
+        """Return the reconstruction of z-scores [..., G]."""
+        return self.decode(self.encode(x_scaled))
+
+    @torch.no_grad()
+    def attention_weights(self, x_scaled: Tensor, chunk: int = 64) -> Tensor:
+        """Return attention weights averaged over the cells of x_scaled [n, G] as [layers, G, k + 1, heads]."""
+        parts = torch.split(self._panel(x_scaled).clamp(-CLAMP, CLAMP), chunk)
+        sums = [self.encoder.attention_weights(part, self.gene_vectors).sum(-1) for part in parts]
+        return torch.stack(sums).sum(0) / len(x_scaled)
+
+    def require(self, prepared: Any) -> None:
+        """Raise DataError unless this embedding was trained on exactly these prepared cells and genes."""
+        if tuple(prepared.genes) != self.genes:
+            raise DataError(
+                f"The embedding knows {len(self.genes)} genes and the prepared cells hold {len(prepared.genes)} others; "
+                "train it again on them (twinlib.embedding.train_embedding)."
+            )
+        if self.meta.get("fingerprint") != prepared.fingerprint:
+            raise DataError(
+                f"The embedding was trained on another preparation of {self.meta.get('dataset', 'some data')!r} "
+                "(its scaler or training cells differ); train it again (python -m twinlib.embedding.train DATASET)."
+            )
+
+    def _panel(self, x_scaled: Tensor) -> Tensor:
+        if x_scaled.shape[-1] != len(self.genes):
+            raise DataError(
+                f"encode: the last axis holds {x_scaled.shape[-1]} genes, the embedding knows {len(self.genes)}; "
+                "pass z-scores of its panel (embedding.genes)."
+            )
+        return x_scaled
