@@ -1,0 +1,91 @@
+"""The landscape of the real cells: U = -log density of a Gaussian mixture in the latent space."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Density:
+    """A Gaussian mixture of K components over the latent space.
+
+    Attributes:
+        log_weights: `[K]`, logarithms of the mixture weights.
+        means: `[K, D]`.
+        precisions: `[K, D, D]`, inverse covariances.
+        log_norms: `[K]`, log of each Gaussian's normalising factor.
+    """
+
+    log_weights: Tensor
+    means: Tensor
+    precisions: Tensor
+    log_norms: Tensor
+
+    def _parts(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Joint log density `[..., K]` and Sigma^-1 (z - mu) `[..., K, D]`."""
+        away = z.unsqueeze(-2) - self.means
+        pull = torch.einsum("kde,...ke->...kd", self.precisions, away)
+        return self.log_weights + self.log_norms - 0.5 * (away * pull).sum(-1), pull
+
+    def energy(self, z: Tensor) -> Tensor:
+        """U(z) = -log p(z) `[...]` of latent cells `[..., D]`."""
+        return -torch.logsumexp(self._parts(z)[0], dim=-1)
+
+    def gradient(self, z: Tensor) -> Tensor:
+        """Gradient of U `[..., D]`: the components' pulls, weighted by their responsibility for the cell."""
+        log_joint, pull = self._parts(z)
+        return (torch.softmax(log_joint, dim=-1).unsqueeze(-1) * pull).sum(-2)
+
+    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Density:
+        """A copy on another device or in another precision."""
+        return Density(*(value.to(device=device, dtype=dtype) for value in vars(self).values()))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The four arrays, for a file."""
+        return {name: value.cpu().numpy() for name, value in vars(self).items()}
+
+    @staticmethod
+    def from_arrays(arrays: dict[str, np.ndarray]) -> Density:
+        """Read what `arrays` returned."""
+        return Density(**{name: torch.from_numpy(value) for name, value in arrays.items()})
+
+
+def fit_density(
+    z: np.ndarray, components: range = range(1, 9), seed: int = 0, n_cells: int = 4000
+) -> Density:
+    """Fit mixtures with full covariances to latent cells `[n, D]` and keep the number of components BIC prefers.
+
+    At most `n_cells` cells, drawn without replacement, are used. Raises ValueError for fewer cells than dimensions.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture
+
+    z = np.asarray(z, dtype=np.float64)
+    if len(z) <= z.shape[1]:
+        raise ValueError(
+            f"{len(z)} cells are too few for a density in {z.shape[1]} dimensions: take more cells."
+        )
+    rng = np.random.default_rng(seed)
+    sample = z[rng.permutation(len(z))[:n_cells]]
+    ridge = 1e-3 * float(sample.var(axis=0).mean())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fits = [
+            GaussianMixture(k, reg_covar=ridge, random_state=seed, max_iter=60).fit(sample)
+            for k in components
+            if k * 10 <= len(sample)
+        ]
+    return _density(min(fits, key=lambda fit: fit.bic(sample)))
+
+
+def _density(fit: object) -> Density:
+    """The tensors of a fitted scikit-learn mixture."""
+    precisions = np.asarray(fit.precisions_)  # type: ignore[attr-defined]
+    log_norms = 0.5 * np.linalg.slogdet(precisions)[1] - 0.5 * precisions.shape[-1] * np.log(2 * np.pi)
+    values = (np.log(fit.weights_), fit.means_, precisions, log_norms)  # type: ignore[attr-defined]
+    return Density(*(torch.from_numpy(np.asarray(value, dtype=np.float32)) for value in values))
