@@ -223,7 +223,7 @@ def load(
         ) from error
     if n_cells is not None:
         adata = draw(adata, n_cells, seed)
-    source = content_hash(adata) if entry.file is None else entry.file.sha256
+    source = adata.uns["twinlib"]["data_hash"] if entry.file is None else entry.file.sha256
     adata.uns["twinlib"]["data_hash"] = _draw_hash(source, n_cells, seed)
     return schema.check(adata)
 
