@@ -1,0 +1,56 @@
+# make book   build the book into _build/html, after executing the notebooks whose outputs are stale
+# make test   every check: lint, types, unit tests, notebooks, strict book build
+PYTHON ?= python3
+JOBS ?= 2
+NOTEBOOK_TIMEOUT ?= 300
+BIN := .venv/bin
+BUILD := $(BIN)/jupyter-book build . --warningiserror --keep-going --nitpick --quiet
+export OMP_NUM_THREADS ?= 1
+export PYTHON
+.PHONY: book test environment lint types unit notebooks html pairs execute results home look clean
+
+book: environment
+	@$(BIN)/python scripts/notebooks.py execute --stale --jobs $(JOBS); status=$$?; \
+	if [ $$status -ne 0 ] && [ $$status -ne 3 ]; then exit $$status; fi; \
+	$(MAKE) --no-print-directory html || exit $$?; \
+	echo "Open _build/html/index.html in a browser."; \
+	exit $$status
+
+test: environment lint types html unit notebooks
+	@echo "Every check passed."
+
+environment:
+	@sh scripts/environment.sh
+
+lint: environment
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: environment
+	$(BIN)/mypy twinlib
+
+unit: environment
+	$(BIN)/python -m pytest -q -n $(JOBS) tests
+
+notebooks: environment
+	$(BIN)/python -m pytest -q -n $(JOBS) --nbmake --nbmake-timeout=$(NOTEBOOK_TIMEOUT) notebooks
+
+# A later build on the same doctrees forgets the warnings of an earlier one, so they go first.
+html: environment
+	@rm -rf _build/.doctrees
+	$(BUILD)
+
+pairs: environment
+	$(BIN)/python scripts/notebooks.py pair
+
+execute: environment
+	$(BIN)/python scripts/notebooks.py execute --jobs $(JOBS) $(NN)
+
+results: environment
+	$(BIN)/python -m twinlib.replication run --help
+
+home: environment
+	$(BIN)/python scripts/notebooks.py home "$(URL)"
+
+clean:
+	rm -rf _build
