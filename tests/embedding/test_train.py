@@ -27,8 +27,8 @@ CONFIG = EmbeddingConfig(
     neighbours=3,
     hidden=8,
     readout=2,
-    epochs=6,
-    batch_size=64,
+    epochs=10,
+    batch_size=32,
     learning_rate=1e-2,
 )
 
