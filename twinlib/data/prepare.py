@@ -274,29 +274,14 @@ def _measured_targets(cells: AnnData) -> set[str]:
 def dispersion(x: Any) -> np.ndarray:
     """Score genes [G] by how much they vary for their mean; x [n, G] is log1p(CP10k).
 
-    The normalised dispersion of Satija 2015 (scanpy's flavour `seurat`): log(variance / mean) of CP10k, less
-    the mean of its bin (20 equal bins of log mean), over the bin's standard deviation. Silent genes: -inf.
+    The normalised dispersion of Satija 2015 (scanpy's flavour `seurat`); silent genes get -inf.
     """
-    mean, variance = _moments(x)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        raw = np.log(variance / np.where(mean > 0, mean, 1e-12))
-    raw[~np.isfinite(raw)] = np.nan
-    bins = pd.cut(np.log1p(mean), bins=20, labels=False)
-    groups = pd.Series(raw).groupby(bins)
-    centre, width = groups.transform("mean").to_numpy(), groups.transform("std").to_numpy()
-    alone = np.isnan(width) | (width == 0)
-    score = np.where(alone, 1.0, (raw - centre) / np.where(alone, 1.0, width))
-    return np.where(np.isnan(raw), -np.inf, score)
+    import scanpy as sc
+    from anndata import AnnData
 
-
-def _moments(x: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean [G] and unbiased variance [G] of expm1(x) for x [n, G]."""
-    rows = sparse.csr_matrix(x, dtype=np.float64, copy=True)
-    rows.data = np.expm1(rows.data)
-    n = rows.shape[0]
-    mean = np.asarray(rows.mean(axis=0)).ravel()
-    square = np.asarray(rows.multiply(rows).mean(axis=0)).ravel()
-    return mean, np.maximum(square - mean**2, 0) * n / max(n - 1, 1)
+    found = sc.pp.highly_variable_genes(AnnData(x), flavor="seurat", inplace=False)
+    score = found["dispersions_norm"].to_numpy(dtype=np.float64)
+    return np.where(np.isnan(score), -np.inf, score)
 
 
 def _assemble(
