@@ -1,0 +1,297 @@
+"""The policy and the value function of R replicas, side by side, each written as one vector of parameters.
+
+Replica r owns row r of `theta` [R, P]: first the actor (its network and log standard deviations), then the
+critic. A vector is what Eq. 3-6 speak of, and it makes Adam, the gradient norm, the masks of stopped replicas
+and conjugate gradients one-line operations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+LOG_TWO_PI = math.log(2.0 * math.pi)
+
+
+class Gaussian(NamedTuple):
+    """Independent normal actions: `mean` [R, B, A] and `log_std` [R, A] (one per action, not per state)."""
+
+    mean: Tensor
+    log_std: Tensor
+
+    def sample(self, generators: Sequence[torch.Generator]) -> Tensor:
+        """Draw one action [R, B, A] per state; replica r draws from generator r only."""
+        noise = [
+            torch.randn(m.shape, generator=g, dtype=m.dtype, device=m.device)
+            for m, g in zip(self.mean, generators, strict=True)
+        ]
+        return torch.addcmul(self.mean, torch.stack(noise), self.log_std.exp().unsqueeze(1))
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Log-density [R, B] of unclipped actions [R, B, A], summed over action dimensions."""
+        score = (action - self.mean) * torch.exp(-self.log_std).unsqueeze(1)
+        constant = self.log_std.sum(-1, keepdim=True) + 0.5 * LOG_TWO_PI * self.mean.shape[-1]
+        return -0.5 * score.square().sum(-1) - constant
+
+    def entropy(self) -> Tensor:
+        """Differential entropy [R] in nats; it depends on log_std only, so it is the same in every state."""
+        return self.log_std.sum(-1) + 0.5 * (1.0 + LOG_TWO_PI) * self.log_std.shape[-1]
+
+    def kl(self, other: Gaussian) -> Tensor:
+        """KL(self || other) [R, B], state by state, summed over action dimensions (Eq. 4)."""
+        precision = torch.exp(-2.0 * other.log_std)
+        scale = other.log_std - self.log_std + 0.5 * torch.exp(2.0 * self.log_std) * precision - 0.5
+        shift = 0.5 * ((self.mean - other.mean).square() * precision.unsqueeze(1)).sum(-1)
+        return scale.sum(-1, keepdim=True) + shift
+
+    def fisher(self, tangent: Gaussian) -> Gaussian:
+        """Apply the Fisher matrix of the distribution's own parameters to a tangent, averaged over states.
+
+        In (mean, log_std) the Fisher matrix of a normal is diagonal: 1 / std^2 and 2.
+        """
+        states = self.mean.shape[1]
+        mean = tangent.mean * torch.exp(-2.0 * self.log_std).unsqueeze(1) / states
+        return Gaussian(mean, 2.0 * tangent.log_std)
+
+    def mode(self) -> Tensor:
+        """The most probable action [R, B, A]."""
+        return self.mean
+
+    def detach(self) -> Gaussian:
+        """The same numbers without the graph."""
+        return Gaussian(self.mean.detach(), self.log_std.detach())
+
+    def pick(self, rows: Tensor) -> Gaussian:
+        """The states `rows` [R, B'] of each replica."""
+        return Gaussian(take(self.mean, rows), self.log_std)
+
+    @property
+    def events(self) -> int:
+        """Number of summed action dimensions A."""
+        return self.mean.shape[-1]
+
+
+class Categorical(NamedTuple):
+    """One of K actions: `logits` [R, B, K], normalised log-probabilities (for discrete tasks)."""
+
+    logits: Tensor
+
+    def sample(self, generators: Sequence[torch.Generator]) -> Tensor:
+        """Draw one action index [R, B] per state; replica r draws from generator r only."""
+        draws = [
+            torch.multinomial(p, 1, replacement=True, generator=g).squeeze(-1)
+            for p, g in zip(self.logits.exp(), generators, strict=True)
+        ]
+        return torch.stack(draws)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Log-probability [R, B] of the action indices [R, B]."""
+        return self.logits.gather(-1, action.long().unsqueeze(-1)).squeeze(-1)
+
+    def entropy(self) -> Tensor:
+        """Entropy [R] in nats, averaged over states."""
+        return -(self.logits.exp() * self.logits).sum(-1).mean(-1)
+
+    def kl(self, other: Categorical) -> Tensor:
+        """KL(self || other) [R, B] state by state."""
+        return (self.logits.exp() * (self.logits - other.logits)).sum(-1)
+
+    def fisher(self, tangent: Categorical) -> Categorical:
+        """Apply the Fisher matrix of the log-probabilities to a tangent, averaged over states."""
+        return Categorical(self.logits.exp() * tangent.logits / self.logits.shape[1])
+
+    def mode(self) -> Tensor:
+        """The most probable action [R, B]."""
+        return self.logits.argmax(-1)
+
+    def detach(self) -> Categorical:
+        """The same numbers without the graph."""
+        return Categorical(self.logits.detach())
+
+    def pick(self, rows: Tensor) -> Categorical:
+        """The states `rows` [R, B'] of each replica."""
+        return Categorical(take(self.logits, rows))
+
+    @property
+    def events(self) -> int:
+        """One event a state."""
+        return 1
+
+
+Distribution = Gaussian | Categorical
+
+
+def take(x: Tensor, rows: Tensor) -> Tensor:
+    """Rows `rows` [R, B'] of every replica of x [R, B, ...], as [R, B', ...]."""
+    replicas, n = x.shape[:2]
+    offset = torch.arange(replicas, device=rows.device).unsqueeze(1) * n
+    flat = x.reshape(replicas * n, *x.shape[2:]).index_select(0, (rows + offset).reshape(-1))
+    return flat.reshape(*rows.shape, *x.shape[2:])
+
+
+def _layer_sizes(widths: Sequence[int]) -> list[tuple[int, int]]:
+    return list(zip(widths[:-1], widths[1:], strict=True))
+
+
+def _count(widths: Sequence[int]) -> int:
+    return sum(i * o + o for i, o in _layer_sizes(widths))
+
+
+def perceptron(x: Tensor, vector: Tensor, widths: Sequence[int]) -> Tensor:
+    """Tanh network of every replica at once: x [R, B, in], vector [R, P] -> [R, B, out].
+
+    The vector holds weight [in, out] and bias [out] of each layer in turn; `split` hands out views, and its
+    backward pass puts the gradients together in one copy.
+    """
+    layers = _layer_sizes(widths)
+    pieces = torch.split(vector, [size for i, o in layers for size in (i * o, o)], dim=1)
+    for k, (i, o) in enumerate(layers):
+        x = torch.baddbmm(pieces[2 * k + 1].unsqueeze(1), x, pieces[2 * k].view(-1, i, o))
+        x = torch.tanh(x) if k < len(layers) - 1 else x
+    return x
+
+
+def _orthogonal(widths: Sequence[int], last_gain: float, generator: torch.Generator) -> Tensor:
+    """One replica's network vector [P]: orthogonal weights (gain sqrt 2; last layer `last_gain`), no bias."""
+    pieces, layers = [], _layer_sizes(widths)
+    for k, (i, o) in enumerate(layers):
+        gain = last_gain if k == len(layers) - 1 else math.sqrt(2.0)
+        weight = torch.nn.init.orthogonal_(torch.empty(o, i, dtype=torch.float64), gain, generator=generator)
+        pieces += [weight.T.reshape(-1), torch.zeros(o, dtype=torch.float64)]
+    return torch.cat(pieces)
+
+
+class ActorCritic:
+    """R independent actor-critic networks, evaluated together.
+
+    Parameters
+    ----------
+    observation_dim, action_dim: O and A (with `discrete`, A is the number of actions).
+    replicas: R.
+    generators: R CPU generators; replica r's weights come from generator r, so they do not depend on R.
+    hidden: widths of the tanh layers, the same for actor and critic.
+    log_std: start value of every log standard deviation.
+    discrete: a Categorical policy in place of the Gaussian one.
+
+    Attributes: `theta` [R, P], `actor_size` (the first columns of theta belong to the actor).
+    """
+
+    def __init__(
+        self,
+        observation_dim: int,
+        action_dim: int,
+        replicas: int,
+        generators: Sequence[torch.Generator],
+        hidden: Sequence[int] = (64, 64),
+        log_std: float = 0.0,
+        discrete: bool = False,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if len(generators) != replicas:
+            raise ValueError(
+                f"{replicas} replicas need as many generators, got {len(generators)}: pass one each."
+            )
+        self.observation_dim, self.action_dim, self.replicas = observation_dim, action_dim, replicas
+        self.hidden, self.discrete = tuple(hidden), discrete
+        self.actor_widths = (observation_dim, *self.hidden, action_dim)
+        self.critic_widths = (observation_dim, *self.hidden, 1)
+        self.actor_size = _count(self.actor_widths) + (0 if discrete else action_dim)
+        rows = [self._initial(g, log_std) for g in generators]
+        self.theta = torch.stack(rows).to(device=device, dtype=dtype)
+
+    def _initial(self, generator: torch.Generator, log_std: float) -> Tensor:
+        actor = _orthogonal(self.actor_widths, 0.01, generator)
+        spread = torch.full((0 if self.discrete else self.action_dim,), log_std, dtype=torch.float64)
+        return torch.cat([actor, spread, _orthogonal(self.critic_widths, 1.0, generator)])
+
+    @property
+    def actor(self) -> Tensor:
+        """The actors' parameters [R, P_actor], a view of theta."""
+        return self.theta[:, : self.actor_size]
+
+    @property
+    def critic(self) -> Tensor:
+        """The critics' parameters [R, P_critic], a view of theta."""
+        return self.theta[:, self.actor_size :]
+
+    def distribution(self, obs: Tensor, actor: Tensor | None = None) -> Gaussian:
+        """The policy in the states obs [R, B, O]: Gaussian(mean [R, B, A], log_std [R, A]).
+
+        `actor` [R, P_actor] replaces the replicas' own parameters (for derivatives and line searches).
+        """
+        vector = self.actor if actor is None else actor
+        if self.discrete:
+            logits = perceptron(obs, vector, self.actor_widths)
+            # Both kinds share every method the algorithms call; the caller need not tell them apart.
+            return Categorical(torch.log_softmax(logits, -1))  # type: ignore[return-value]
+        network, log_std = torch.split(vector, [self.actor_size - self.action_dim, self.action_dim], dim=1)
+        return Gaussian(perceptron(obs, network, self.actor_widths), log_std)
+
+    def value(self, obs: Tensor, critic: Tensor | None = None) -> Tensor:
+        """Value estimate [R, B] of the states obs [R, B, O]."""
+        return perceptron(obs, self.critic if critic is None else critic, self.critic_widths).squeeze(-1)
+
+    def act(self, obs: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
+        """Actions [R, B, A] in the states obs [R, B, O]: the mean, or a draw when generators are given."""
+        with torch.no_grad():
+            policy = self.distribution(obs)
+            return policy.mode() if generators is None else policy.sample(generators)
+
+    def replica(self, index: int) -> ActorCritic:
+        """Replica `index` alone, as an ActorCritic with R = 1 (a copy)."""
+        alone = ActorCritic.__new__(ActorCritic)
+        alone.__dict__.update(self.__dict__, replicas=1, theta=self.theta[index : index + 1].clone())
+        return alone
+
+
+class Adam:
+    """Adam over the rows of a parameter matrix [R, P]; stopped rows keep parameters **and** moments.
+
+    Kingma & Ba 2015, with eps 1e-5 as in the PPO code of OpenAI and Stable-Baselines3. Masking the loss alone
+    would not do: with a zero gradient Adam still moves along its remembered momentum.
+    """
+
+    def __init__(
+        self,
+        parameters: Tensor,
+        learning_rate: float,
+        eps: float = 1e-5,
+        betas: tuple[float, float] = (0.9, 0.999),
+    ) -> None:
+        self.parameters, self.learning_rate, self.eps, self.betas = parameters, learning_rate, eps, betas
+        self.first, self.second = torch.zeros_like(parameters), torch.zeros_like(parameters)
+        self.steps = torch.zeros(parameters.shape[0], dtype=torch.float64, device=parameters.device)
+
+    @torch.no_grad()
+    def step(self, gradient: Tensor, active: Tensor) -> None:
+        """Move the active rows (bool [R]) against the gradient [R, P]."""
+        (b1, b2), on = self.betas, active.to(self.steps)
+        self.steps += on
+        taken = self.steps.clamp(min=1.0)
+        size = on * self.learning_rate / (1.0 - b1**taken)
+        correction = (1.0 - b2**taken).sqrt()
+        weight = on.to(gradient).unsqueeze(1)
+        self.first.lerp_(gradient, (1.0 - b1) * weight)
+        self.second.lerp_(gradient.square(), (1.0 - b2) * weight)
+        scale = self.second.sqrt().div_(correction.to(gradient).unsqueeze(1)).add_(self.eps)
+        self.parameters.sub_((self.first / scale).mul_(size.to(gradient).unsqueeze(1)))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Moments and step counts."""
+        return {"first": self.first, "second": self.second, "steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore moments and step counts."""
+        for name in ("first", "second", "steps"):
+            getattr(self, name).copy_(state[name])
+
+
+def clip_rows(gradient: Tensor, limit: float) -> Tensor:
+    """Scale each replica's gradient [R, P] to a norm of at most `limit`."""
+    norm = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
+    return gradient * (limit / (norm + 1e-6)).clamp(max=1.0)
