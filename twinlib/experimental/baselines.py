@@ -1,0 +1,302 @@
+"""Plain predictors that a perturbation model has to beat, and the technical duplicate that nothing should
+beat.
+
+Every baseline predicts the change and adds it to the observed control, `y_hat = x + shift`, so that all
+rows of a table differ in the shift alone. A shift is a difference of training means in log1p units; for a
+dose it is the least-squares slope through the origin, which for doses of 1 is the difference of means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinlib.data.schema import CONTROL, DataError, parts
+
+if TYPE_CHECKING:
+    from twinlib.data.prepare import Prepared
+
+Array = NDArray[np.floating]
+
+#: Ridge of the linear baseline on both sides (Ahlmann-Eltze 2025).
+LINEAR_RIDGE = 0.1
+#: Principal components of the linear baseline (Ahlmann-Eltze 2025).
+LINEAR_COMPONENTS = 10
+
+
+class Baseline(Protocol):
+    """Anything that predicts cells [n, G] from control cells [n, G] and labels."""
+
+    def predict(self, x_log1p: Array, labels: Sequence[str], dose: Any = None) -> Array:
+        """Return the predicted cells [n, G] in log1p units."""
+
+
+@dataclass(frozen=True)
+class TrainingCells:
+    """The training cells as plain arrays: values [n, G], labels [n], contexts [n], doses [n]."""
+
+    values: Array
+    labels: NDArray[Any]
+    contexts: NDArray[Any]
+    doses: Array
+
+    def of(self, label: str) -> NDArray[np.bool_]:
+        """Return the mask [n] of cells with one label."""
+        return np.asarray(self.labels == label)
+
+
+def training_cells(prepared: Prepared) -> TrainingCells:
+    """Collect the training cells of a prepared dataset, in log1p units."""
+    rows = np.asarray(prepared.cells.obs["split"] == "train")
+    obs = prepared.cells.obs[rows]
+    values = np.asarray(prepared.cells.X)[rows]
+    columns = (obs[name].to_numpy() for name in ("perturbation", "cell_context", "dose"))
+    labels, contexts, doses = columns
+    return TrainingCells(values, labels.astype(str), contexts.astype(str), np.asarray(doses, dtype=float))
+
+
+def shift_of(cells: TrainingCells, label: str, values: Array | None = None) -> Array:
+    """Return the mean change [G] of one label per unit dose, compared with controls of the same context.
+
+    Contexts without a control are compared with all controls. `values` [n, K] stands in for the expression,
+    for instance a latent space.
+    """
+    values = cells.values if values is None else values
+    controls, chosen = cells.of(CONTROL), cells.of(label)
+    numerator, weight = np.zeros(values.shape[1]), 0.0
+    for context in np.unique(cells.contexts[chosen]):
+        here = cells.contexts == context
+        reference = values[controls & here] if (controls & here).any() else values[controls]
+        dose = cells.doses[chosen & here]
+        numerator += dose @ (values[chosen & here] - reference.mean(axis=0))
+        weight += float(dose @ dose)
+    return numerator / max(weight, 1e-12)
+
+
+def training_shifts(prepared: Prepared) -> dict[str, Array]:
+    """Return the mean change [G] of each training perturbation."""
+    cells = training_cells(prepared)
+    return {label: shift_of(cells, label) for label in prepared.train_perturbations}
+
+
+def doses_of(labels: Sequence[str], dose: Any = None) -> Array:
+    """Return one dose a cell [n]: 1 unless told, and 0 for controls."""
+    given = np.ones(len(labels)) if dose is None else np.broadcast_to(np.asarray(dose, float), (len(labels),))
+    return np.where(np.asarray(labels).astype(str) == CONTROL, 0.0, given)
+
+
+@dataclass(frozen=True)
+class ShiftBaseline:
+    """A baseline that adds one vector a label to the control cell.
+
+    Attributes:
+        rule: the shift [G] of one label, at dose 1.
+    """
+
+    rule: Callable[[str], Array]
+
+    def shift(self, label: str) -> Array:
+        """Return the shift [G] of a label; zeros for the control."""
+        return self.rule(label)
+
+    def predict(self, x_log1p: Array, labels: Sequence[str], dose: Any = None) -> Array:
+        """Return x + dose * shift, [n, G] in log1p units; dose 0 and `control` give x exactly."""
+        x = np.asarray(x_log1p)
+        names, index = np.unique(np.asarray(labels).astype(str), return_inverse=True)
+        table = np.stack(
+            [np.zeros(x.shape[1]) if name == CONTROL else self.rule(str(name)) for name in names]
+        )
+        return (x + doses_of(labels, dose)[:, None] * table[index]).astype(x.dtype)
+
+
+def mean_shift(shifts: Mapping[str, Array]) -> Array:
+    """Return the mean [G] over training perturbations, each perturbation counted once."""
+    return np.mean(list(shifts.values()), axis=0)
+
+
+def no_change(prepared: Prepared, embedding: Any = None) -> ShiftBaseline:
+    """Predict the control cell itself."""
+    zero = np.zeros(len(prepared.genes))
+    return ShiftBaseline(lambda label: zero)
+
+
+def mean(prepared: Prepared, embedding: Any = None) -> ShiftBaseline:
+    """Predict the mean change over training perturbations, whatever the label."""
+    common = mean_shift(training_shifts(prepared))
+    return ShiftBaseline(lambda label: common)
+
+
+def matching_mean(prepared: Prepared, embedding: Any = None) -> ShiftBaseline:
+    """Predict the mean change of each perturbation; of an unseen combination the mean over its parts
+    (Systema).
+
+    A part that was not seen counts as the mean over training perturbations.
+    """
+    shifts = training_shifts(prepared)
+    common = mean_shift(shifts)
+
+    def rule(label: str) -> Array:
+        if label in shifts:
+            return shifts[label]
+        return np.mean([shifts.get(part, common) for part in parts(label)], axis=0)
+
+    return ShiftBaseline(rule)
+
+
+def additive(prepared: Prepared, embedding: Any = None) -> ShiftBaseline:
+    """Predict the sum of the single changes of the parts: ctrl + (A - ctrl) + (B - ctrl).
+
+    A combination whose singles were not all seen takes its own training mean, and an unseen part the mean
+    change.
+    """
+    shifts = training_shifts(prepared)
+    common = mean_shift(shifts)
+
+    def rule(label: str) -> Array:
+        names = parts(label)
+        if not all(name in shifts for name in names) and label in shifts:
+            return shifts[label]
+        return np.sum([shifts.get(name, common) for name in names], axis=0)
+
+    return ShiftBaseline(rule)
+
+
+def gene_scores(profiles: Array, components: int) -> Array:
+    """Return the gene scores [G, K] of a PCA on pseudobulks [P, G] (genes as rows, samples as columns)."""
+    table = profiles.T - profiles.T.mean(axis=0)
+    left, scale, _ = np.linalg.svd(table, full_matrices=False)
+    keep = min(components, int((scale > 1e-9 * scale[0]).sum()))
+    return left[:, :keep] * scale[:keep]
+
+
+def _ridge_solve(left: Array, target: Array, right: Array, ridge: float) -> Array:
+    """Solve target [G, P] = left [G, K] W right [P, K]^T with a ridge on both sides; W [K, K]."""
+    eye = np.eye(left.shape[1])
+    inner = np.linalg.solve(left.T @ left + ridge * eye, left.T @ target @ right)
+    return np.linalg.solve(right.T @ right + ridge * eye, inner.T).T
+
+
+def linear(prepared: Prepared, embedding: Any = None) -> ShiftBaseline:
+    """Predict by `Y = G W P^T + b` (Ahlmann-Eltze 2025), which reaches unseen genes through their gene
+    scores.
+
+    G [G, K] are gene scores of a PCA on training pseudobulks, a row of P is the row of G of the target gene
+    (summed over the parts of a combination), b the row means over training perturbations. It is fitted on
+    perturbations whose targets are measured; another label raises a DataError.
+    """
+    cells, measured = training_cells(prepared), set(prepared.measured)
+    known = [name for name in prepared.train_perturbations if set(parts(name)) <= measured]
+    if len(known) < 2:
+        raise DataError(
+            f"The linear baseline needs two training perturbations with a measured target, and "
+            f"{prepared.dataset} has {len(known)}: choose another dataset or leave the row out."
+        )
+    changes = np.stack([shift_of(cells, name) for name in known])
+    control = cells.values[cells.of(CONTROL)].mean(axis=0)
+    scores = gene_scores(np.vstack([control, control + changes]), LINEAR_COMPONENTS)
+    row = {gene: i for i, gene in enumerate(prepared.genes)}
+
+    def target(label: str) -> Array:
+        missing = [name for name in parts(label) if name not in measured]
+        if missing:
+            raise DataError(
+                f"The linear baseline cannot reach {missing[0]} in {label}, whose gene is not measured in "
+                f"{prepared.dataset}: choose one of {', '.join(sorted(measured))}."
+            )
+        return np.sum([scores[row[name]] for name in parts(label)], axis=0)
+
+    centre = changes.mean(axis=0)
+    weights = _ridge_solve(
+        scores, (changes - centre).T, np.stack([target(name) for name in known]), LINEAR_RIDGE
+    )
+    return ShiftBaseline(lambda label: scores @ (weights @ target(label)) + centre)
+
+
+@dataclass(frozen=True)
+class LatentShift:
+    """scGen's arithmetic: add the latent mean difference of a label, decode the change, add it to the
+    control.
+
+    Attributes:
+        prepared: the dataset, for its scaler.
+        embedding: encoder and decoder.
+        rule: the latent shift [D] of one label at dose 1.
+    """
+
+    prepared: Prepared
+    embedding: Any
+    rule: Callable[[str], Array]
+
+    def predict(self, x_log1p: Array, labels: Sequence[str], dose: Any = None) -> Array:
+        """Return x + std * (decode(z + dose * shift) - decode(z)), [n, G] in log1p units."""
+        import torch
+
+        x = np.asarray(x_log1p)
+        move = ShiftBaseline(self.rule).predict(
+            np.zeros((len(x), self.embedding.latent_dim), dtype=np.float32), labels, dose
+        )
+        with torch.no_grad():
+            z = encode_rows(self.prepared, self.embedding, x)
+            change = self.embedding.decode(z + torch.from_numpy(move)) - self.embedding.decode(z)
+        return (x + change.numpy() * np.asarray(self.prepared.std)).astype(x.dtype)
+
+
+def encode_rows(prepared: Prepared, embedding: Any, x_log1p: Array, batch: int = 2048) -> Any:
+    """Return the latent cells [n, D] (torch, no gradient) of log1p cells [n, G], encoded in batches."""
+    import torch
+
+    scaled = torch.as_tensor(np.asarray(prepared.scale(x_log1p), dtype=np.float32))
+    with torch.no_grad():
+        return torch.cat([embedding.encode(block) for block in scaled.split(batch)])
+
+
+def latent_shift(prepared: Prepared, embedding: Any = None) -> LatentShift:
+    """Fit scGen's latent mean difference of each label; unseen combinations add up, unseen parts take the
+    mean.
+    """
+    if embedding is None:
+        raise ValueError("latent_shift needs an embedding: pass twinlib.embedding.pretrained(dataset).")
+    cells = training_cells(prepared)
+    latent = encode_rows(prepared, embedding, cells.values).numpy()
+    shifts = {label: shift_of(cells, label, latent) for label in prepared.train_perturbations}
+    common = mean_shift(shifts)
+
+    def rule(label: str) -> Array:
+        if label in shifts:
+            return shifts[label]
+        return np.sum([shifts.get(part, common) for part in parts(label)], axis=0)
+
+    return LatentShift(prepared, embedding, rule)
+
+
+#: Name of a baseline -> its fit(prepared, embedding=None).
+BASELINES: dict[str, Callable[..., Baseline]] = {
+    "no_change": no_change,
+    "mean": mean,
+    "matching_mean": matching_mean,
+    "additive": additive,
+    "linear": linear,
+    "latent_shift": latent_shift,
+}
+
+
+def ceiling(
+    prepared: Prepared, perturbation: str, seed: int = 0, context: str | None = None
+) -> tuple[Array, Array]:
+    """Split the real test cells of a perturbation at random into two halves [n/2, G], in log1p units.
+
+    The first half plays the prediction, the second the truth: the technical duplicate. Fewer than 4 test
+    cells raise a DataError.
+    """
+    cells = prepared.expression("test", perturbation=perturbation, context=context)
+    if len(cells) < 4:
+        raise DataError(
+            f"{perturbation} has {len(cells)} test cells, too few for two halves: choose one with 4 or more."
+        )
+    order = np.random.default_rng(seed).permutation(len(cells))
+    half = len(cells) // 2
+    return cells[order[:half]], cells[order[half:]]

@@ -1,0 +1,487 @@
+"""The experimental twin f(x, p) -> y: a supervised model of one perturbation step, no exploration.
+
+In the latent space of a frozen encoder the perturbation moves the cell, `z -> z + m(z, p)`; the decoder
+turns the move into expression, and a head on the perturbation's features adds what the decoder cannot say:
+
+    y_hat = x + std * (decode(z + m(z, p)) - decode(z) + head(p)),     z = encode(scale(x)).
+
+The move has two parts, m(z, p) = s(p) + c(z, s(p)). The label network gives s(p) and head(p), what the
+perturbation does to the average cell; it is fitted to mean changes, because a difference of a few hundred
+cells says more about a mean than any single pair. The cell network c says how a cell in state z departs
+from that average; it is fitted to matched pairs, sees the perturbation only through s(p), and is kept only
+as far as it lowers the error of validation pairs. Both are exactly zero where the features are zero, so a
+dose of 0 returns x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from twinlib.data.schema import CONTROL
+from twinlib.experimental.baselines import Array, doses_of, encode_rows, training_cells
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from twinlib.data.pairing import Pairs
+    from twinlib.data.prepare import Prepared
+    from twinlib.experimental.baselines import TrainingCells
+
+
+@dataclass(frozen=True)
+class PerturbationModelConfig:
+    """How the experimental twin is built and trained.
+
+    Attributes:
+        hidden: width of the hidden layers of both networks.
+        label_steps: full-batch steps of the label network.
+        label_rate: learning rate of the label network (AdamW, cosine to zero).
+        label_decay: decoupled weight decay of the label network; strong, because there are few perturbations.
+        hidden_labels: add rows that hide the one-hot, so that the gene vector alone is trained,
+            too.
+        cell_network: fit the cell network c(z, s); False leaves m(z, p) = s(p).
+        cell_rate: learning rate of the cell network (AdamW).
+        cell_decay: weight decay of the cell network.
+        batch: pairs a minibatch of the cell network, B.
+        epochs: passes of the cell network over the training pairs, at most; the best one is kept, 0 included.
+        patience: passes without a lower validation error before training stops.
+    """
+
+    hidden: int = 64
+    label_steps: int = 1500
+    label_rate: float = 5e-3
+    label_decay: float = 2.0
+    hidden_labels: bool = True
+    cell_network: bool = True
+    cell_rate: float = 1e-3
+    cell_decay: float = 1e-2
+    batch: int = 256
+    epochs: int = 20
+    patience: int = 3
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "label_steps", "batch", "patience"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"PerturbationModelConfig.{name} is {getattr(self, name)}: give 1 or more.")
+
+
+def _linear(inputs: int, outputs: int, generator: torch.Generator, scale: float = 1.0) -> nn.Linear:
+    """Return a linear layer with weights of s.d. scale / sqrt(inputs) from the generator, and zero
+    intercept.
+    """
+    layer = nn.Linear(inputs, outputs)
+    with torch.no_grad():
+        layer.weight.normal_(0.0, scale / max(inputs, 1) ** 0.5, generator=generator)
+        layer.bias.zero_()
+    return layer
+
+
+class LabelNetwork(nn.Module):
+    """Mean effect of perturbation features [..., F]: latent push s [..., D] and head [..., G] in z-scores.
+
+    Two hidden layers of tanh, less the network's value at features zero; the saturation is what lets the
+    effects of a combination be less than the sum of its parts.
+    """
+
+    scale: Tensor
+
+    def __init__(
+        self, features: int, latent: int, genes: int, hidden: int, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.latent = latent
+        self.net = nn.Sequential(
+            _linear(features, hidden, generator),
+            nn.Tanh(),
+            _linear(hidden, hidden, generator),
+            nn.Tanh(),
+            _linear(hidden, latent + genes, generator),
+        )
+        self.register_buffer("scale", torch.ones(latent + genes))
+
+    def unit(self, features: Tensor) -> Tensor:
+        """Return latent push and head side by side [..., D + G], in units of their training r.m.s."""
+        return self.net(features) - self.net(torch.zeros_like(features[:1]))
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return s [..., D] and head [..., G]."""
+        both = self.unit(features) * self.scale
+        return both[..., : self.latent], both[..., self.latent :]
+
+
+class CellNetwork(nn.Module):
+    """How far a cell z [n, D] departs from the average push s [n, D]: c(z, s) [n, D], zero where s is."""
+
+    centre: Tensor
+    spread: Tensor
+    length: Tensor
+    strength: Tensor
+
+    def __init__(self, latent: int, hidden: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            _linear(2 * latent, hidden, generator),
+            nn.SiLU(),
+            _linear(hidden, hidden, generator),
+            nn.SiLU(),
+            _linear(hidden, latent, generator, 0.1),
+        )
+        self.register_buffer("centre", torch.zeros(latent))
+        self.register_buffer("spread", torch.ones(latent))
+        self.register_buffer("length", torch.ones(()))
+        self.register_buffer("strength", torch.zeros(()))
+
+    def forward(self, z: Tensor, push: Tensor) -> Tensor:
+        """Return c [n, D]."""
+        state = (z - self.centre) / self.spread
+        told = self.net(torch.cat([state, push / self.length], -1))
+        return (told - self.net(torch.cat([state, torch.zeros_like(push)], -1))) * self.length * self.strength
+
+
+@dataclass(frozen=True, eq=False)
+class PerturbationModel:
+    """A trained experimental twin.
+
+    Attributes:
+        prepared: the dataset it was trained on, for scaler and names.
+        embedding: the frozen encoder and decoder.
+        table: perturbation features (`PerturbationTable`).
+        label_network: mean effect of a perturbation.
+        cell_network: departure of a cell from it.
+        config: how it was trained.
+        history: one row an epoch of the cell network: training and validation error.
+    """
+
+    prepared: Prepared
+    embedding: Any
+    table: Any
+    label_network: LabelNetwork
+    cell_network: CellNetwork
+    config: PerturbationModelConfig
+    history: pd.DataFrame
+
+    def features(self, labels: Sequence[str], dose: Any = None) -> Tensor:
+        """Return features [n, F] of n labels; a perturbation that cannot be embedded raises a DataError."""
+        doses = torch.from_numpy(doses_of(labels, dose)).float()
+        return label_features(self.table, labels) * doses[:, None]
+
+    def move(self, z: Tensor, features: Tensor) -> Tensor:
+        """Return the latent move m(z, p) [n, D]."""
+        push, _ = self.label_network(features)
+        return push + self.cell_network(z, push)
+
+    def predict(self, x_log1p: Array, labels: Sequence[str], dose: Any = None) -> Array:
+        """Return predicted cells [n, G] in log1p units for control cells [n, G]; dose 0 and `control` give
+        x.
+        """
+        x = np.asarray(x_log1p)
+        features = self.features(labels, dose)
+        moved = (features != 0).any(dim=1).numpy()
+        result = x.copy()
+        if moved.any():
+            result[moved] = x[moved] + self._change(x[moved], features[moved])
+        return result
+
+    def _change(self, x: Array, features: Tensor) -> Array:
+        with torch.no_grad():
+            z = encode_rows(self.prepared, self.embedding, x)
+            change = self.embedding.decode(z + self.move(z, features)) - self.embedding.decode(z)
+            scaled = (change + self.label_network(features)[1]).numpy()
+        return scaled * np.asarray(self.prepared.std, dtype=scaled.dtype)
+
+    def trajectory(self, x_log1p: Array, labels: Sequence[str], horizon: int = 15) -> NDArray[np.float32]:
+        """Return latent paths [n, H + 1, D] along the dose h / H, starting at encode(x)."""
+        features = self.features(labels)
+        with torch.no_grad():
+            z = encode_rows(self.prepared, self.embedding, np.asarray(x_log1p))
+            steps = [z + self.move(z, features * (h / horizon)) for h in range(1, horizon + 1)]
+        return torch.stack([z, *steps], dim=1).numpy()
+
+
+def label_features(table: Any, labels: Sequence[str]) -> Tensor:
+    """Return the features [n, F] of n labels at dose 1; zeros for the control."""
+    names, index = np.unique(np.asarray(labels).astype(str), return_inverse=True)
+    kinds = torch.zeros(len(names), table.dim)
+    known = [str(name) for name in names if name != CONTROL]
+    if known:
+        kinds[torch.from_numpy(names != CONTROL)] = table.features(known).detach().float()
+    return kinds[torch.from_numpy(index.reshape(-1))]
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Mean effect of each training group (label and dose), and how much of it is signal.
+
+    Attributes:
+        labels: label of each group [P].
+        doses: dose of each group [P].
+        genes: mean change in z-scores, shrunk [P, G].
+        latent: mean change in the latent space, shrunk alike [P, D].
+        trust: the factor by which a group's departure from the mean change was multiplied [P].
+    """
+
+    labels: tuple[str, ...]
+    doses: Array
+    genes: Array
+    latent: Array
+    trust: Array
+
+
+def _group_means(cells: TrainingCells, values: Array, label: str, dose: float) -> tuple[Array, Array]:
+    """Return mean change [K] against controls of the same context, and the variance of that mean [K]."""
+    chosen = cells.of(label) & (cells.doses == dose)
+    change = values[chosen].astype(np.float64)
+    for context in np.unique(cells.contexts[chosen]):
+        control = cells.of(CONTROL) & (cells.contexts == context)
+        here = cells.contexts[chosen] == context
+        change[here] -= values[control if control.any() else cells.of(CONTROL)].mean(axis=0)
+    return change.mean(axis=0), change.var(axis=0) / max(len(change) - 1, 1)
+
+
+def estimate_effects(cells: TrainingCells, scaled: Array, latent: Array) -> Effects:
+    """Estimate the mean effect of each label and dose, shrunk towards the mean over groups (James & Stein
+    1961).
+
+    A group's departure from the mean change is multiplied by max(0, 1 - noise / length^2), noise the sampling
+    variance of its mean: labels that say nothing (shuffled ones) end at the mean baseline.
+
+    Shapes: scaled [n, G] z-scores and latent [n, D] of the training cells; see `Effects`.
+    """
+    groups = sorted(
+        {(str(a), float(b)) for a, b in zip(cells.labels, cells.doses, strict=True) if a != CONTROL}
+    )
+    means, noise = zip(*(_group_means(cells, scaled, *group) for group in groups), strict=True)
+    pushes = np.stack([_group_means(cells, latent, *group)[0] for group in groups])
+    change = np.stack(means)
+    departure = change - change.mean(axis=0)
+    share = 1 - 1 / max(len(groups), 2)
+    trust = 1 - share * np.sum(noise, axis=1) / np.maximum((departure**2).sum(axis=1), 1e-12)
+    trust = np.clip(trust, 0.0, 1.0) if len(groups) > 1 else np.ones(1)
+    return Effects(
+        labels=tuple(label for label, _ in groups),
+        doses=np.array([dose for _, dose in groups]),
+        genes=change.mean(axis=0) + trust[:, None] * departure,
+        latent=pushes.mean(axis=0) + trust[:, None] * (pushes - pushes.mean(axis=0)),
+        trust=trust,
+    )
+
+
+def _decoded(embedding: Any, z: Tensor, pushes: Array) -> Array:
+    """Return the mean decoded change [P, G] of control cells z [n, D] under each push [P, D]."""
+    with torch.no_grad():
+        start = embedding.decode(z)
+        rows = [embedding.decode(z + torch.from_numpy(push).float()) - start for push in pushes]
+    return torch.stack([row.mean(dim=0) for row in rows]).numpy()
+
+
+def _rms(values: Tensor) -> Tensor:
+    """Return the root mean square over a block, repeated over its columns."""
+    return values.square().mean().sqrt().clamp_min(1e-6).expand(values.shape[1])
+
+
+def _hide_one_hot(table: Any, features: Tensor) -> Tensor:
+    """Return features [P, F] whose one-hot part is zero: what a perturbation looks like that nobody has
+    seen.
+    """
+    hidden = features.clone()
+    hidden[:, table.dim - len(table.parts) :] = 0.0
+    return hidden
+
+
+def fit_label_network(
+    table: Any, effects: Effects, targets: Tensor, latent: int, config: PerturbationModelConfig, seed: int
+) -> LabelNetwork:
+    """Fit the label network to mean effects; targets [P, D + G] are latent push and head of each group."""
+    generator = torch.Generator().manual_seed(seed)
+    features = label_features(table, effects.labels) * torch.from_numpy(effects.doses[:, None]).float()
+    network = LabelNetwork(table.dim, latent, targets.shape[1] - latent, config.hidden, generator)
+    network.scale.copy_(torch.cat([_rms(targets[:, :latent]), _rms(targets[:, latent:])]))
+    wanted = targets / network.scale
+    if config.hidden_labels:
+        hidden = _hide_one_hot(table, features)
+        seen = (hidden != 0).any(dim=1)
+        features, wanted = torch.cat([features, hidden[seen]]), torch.cat([wanted, wanted[seen]])
+    optimizer = torch.optim.AdamW(network.parameters(), lr=config.label_rate, weight_decay=config.label_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.label_steps)
+    for _ in range(config.label_steps):
+        loss = (network.unit(features) - wanted).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return network.requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class PairTensors:
+    """Matched pairs: y less x less head(p) [m, G] in z-scores, latent start z [m, D] and push s [m, D]."""
+
+    change: Tensor
+    z: Tensor
+    push: Tensor
+
+    def rows(self, index: Tensor) -> PairTensors:
+        """Return the chosen pairs."""
+        return PairTensors(self.change[index], self.z[index], self.push[index])
+
+
+def _pair_tensors(
+    prepared: Prepared, table: Any, label_network: LabelNetwork, latent: Array, pairs: Pairs
+) -> tuple[PairTensors, Tensor]:
+    """Return all pairs as tensors, and which of them [m] end in a validation cell."""
+    doses = prepared.cells.obs["dose"].to_numpy(dtype=np.float32)[pairs.perturbed]
+    features = label_features(table, list(pairs.perturbation)) * torch.from_numpy(doses[:, None])
+    push, head = label_network(features)
+    values = prepared.scale(np.asarray(prepared.cells.X))
+    change = torch.from_numpy(values[pairs.perturbed] - values[pairs.control]) - head
+    held = prepared.cells.obs["validation"].to_numpy(dtype=bool)[pairs.perturbed]
+    return PairTensors(change, torch.from_numpy(latent[pairs.control]), push), torch.from_numpy(held)
+
+
+def _pair_error(embedding: Any, network: CellNetwork, pairs: PairTensors) -> Tensor:
+    """Return the mean squared error of predicted against matched cells, in z-scores."""
+    moved = embedding.decode(pairs.z + pairs.push + network(pairs.z, pairs.push)) - embedding.decode(pairs.z)
+    return (moved - pairs.change).square().mean()
+
+
+def fit_cell_network(
+    embedding: Any, pairs: PairTensors, held: Tensor, config: PerturbationModelConfig, seed: int
+) -> tuple[CellNetwork, pd.DataFrame]:
+    """Fit the cell network on pairs and keep the pass with the lowest validation error, pass 0 (c = 0)
+    included.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    network = CellNetwork(pairs.z.shape[1], config.hidden, generator)
+    network.centre.copy_(pairs.z.mean(0))
+    network.spread.copy_(pairs.z.std(0).clamp_min(1e-6))
+    network.length.copy_(pairs.push.square().mean().sqrt().clamp_min(1e-6))
+    train, valid = pairs.rows(~held), pairs.rows(held)
+    rows = [{"epoch": 0, "train": float("nan"), "validation": _no_gradient(embedding, network, valid)}]
+    best = {name: value.clone() for name, value in network.state_dict().items()}
+    network.strength.fill_(1.0)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=config.cell_rate, weight_decay=config.cell_decay)
+    for epoch in range(1, config.epochs + 1):
+        error = _one_pass(embedding, network, train, optimizer, config.batch, generator)
+        rows.append({"epoch": epoch, "train": error, "validation": _no_gradient(embedding, network, valid)})
+        errors = [row["validation"] for row in rows]
+        if errors[-1] == min(errors):
+            best = {name: value.clone() for name, value in network.state_dict().items()}
+        if epoch - int(np.argmin(errors)) >= config.patience:
+            break
+    network.load_state_dict(best)
+    return network.requires_grad_(False), pd.DataFrame(rows)
+
+
+def _no_gradient(embedding: Any, network: CellNetwork, pairs: PairTensors) -> float:
+    with torch.no_grad():
+        return float(_pair_error(embedding, network, pairs))
+
+
+def _one_pass(
+    embedding: Any,
+    network: CellNetwork,
+    pairs: PairTensors,
+    optimizer: torch.optim.Optimizer,
+    batch: int,
+    generator: torch.Generator,
+) -> float:
+    """Go once over the pairs in random minibatches; returns the mean training error."""
+    errors = []
+    for index in torch.randperm(len(pairs.z), generator=generator).split(batch):
+        error = _pair_error(embedding, network, pairs.rows(index))
+        optimizer.zero_grad()
+        error.backward()
+        optimizer.step()
+        errors.append(float(error.detach()))
+    return float(np.mean(errors))
+
+
+def fit_perturbation_model(
+    prepared: Prepared,
+    embedding: Any,
+    pairs: Pairs | None = None,
+    config: PerturbationModelConfig | None = None,
+    seed: int = 0,
+    table: Any = None,
+) -> PerturbationModel:
+    """Fit the experimental twin on the training cells of a prepared dataset.
+
+    Parameters
+    ----------
+    prepared, embedding
+        The dataset and the frozen encoder that was trained on it.
+    pairs
+        Matched training pairs; made by optimal transport when not given.
+    config
+        How to build and train it.
+    seed
+        Seed of both networks' starts and of the order of pairs; the data do not depend on it.
+    table
+        Perturbation features; a `PerturbationTable` when not given.
+    """
+    config = config or PerturbationModelConfig()
+    if table is None:
+        from twinlib.embedding.perturbations import PerturbationTable
+
+        table = PerturbationTable(prepared, embedding)
+    values = np.asarray(prepared.cells.X)
+    latent = encode_rows(prepared, embedding, values).numpy()
+    label_network = _fit_labels(prepared, embedding, table, latent, config, seed)
+    network = CellNetwork(latent.shape[1], config.hidden, torch.Generator().manual_seed(seed))
+    history = pd.DataFrame(columns=["epoch", "train", "validation"])
+    if config.cell_network:
+        if pairs is None:
+            from twinlib.data.pairing import pair
+
+            pairs = pair(prepared, split="train")
+        tensors, held = _pair_tensors(prepared, table, label_network, latent, pairs)
+        network, history = fit_cell_network(embedding, tensors, held, config, seed)
+    return PerturbationModel(prepared, embedding, table, label_network, network, config, history)
+
+
+def _fit_labels(
+    prepared: Prepared, embedding: Any, table: Any, latent: Array, config: PerturbationModelConfig, seed: int
+) -> LabelNetwork:
+    """Estimate mean effects, take from the genes what the decoder says already, and fit the label network."""
+    train = np.asarray(prepared.cells.obs["split"] == "train")
+    cells = training_cells(prepared)
+    effects = estimate_effects(cells, prepared.scale(cells.values), latent[train])
+    controls = torch.from_numpy(latent[train][cells.of(CONTROL)])
+    head = effects.genes - _decoded(embedding, controls, effects.latent)
+    targets = torch.from_numpy(np.concatenate([effects.latent, head], axis=1)).float()
+    return fit_label_network(table, effects, targets, latent.shape[1], config, seed)
+
+
+def predict_anndata(model: PerturbationModel, prepared: Prepared, perturbation: str) -> AnnData:
+    """Predict one perturbation for all test controls, with names on both axes.
+
+    Returns
+    -------
+    AnnData [n, G]: X the observed controls, layers `prediction` and `delta` (prediction less control), all
+    log1p; var_names the genes, obs_names the control cells, obs `perturbation` the label asked for.
+    """
+    from anndata import AnnData
+
+    rows = prepared.cells.obs
+    chosen = np.asarray((rows["split"] == "test") & (rows["perturbation"] == CONTROL))
+    x = np.asarray(prepared.cells.X)[chosen]
+    prediction = model.predict(x, [perturbation] * len(x))
+    result = AnnData(x.copy(), obs=rows[chosen].copy(), var=pd.DataFrame(index=list(prepared.genes)))
+    result.obs["control"] = result.obs["perturbation"].astype(str)
+    result.obs["perturbation"] = perturbation
+    result.layers["prediction"] = prediction
+    result.layers["delta"] = prediction - x
+    result.uns["twinlib"] = {
+        "dataset": prepared.dataset,
+        "data_hash": prepared.data_hash,
+        "units": "log1p(CP10k)",
+    }
+    return result
