@@ -1,4 +1,4 @@
-"""A small stand-in of `Prepared` on random cells with low rank, so that these tests need no other room's data."""
+"""A small stand-in of `Prepared`: random cells of low rank, so that these tests need no other room's data."""
 
 from __future__ import annotations
 

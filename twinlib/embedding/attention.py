@@ -1,7 +1,7 @@
-"""Multi-head graph attention over genes, batched over the cells of one shared graph, and the encoder on top of it.
+"""Multi-head graph attention over genes, batched over cells that share one graph, and the encoder above it.
 
-Inside, arrays are laid out [G, C, n] (genes, channels, cells): a neighbour is then one contiguous block for all cells,
-which is what makes the gather cheap on a processor.
+Inside, arrays are laid out [G, C, n] (genes, channels, cells): a neighbour is then one contiguous block for
+all cells, which is what makes the gather cheap on a processor.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class EmbeddingConfig:
     readout: int = 4
     #: hidden units of the decoder
     hidden: int = 64
-    #: 'learned'; or an ablation: 'uniform' (equal weights), 'none' (a gene sees itself), 'random' (frozen at the start)
+    #: 'learned'; or an ablation: 'uniform' (equal weights), 'none' (a gene sees itself), 'random' (frozen)
     attention: str = "learned"
     #: 'coexpression' of training controls, or 'known': the regulators that the data set carries (waddington)
     network: str = "coexpression"
@@ -83,8 +83,8 @@ def _glorot(*shape: int, generator: torch.Generator | None) -> nn.Parameter:
 class GraphAttention(nn.Module):
     """One multi-head GATv2 layer (Brody 2022, Eq. 7) for many cells that share one gene graph.
 
-    score_ij = a . LeakyReLU(W_target h_i + W_source h_j), softmax over the neighbours j of i, output sum_j alpha_ij
-    W_source h_j + bias. The parameters are named and shaped as in PyG's GATv2Conv (`lin_l` source, `lin_r` target).
+    score_ij = a . LeakyReLU(W_target h_i + W_source h_j), softmax over the neighbours j of i, output
+    sum_j alpha_ij W_source h_j + bias. PyG's GATv2Conv calls W_source `lin_l` and W_target `lin_r`.
     """
 
     neighbours: Tensor
@@ -124,7 +124,7 @@ class GraphAttention(nn.Module):
         return total.flatten(1, 2) + self.bias.unsqueeze(-1)
 
     def weights(self, nodes: Tensor) -> Tensor:
-        """Return the attention weights of node features [G, F, n] as [G, k + 1, heads, n]; they sum to 1 over k + 1."""
+        """Return the weights of node features [G, F, n] as [G, k + 1, heads, n]; they sum to 1 over k + 1."""
         sources = self._sources(nodes)
         return self._weights(nodes, [self._heads(sources[column]) for column in self.neighbours.unbind(1)])
 
@@ -153,9 +153,9 @@ class GraphAttention(nn.Module):
 
 
 class Encoder(nn.Module):
-    """The map g: R^G -> R^D (paper, Section 3.1): gene nodes, attention layers with skips, one linear read-out.
+    """The map g: R^G -> R^D (paper, Section 3.1): gene nodes, attention layers with skips, a linear read-out.
 
-    The read-out sees the expression itself beside the node outputs, so that a linear code is inside its reach.
+    The read-out sees the expression itself beside the node outputs, so that a linear code is in its reach.
     """
 
     def __init__(
@@ -227,8 +227,9 @@ class Decoder(nn.Module):
 class Embedding(nn.Module):
     """Graph-attention encoder and small decoder between z-scores of a gene panel and latent cells.
 
-    genes: the panel's G names; neighbours: LongTensor [G, k + 1] from `knn_graph` or `from_edges`; generator: the source
-    of the starting weights. `gene_vectors` [G, d = D] is a gene's node feature and its linear loading in the decoder.
+    genes: the panel's G names; neighbours: LongTensor [G, k + 1] from `knn_graph` or `from_edges`; generator:
+    source of the starting weights; meta: where the cells come from. `gene_vectors` [G, d = D] holds each gene's node
+    feature, which is its linear loading in the decoder, too.
     """
 
     neighbours: Tensor
@@ -261,9 +262,10 @@ class Embedding(nn.Module):
         return self.config.latent_dim
 
     def encode(self, x_scaled: Tensor, chunk: int = 64) -> Tensor:
-        """Map z-scores [..., G] to latent cells [..., D]; the input is clamped to +-10, here and nowhere else.
+        """Map z-scores [..., G] to latent cells [..., D]; the input is clamped to +-10, only here.
 
-        chunk: cells that pass through the attention at a time (64 fit a processor's cache; the result is the same).
+        chunk: cells in the attention at a time (64 fit a processor's cache; the result is the same).
+        Raises DataError when the last axis is not the panel.
         """
         flat = self._panel(x_scaled).clamp(-CLAMP, CLAMP).reshape(-1, len(self.genes))
         parts = [self.encoder(part, self.gene_vectors) for part in torch.split(flat, chunk)]
@@ -281,7 +283,7 @@ class Embedding(nn.Module):
 
     @torch.no_grad()
     def attention_weights(self, x_scaled: Tensor, chunk: int = 64) -> Tensor:
-        """Return attention weights averaged over the cells of x_scaled [n, G] as [layers, G, k + 1, heads]."""
+        """Return the weights, averaged over the cells of x_scaled [n, G], as [layers, G, k + 1, heads]."""
         parts = torch.split(self._panel(x_scaled).clamp(-CLAMP, CLAMP), chunk)
         sums = [self.encoder.attention_weights(part, self.gene_vectors).sum(-1) for part in parts]
         return torch.stack(sums).sum(0) / len(x_scaled)
@@ -290,19 +292,19 @@ class Embedding(nn.Module):
         """Raise DataError unless this embedding was trained on exactly these prepared cells and genes."""
         if tuple(prepared.genes) != self.genes:
             raise DataError(
-                f"The embedding knows {len(self.genes)} genes and the prepared cells hold {len(prepared.genes)} others; "
-                "train it again on them (twinlib.embedding.train_embedding)."
+                f"The embedding knows {len(self.genes)} genes, the prepared cells hold {len(prepared.genes)} "
+                "others; train it again on them (twinlib.embedding.train_embedding)."
             )
         if self.meta.get("fingerprint") != prepared.fingerprint:
             raise DataError(
-                f"The embedding was trained on another preparation of {self.meta.get('dataset', 'some data')!r} "
-                "(its scaler or training cells differ); train it again (python -m twinlib.embedding.train DATASET)."
+                f"The embedding was trained on another preparation of {self.meta.get('dataset')!r} (other "
+                "training cells or scaler); train it again (python -m twinlib.embedding.train DATASET)."
             )
 
     def _panel(self, x_scaled: Tensor) -> Tensor:
         if x_scaled.shape[-1] != len(self.genes):
             raise DataError(
-                f"encode: the last axis holds {x_scaled.shape[-1]} genes, the embedding knows {len(self.genes)}; "
-                "pass z-scores of its panel (embedding.genes)."
+                f"encode: the last axis holds {x_scaled.shape[-1]} genes, the embedding knows "
+                f"{len(self.genes)}; pass z-scores of its panel (embedding.genes)."
             )
         return x_scaled

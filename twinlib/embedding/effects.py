@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 def gene_effects(embedding: Embedding, x_scaled: Tensor | np.ndarray) -> Tensor:
     """Return E [G, D], the mean over cells of d encode(x) / d x[g]: the encoder's Jacobian.
 
-    x_scaled: [n, G] z-scores, usually the first 256 training controls. One unit of E is one training standard deviation
-    of a gene; nothing else is scaled. E says what the latent cell would be if the gene were *measured* one s.d. higher,
-    not what changing the gene would cause. Raises DataError when the panel differs.
+    x_scaled: [n, G] z-scores, usually the first 256 training controls. One unit of E is one training standard
+    deviation of a gene; nothing else is scaled. E says what the latent cell would be if the gene were
+    *measured* one s.d. higher, not what changing the gene would cause. Raises DataError for another panel.
     """
     dtype = embedding.gene_vectors.dtype
     x = torch.as_tensor(np.asarray(x_scaled)).to(dtype).requires_grad_(True)

@@ -16,8 +16,8 @@ Edge = tuple[str, str]
 def knn_graph(x_controls_scaled: Tensor | np.ndarray, k: int = 8) -> Tensor:
     """Link every gene to the `k` genes whose expression over control cells correlates most with its own.
 
-    x_controls_scaled: [n, G], z-scores of training controls. Returns a LongTensor [G, k + 1]: column 0 is the gene
-    itself, the others follow by falling absolute Pearson correlation (ties: the lower index first).
+    x_controls_scaled: [n, G], z-scores of training controls. Returns a LongTensor [G, k + 1]: column 0 is the
+    gene itself, the others follow by falling absolute Pearson correlation (ties: the lower index first).
     Raises DataError when `k` does not lie in 1 .. G - 1.
     """
     x = torch.as_tensor(np.asarray(x_controls_scaled), dtype=torch.float64)
@@ -39,9 +39,9 @@ def correlation(x: Tensor) -> Tensor:
 def from_edges(edges: Iterable[Edge], genes: Sequence[str]) -> Tensor:
     """Make the neighbour table of a known directed network: a target listens to its regulators and to itself.
 
-    edges: (regulator, target) pairs; pairs with a gene outside `genes` are left out. Returns a LongTensor [G, k + 1]
-    with k the largest number of regulators; shorter rows are filled with the gene's own index, which the attention
-    reads as 'no neighbour'. Raises DataError when no edge is left.
+    edges: (regulator, target) pairs; pairs with a gene outside `genes` are left out. Returns a LongTensor
+    [G, k + 1] with k the largest number of regulators; shorter rows are filled with the gene's own index,
+    which the attention reads as 'no neighbour'. Raises DataError when no edge is left.
     """
     index = {gene: i for i, gene in enumerate(genes)}
     rows: list[list[int]] = [[i] for i in range(len(genes))]
@@ -51,9 +51,7 @@ def from_edges(edges: Iterable[Edge], genes: Sequence[str]) -> Tensor:
             rows[i].append(j)
     width = max((len(row) for row in rows), default=0)
     if width < 2:
-        raise DataError(
-            "from_edges: no edge joins two genes of the panel; pass edges named as the genes are."
-        )
+        raise DataError("from_edges: no edge joins two genes of the panel; name edges as the genes are.")
     return torch.tensor([row + [row[0]] * (width - len(row)) for row in rows])
 
 

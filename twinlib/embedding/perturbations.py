@@ -1,4 +1,4 @@
-"""Perturbation labels as numbers: target gene vector, a flag whether there is one, and a one-hot of the label."""
+"""Perturbation labels as numbers: target gene vector, a flag whether there is one, a one-hot of the label."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 class PerturbationTable:
     """The features of perturbation labels, shared by both twins.
 
-    A part (`A` of `A+B`) becomes [gene vector of its target or zeros, flag `target_measured`, one-hot over training
-    parts]; a combination is the sum of its parts; a dose scales it; `control` is zero. A linear layer on the one-hot is
-    the learned label vector. prepared: a `Prepared`; embedding: the `Embedding` of its panel.
+    A part (`A` of `A+B`) becomes [gene vector of its target or zeros, flag `target_measured`, one-hot of
+    training parts]; a combination is the sum of its parts; a dose scales it; `control` is zero. A linear layer
+    on the one-hot is the learned label vector. prepared: a `Prepared`; embedding: its `Embedding`.
     """
 
     def __init__(self, prepared: Any, embedding: Embedding) -> None:
@@ -64,8 +64,8 @@ class PerturbationTable:
         measured = part in self.measured and part in self._vector
         if not measured and part not in self._column:
             raise DataError(
-                f"Perturbation {part!r} occurs in no training cell and its target gene is not measured, so nothing is "
-                "known about it; ask for a training perturbation or one whose target is on the gene panel."
+                f"Perturbation {part!r} occurs in no training cell and its target gene is not measured, "
+                "so nothing is known about it; ask for a training perturbation or for a gene of the panel."
             )
         if measured:
             row[: self._d] += self._vector[part]

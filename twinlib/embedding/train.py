@@ -31,14 +31,14 @@ PACKAGED = EmbeddingConfig()
 
 
 def training_cells(prepared: Any, validation: bool) -> Tensor:
-    """Return the z-scores [n, G] of the training cells, either those that fit or those that stop the training."""
+    """Return the z-scores [n, G] of the training cells: those that fit, or those that stop the training."""
     obs = prepared.cells.obs
     rows = (obs["split"].to_numpy() == "train") & (obs["validation"].to_numpy(dtype=bool) == validation)
     return torch.as_tensor(np.asarray(prepared.scale(prepared.cells.X[rows]), dtype=np.float32))
 
 
 def gene_network(prepared: Any, network: str = "coexpression", k: int = 8) -> Tensor:
-    """Return the neighbour table [G, k + 1] of a network: 'coexpression' of training controls, or 'known' regulators.
+    """Return the neighbour table [G, k + 1]: 'coexpression' of training controls, or 'known' regulators.
 
     Raises DataError when the data set carries no regulators.
     """
@@ -48,7 +48,7 @@ def gene_network(prepared: Any, network: str = "coexpression", k: int = 8) -> Te
     known = prepared.cells.uns.get("twinlib", {}).get("regulators")
     if known is None:
         raise DataError(
-            f"{prepared.dataset!r} carries no known regulators; use network='coexpression' or the simulated 'waddington'."
+            f"{prepared.dataset!r} carries no known regulators; use network='coexpression', or 'waddington'."
         )
     edges = pd.DataFrame(known)
     return from_edges(zip(edges["regulator"], edges["target"], strict=True), prepared.genes)
@@ -155,11 +155,11 @@ def train_embedding(
     progress: bool = False,
     checkpoint: str | os.PathLike[str] | None = None,
 ) -> tuple[Embedding, pd.DataFrame]:
-    """Fit the embedding to training cells by the squared error of z-scores, and keep the best pass on validation cells.
+    """Fit the embedding to training cells by the squared error of z-scores; keep the best pass on validation.
 
-    prepared: a `Prepared`. progress: show a tqdm bar. checkpoint: a file written after every pass; where it exists, the
-    run goes on from it and ends with the same weights as an unbroken one. Returns the embedding (on the processor, in
-    evaluation mode) and the history, one row a pass: epoch, train_mse, validation_mse.
+    prepared: a `Prepared`. progress: show a tqdm bar. checkpoint: a file written after every pass; where it
+    exists, the run goes on from it and ends with the same weights as an unbroken one. Returns the embedding
+    (on the processor, in evaluation mode) and the history, one row a pass: epoch, train_mse, validation_mse.
     Raises DataError when the checkpoint belongs to another run.
     """
     trainer = _Trainer(prepared, config or EmbeddingConfig(), seed, device)
@@ -224,13 +224,13 @@ def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def save_embedding(embedding: Embedding, path: str | os.PathLike[str]) -> None:
-    """Write weights, genes, graph, configuration, data hash and seed into one compressed npz file without pickle."""
+    """Write weights, genes, graph, configuration, data hash and seed into one npz file, without pickle."""
     arrays = {name: value.detach().cpu().numpy() for name, value in embedding.state_dict().items()}
     _write(pathlib.Path(path), arrays, _describe(embedding))
 
 
 def load_embedding(path: str | os.PathLike[str]) -> Embedding:
-    """Read an embedding that `save_embedding` wrote; raises DataError for a missing, broken or foreign file."""
+    """Read an embedding that `save_embedding` wrote; raises DataError for a missing or broken file."""
     arrays, meta = _read(pathlib.Path(path))
     config = EmbeddingConfig(**meta.pop("config"))
     genes, _ = meta.pop("genes"), meta.pop("format")
@@ -241,7 +241,7 @@ def load_embedding(path: str | os.PathLike[str]) -> Embedding:
 
 
 def pretrained(dataset: str) -> Embedding:
-    """Load the packaged embedding of a dataset; raises DataError when the package carries none for that name."""
+    """Load the packaged embedding of a dataset; raises DataError when the package carries none."""
     path = CHECKPOINTS / f"{dataset}.npz"
     if not path.exists():
         have = ", ".join(sorted(p.stem for p in CHECKPOINTS.glob("*.npz"))) or "none"
@@ -267,9 +267,8 @@ def main(arguments: list[str] | None = None) -> None:
     path = options.out or CHECKPOINTS / f"{options.dataset}.npz"
     save_embedding(embedding, path)
     best = history.iloc[int(history["validation_mse"].argmin())]
-    print(
-        f"{path.name}: pass {best['epoch']:.0f} of {len(history)}, validation MSE {best['validation_mse']:.4f}"
-    )
+    error = best["validation_mse"]
+    print(f"{path.name}: pass {best['epoch']:.0f} of {len(history)}, validation MSE {error:.4f}")
 
 
 if __name__ == "__main__":
