@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from toy_world import toy_world
 
+from twinlib.insilico.density import fit_density
 from twinlib.insilico.environment import (
     Dynamics,
     EnvironmentConfig,
@@ -203,7 +205,47 @@ def test_gymnasium_checker_passes() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message=".*(infinity|not set|render).*")
-        check_env(GeneScreenEnv(toy_world()), skip_render_check=True)
+        check_env(GeneScreenEnv(toy_world(), render_mode="rgb_array"), skip_render_check=True)
+
+
+def test_rendering_draws_the_path_since_the_reset() -> None:
+    env = GeneScreenEnv(toy_world(), QUIET, render_mode="rgb_array")
+    env.reset(seed=0)
+    first = env.render()
+    for _ in range(15):
+        env.step(np.ones(6, np.float32))
+    last = env.render()
+    assert first.shape == last.shape == (400, 400, 3) and last.dtype == np.uint8
+    assert (first != last).any()
+    vector = GeneScreenVectorEnv(2, toy_world(), QUIET, render_mode="rgb_array")
+    vector.reset(seed=0)
+    assert len(vector.render()) == 2 and GeneScreenEnv(toy_world()).render() is None
+
+
+def test_the_density_drift_goes_downhill() -> None:
+    world = toy_world(m=200, dtype=torch.float64)
+    density = fit_density(world.z0.numpy(), range(1, 4)).to(dtype=torch.float64)
+    z = world.z0[:10].clone().requires_grad_(True)
+    (by_autograd,) = torch.autograd.grad(density.energy(z).sum(), z)
+    assert torch.allclose(density.gradient(z), by_autograd)
+    config = EnvironmentConfig(process_noise=0.0, kick=False, drift="density", drift_rate=1e-3)
+    with pytest.raises(WorldError, match="density=True"):
+        Dynamics(world, config)
+    dynamics = Dynamics(dataclasses.replace(world, density=density), config, n_cells=10)
+    dynamics.reset(generators(0), cells=torch.arange(10))
+    before = density.energy(dynamics.latent)
+    dynamics.step(torch.zeros(1, 10, 6))
+    assert bool((density.energy(dynamics.latent) < before).all())
+
+
+def test_the_marginal_landscape_is_the_density_seen_along_two_axes() -> None:
+    density = fit_density(toy_world(m=300).z0.numpy(), range(2, 3)).to(dtype=torch.float64)
+    axes = torch.eye(3, dtype=torch.float64)[:, :2]
+    ticks = torch.linspace(-8, 8, 4001, dtype=torch.float64)
+    point = torch.tensor([0.1, -0.2], dtype=torch.float64)
+    line = torch.cat([point.expand(4001, 2), ticks.unsqueeze(1)], dim=1)
+    integral = torch.trapezoid(torch.exp(-density.energy(line)), ticks)
+    assert float(torch.exp(-density.marginal(axes).energy(point))) == pytest.approx(float(integral), rel=1e-5)
 
 
 def test_stable_baselines_checker_passes() -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from sklearn.mixture import GaussianMixture
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,11 @@ class Density:
         log_joint, pull = self._parts(z)
         return (torch.softmax(log_joint, dim=-1).unsqueeze(-1) * pull).sum(-2)
 
+    def marginal(self, axes: Tensor) -> Density:
+        """The mixture seen along q orthonormal axes `[D, q]`: what a picture of the landscape shows."""
+        covariances = axes.T @ torch.linalg.inv(self.precisions) @ axes
+        return _mixture(self.log_weights, self.means @ axes, torch.linalg.inv(covariances))
+
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Density:
         """A copy on another device or in another precision."""
         return Density(*(value.to(device=device, dtype=dtype) for value in vars(self).values()))
@@ -58,9 +68,10 @@ class Density:
 def fit_density(
     z: np.ndarray, components: range = range(1, 9), seed: int = 0, n_cells: int = 4000
 ) -> Density:
-    """Fit mixtures with full covariances to latent cells `[n, D]` and keep the number of components BIC prefers.
+    """Fit Gaussian mixtures to latent cells `[n, D]` and keep the number of components BIC prefers.
 
-    At most `n_cells` cells, drawn without replacement, are used. Raises ValueError for fewer cells than dimensions.
+    Covariances are full; at most `n_cells` cells, drawn without replacement, are used.
+    Raises ValueError for fewer cells than dimensions.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
@@ -83,9 +94,13 @@ def fit_density(
     return _density(min(fits, key=lambda fit: fit.bic(sample)))
 
 
-def _density(fit: object) -> Density:
-    """The tensors of a fitted scikit-learn mixture."""
-    precisions = np.asarray(fit.precisions_)  # type: ignore[attr-defined]
-    log_norms = 0.5 * np.linalg.slogdet(precisions)[1] - 0.5 * precisions.shape[-1] * np.log(2 * np.pi)
-    values = (np.log(fit.weights_), fit.means_, precisions, log_norms)  # type: ignore[attr-defined]
-    return Density(*(torch.from_numpy(np.asarray(value, dtype=np.float32)) for value in values))
+def _mixture(log_weights: Tensor, means: Tensor, precisions: Tensor) -> Density:
+    """A mixture with its normalising factors worked out."""
+    log_norms = 0.5 * (torch.linalg.slogdet(precisions)[1] - means.shape[-1] * math.log(2 * math.pi))
+    return Density(log_weights, means, precisions, log_norms)
+
+
+def _density(fit: GaussianMixture) -> Density:
+    """The tensors of a fitted scikit-learn mixture, worked out in double and kept in single precision."""
+    values = (torch.from_numpy(np.asarray(a)) for a in (np.log(fit.weights_), fit.means_, fit.precisions_))
+    return _mixture(*values).to(dtype=torch.float32)

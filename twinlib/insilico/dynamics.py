@@ -30,7 +30,7 @@ class Step(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a subclass reports for one step: the next state `[R, N, ...]`, reward and the two end flags `[R, N]`."""
+    """What a subclass reports: the next state `[R, N, ...]`, reward and the two end flags `[R, N]`."""
 
     state: State
     reward: Tensor
@@ -42,8 +42,8 @@ class BatchedDynamics:
     """Steps R replicas of N cells and replaces finished cells at once.
 
     A subclass gives `_fresh` (a new start for all R x N cells), `_advance` (one step) and `_observe`.
-    Every random number is drawn as `[N, ...]` from the generator of its replica, so that replica r is the same
-    sequence of cells as that generator alone.
+    Every random number is drawn as `[N, ...]` from the generator of its replica, so that replica r sees the
+    same sequence of cells as that generator alone.
     """
 
     observation_dim: int
@@ -52,15 +52,13 @@ class BatchedDynamics:
 
     def __init__(self, replicas: int, n_cells: int, dtype: torch.dtype, device: torch.device) -> None:
         if replicas < 1 or n_cells < 1:
-            raise ValueError(
-                f"replicas={replicas} and n_cells={n_cells} must both be at least 1: ask for at least one cell."
-            )
+            raise ValueError(f"replicas={replicas} and n_cells={n_cells} must both be at least 1.")
         self.replicas, self.n_cells = replicas, n_cells
         self.dtype, self.device = dtype, device
         self._generators: list[torch.Generator] = []
         self._state: State = {}
 
-    # -- what a subclass gives --------------------------------------------------------------------------------------
+    # -- what a subclass gives ---------------------------------------------------------------------------
     def _fresh(self) -> State:
         raise NotImplementedError
 
@@ -70,12 +68,13 @@ class BatchedDynamics:
     def _observe(self, state: State) -> Tensor:
         raise NotImplementedError
 
-    # -- the protocol the trainer talks to --------------------------------------------------------------------------
+    # -- the protocol the trainer talks to ---------------------------------------------------------------
     def reset(self, generators: Sequence[torch.Generator]) -> Tensor:
         """Start all R x N cells anew with one generator a replica and return the observations `[R, N, O]`."""
         if len(generators) != self.replicas:
             raise ValueError(
-                f"reset got {len(generators)} generators for {self.replicas} replicas: pass one torch.Generator a replica."
+                f"reset got {len(generators)} generators for {self.replicas} replicas: "
+                "pass one torch.Generator a replica."
             )
         self._generators = list(generators)
         self._state = self._fresh()
@@ -98,7 +97,7 @@ class BatchedDynamics:
         return Step(obs, out.reward, out.terminated, out.truncated, final)
 
     def _replaced(self, state: State, finished: Tensor) -> State:
-        """The state with a new start where `finished` `[R, N]`; draws for all cells, so that the stream never shifts."""
+        """The state with new starts where `finished` `[R, N]`; all cells draw, so the stream never shifts."""
         if not bool(finished.any()):
             return state
         fresh = self._fresh()
@@ -106,7 +105,7 @@ class BatchedDynamics:
             return fresh
         return {key: torch.where(_like(finished, new), new, state[key]) for key, new in fresh.items()}
 
-    # -- checkpoints ------------------------------------------------------------------------------------------------
+    # -- checkpoints -------------------------------------------------------------------------------------
     def state_dict(self) -> dict[str, Any]:
         """Everything that a bit-identical resume needs: the cells in mid-episode and the generators."""
         return {
@@ -118,7 +117,7 @@ class BatchedDynamics:
         """Put back what `state_dict` returned; generators given at `reset` are kept and rewound."""
         if len(saved["generators"]) != self.replicas:
             raise ValueError(
-                f"the saved state holds {len(saved['generators'])} replicas and this environment {self.replicas}: "
+                f"the saved state holds {len(saved['generators'])} replicas, not {self.replicas}: "
                 "make it with the same number of replicas."
             )
         if not self._generators:
@@ -127,7 +126,7 @@ class BatchedDynamics:
             generator.set_state(state)
         self._state = {key: value.clone() for key, value in saved["state"].items()}
 
-    # -- draws ------------------------------------------------------------------------------------------------------
+    # -- draws -------------------------------------------------------------------------------------------
     def _integers(self, high: int) -> Tensor:
         """Integers in [0, high) `[R, N]`."""
         return torch.stack(

@@ -1,8 +1,8 @@
-"""The gene screen as an environment: latent cells, gene adjustments, and the error to a profile the policy never sees."""
+"""The gene screen as an environment: latent cells, gene adjustments, the error to an unseen profile."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -99,10 +99,10 @@ class EnvironmentConfig:
 
 
 class Dynamics(BatchedDynamics):
-    """The described environment for R x N cells: z' = z + s a E + noise, rewarded by the fall of the squared error.
+    """The described environment: z' = z + s a E + noise, rewarded by the fall of the squared error.
 
-    Shapes: observations `[R, N, O]` = [z (D), condition (C), t / H]; actions `[R, N, A]` in [-1, 1]; rewards `[R, N]`
-    in squared z-scores averaged over the G genes. y_hat_t = x + decode(z_t) - decode(z_0).
+    Shapes: observations `[R, N, O]` = [z (D), condition (C), t / H]; actions `[R, N, A]` in [-1, 1];
+    rewards `[R, N]` in squared z-scores averaged over the G genes. y_hat_t = x + decode(z_t) - decode(z_0).
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Dynamics(BatchedDynamics):
         cells: Tensor | None = None,
         start: Start | None = None,
     ) -> Tensor:
-        """Start anew: at random cells, at given cells (indices `[R, N]` or `[N]`), or at given starts `[R, N, ...]`.
+        """Start at random cells, at given cells (`[R, N]` or `[N]` indices), or given starts `[R, N, ...]`.
 
         Given cells hold for this episode; the auto-reset after it draws at random again.
         """
@@ -186,7 +186,7 @@ class Dynamics(BatchedDynamics):
         return z + self.noise * self._normal(self.world.latent_dim) if self.noise > 0 else z
 
     def _exact(self, state: State, action: Tensor) -> Tensor:
-        """Adjust the predicted cell's genes and encode it again; cytokines, which are no genes, act in the latent."""
+        """Adjust the predicted cell's genes and encode it again; cytokines, no genes, act in the latent."""
         genes = self.world.action_gene >= 0
         cell = state["x"] + self._decode(state["z"]) - state["origin"]
         shift = torch.zeros_like(cell)
@@ -206,9 +206,27 @@ class Dynamics(BatchedDynamics):
         return self.world.embedding.encode(x)
 
     def _observe(self, state: State) -> Tensor:
-        return torch.cat([state["z"], state["condition"], (state["t"] / self.horizon).unsqueeze(-1)], dim=-1)
+        time = (state["t"] / self.horizon).unsqueeze(-1)
+        return torch.cat([state["z"], state["condition"], time], dim=-1)
 
-    # -- for pages and wrappers -------------------------------------------------------------------------------------
+    @torch.no_grad()
+    def path(self, choose: Callable[[Tensor], Tensor], start: Start) -> Tensor:
+        """Latent path `[R, N, H+1, D]` from given starts `[R, N, ...]` when `choose(obs)` gives the actions.
+
+        No profile is decoded on the way (in linear mode), and no random number is drawn when noise is off.
+        """
+        zero = torch.zeros(start.z.shape[:-1], dtype=self.dtype, device=self.device)
+        state = {"z": start.z, "x": start.x, "z0": start.z, "condition": start.condition, "t": zero}
+        if self.config.mode == "exact":
+            state["origin"] = self._decode(start.z)
+        path = [start.z]
+        for _ in range(self.horizon):
+            z = self._move(state, choose(self._observe(state)).clamp(-1.0, 1.0))
+            state = {**state, "z": z, "t": state["t"] + 1}
+            path.append(z)
+        return torch.stack(path, dim=-2)
+
+    # -- for pages and wrappers --------------------------------------------------------------------------
     @property
     def latent(self) -> Tensor:
         """The latent cells `[R, N, D]`."""
@@ -228,19 +246,35 @@ class _Frame:
         self.observation = spaces.Box(-np.inf, np.inf, (self.dynamics.observation_dim,), np.float32)
         self.action = spaces.Box(-1.0, 1.0, (self.dynamics.action_dim,), np.float32)
         self.generator: torch.Generator | None = None
+        self.paths: list[Tensor] = []
+        self.ended = False
 
     def reset(self, rng: np.random.Generator, reseed: bool, options: dict[str, Any] | None) -> np.ndarray:
-        """Start anew `[N, O]`; `options` may hold `cell` (index or indices), or `x` with `label` (and `y`)."""
+        """Start anew `[N, O]`; `options` may hold `cell` (indices), or `x` with `label` (and `y`)."""
         if self.generator is None or reseed:
             self.generator = torch.Generator(self.dynamics.device)
             self.generator.manual_seed(int(rng.integers(2**62)))
         cells, start = _wanted(self.dynamics, options or {})
-        return _numpy(self.dynamics.reset([self.generator], cells=cells, start=start)[0])
+        obs = self.dynamics.reset([self.generator], cells=cells, start=start)[0]
+        self.paths, self.ended = [obs[:, : self.dynamics.world.latent_dim]], False
+        return _numpy(obs)
 
     def step(self, action: np.ndarray) -> Step:
         """One step of all N cells."""
         tensor = torch.as_tensor(np.asarray(action), dtype=self.dynamics.dtype, device=self.dynamics.device)
-        return self.dynamics.step(tensor.reshape(1, self.dynamics.n_cells, -1))
+        start = [self.dynamics.latent[0]] if self.ended else self.paths
+        step = self.dynamics.step(tensor.reshape(1, self.dynamics.n_cells, -1))
+        self.paths = [*start, step.final_obs[0, :, : self.dynamics.world.latent_dim]]
+        self.ended = bool((step.terminated | step.truncated).all())
+        return step
+
+    def frames(self) -> tuple[np.ndarray, ...]:
+        """One picture a cell of its path since the reset, `[400, 400, 3]` uint8 each."""
+        from twinlib.insilico.rendering import frame, main_axes
+
+        paths = torch.stack(self.paths, dim=1)
+        axes = main_axes(self.dynamics.world)
+        return tuple(frame(self.dynamics.world, path, axes) for path in paths)
 
 
 def _wanted(dynamics: Dynamics, options: dict[str, Any]) -> tuple[Tensor | None, Start | None]:
@@ -274,7 +308,8 @@ class GeneScreenEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     """One cell of the described environment behind gymnasium's interface.
 
     Observation `[O]` = [z, condition, t / H]; action `[A]` in [-1, 1]; `reset(options={"cell": 5})` or
-    `reset(options={"x": x_log1p, "label": "JAK2"})` start at a given cell. Without `world` the packaged one is used.
+    `reset(options={"x": x_log1p, "label": "JAK2"})` start at a given cell.
+    Without `world` the packaged one is used.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 5}  # type: ignore[misc]
@@ -311,9 +346,13 @@ class GeneScreenEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         flags = bool(step.terminated[0, 0]), bool(step.truncated[0, 0])
         return _numpy(step.final_obs[0, 0]), float(step.reward[0, 0]), *flags, info
 
+    def render(self) -> np.ndarray | None:
+        """The cell's path so far as pixels `[400, 400, 3]`, if made with `render_mode="rgb_array"`."""
+        return self._frame.frames()[0] if self.render_mode == "rgb_array" else None
+
 
 class GeneScreenVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
-    """N cells of the described environment as a native vector environment, finished cells replaced in the same step."""
+    """N cells of the described environment at once; finished cells are replaced in the same step."""
 
     metadata: dict[str, Any] = {
         "render_modes": ["rgb_array"],
@@ -351,7 +390,7 @@ class GeneScreenVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def step(
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Adjust genes of N cells `[N, A]`; `info["final_obs"]` holds the last observation of finished cells."""
+        """Adjust genes of N cells `[N, A]`; `info["final_obs"]` holds what finished cells ended with."""
         step = self._frame.step(actions)
         ended = (step.terminated | step.truncated)[0].cpu().numpy()
         info = {"final_obs": _numpy(step.final_obs[0]), "_final_obs": ended} if ended.any() else {}
@@ -363,6 +402,10 @@ class GeneScreenVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             step.truncated[0].cpu().numpy(),
             info,
         )
+
+    def render(self) -> tuple[np.ndarray, ...] | None:
+        """One picture a cell, if made with `render_mode="rgb_array"`."""
+        return self._frame.frames() if self.render_mode == "rgb_array" else None
 
 
 def build_packaged_world(name: str = "waddington", n_pairs: int = 1000, seed: int = 0) -> World:
@@ -380,6 +423,4 @@ def build_packaged_world(name: str = "waddington", n_pairs: int = 1000, seed: in
 
 if __name__ == "__main__":
     built = build_packaged_world()
-    print(
-        f"wrote the packaged world: {len(built)} matched cells, {len(built.labels)} labels, {len(built.genes)} genes."
-    )
+    print(f"wrote {len(built)} matched cells, {len(built.labels)} labels, {len(built.genes)} genes.")

@@ -1,4 +1,4 @@
-"""What an environment is made of: control cells, their matched profiles, and what an action does to a latent cell."""
+"""What an environment is made of: controls, their matched profiles, what an action does to a latent cell."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class WorldError(ValueError):
 
 @dataclass(frozen=True)
 class Start:
-    """Where episodes begin, `[..., ]` over any leading axes: observed control, goal, latent cell, label vectors.
+    """Where episodes begin, over any leading axes: observed control, goal, latent cell, label vectors.
 
     Attributes:
         x: `[..., G]`, the observed control in z-scores.
@@ -54,7 +54,7 @@ class Start:
 
 @dataclass(frozen=True)
 class World:
-    """Control cells with matched profiles, perturbation labels and the effect of every action, as frozen tensors.
+    """Control cells with matched profiles, perturbation labels and the effect of every action.
 
     Attributes:
         dataset: name of the data.
@@ -66,7 +66,7 @@ class World:
         z0: `[m, D]`, encode of x.
         label: `[m]`, index of the perturbation in `labels`.
         conditions: `[L, C]`, embedding of each label.
-        kicks: `[L, D]`, signed latent effect of one training s.d. of the target genes; zero where none is measured.
+        kicks: `[L, D]`, signed latent effect of one training s.d. of the targets; zero if unmeasured.
         effects: `[A, D]`, E: latent move for one unit of each action.
         action_gene: `[A]`, row of the panel the action moves, -1 for a cytokine.
         mean, std: `[G]`, the scaler of the training cells.
@@ -118,7 +118,7 @@ class World:
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> World:
         """A copy on another device or in another precision; integer indices keep their type."""
-        moved = {}
+        moved: dict[str, Any] = {}
         for name in _TENSORS:
             value = cast(Tensor, getattr(self, name))
             moved[name] = value.to(device=device, dtype=dtype if value.is_floating_point() else None)
@@ -145,11 +145,11 @@ class World:
 
     @torch.no_grad()
     def starts_from(self, x_log1p: Tensor, labels: Sequence[str], y_log1p: Tensor | None = None) -> Start:
-        """Starts of given controls `[n, G]` (log1p) under given labels; without y, the mean match of the label."""
+        """Starts of given controls `[n, G]` (log1p) and labels; without y, the mean match of the label."""
         index = self.label_index(labels)
         x = self.scale(x_log1p.to(self.z0))
         y = self.scale(y_log1p.to(self.z0)) if y_log1p is not None else self._mean_match(index)
-        z = torch.cat([self.embedding.encode(part) for part in x.split(512)])
+        z = torch.cat([self.embedding.encode(part) for part in torch.split(x, 512)])
         return Start(x, y, z, self.conditions[index], self.kicks[index])
 
     def _mean_match(self, index: Tensor) -> Tensor:
@@ -162,8 +162,8 @@ class World:
         missing = [name for name in targets if name not in self.action_names]
         if missing or not targets:
             raise WorldError(
-                f"targets={list(targets)} names no action for {', '.join(map(repr, missing)) or 'the empty list'}: "
-                "choose from world.action_names."
+                f"targets={list(targets)} must name actions of this world, and "
+                f"{', '.join(map(repr, missing)) or 'an empty list'} does not: see world.action_names."
             )
         rows = torch.tensor([self.action_names.index(name) for name in targets], device=self.z0.device)
         return dataclasses.replace(
@@ -173,7 +173,7 @@ class World:
     @torch.no_grad()
     def match_distance(self) -> float:
         """Mean latent distance from a control to the profile it is matched to."""
-        z = torch.cat([self.embedding.encode(self.scale(part)) for part in self.y.split(512)])
+        z = torch.cat([self.embedding.encode(self.scale(part)) for part in torch.split(self.y, 512)])
         return float((z - self.z0).norm(dim=-1).mean())
 
     def random_move(self) -> float:
@@ -184,11 +184,11 @@ class World:
         return float((spread + offset.square().sum()).sqrt())
 
     def action_scale(self, horizon: int) -> float:
-        """The default s: H uniformly drawn actions, laid end to end, are as long as the mean way to the match.
+        """The default s: H uniformly drawn actions, laid end to end, are as long as the mean way to y.
 
-        s = match_distance / (H x random_move): each random action moves the latent cell, root mean square, by one
-        H-th of the mean distance between a control and its match. The released code sets its s from the mean
-        length of one world-model step in the same spirit.
+        s = match_distance / (H x random_move): each random action moves the latent cell, root mean square, by
+        one H-th of the mean distance between a control and its match. The released code sets its s from the
+        mean length of one world-model step in the same spirit.
         """
         move = self.random_move()
         if move <= 0.0:
@@ -197,7 +197,7 @@ class World:
 
 
 def _moved(embedding: Any, device: Any, dtype: Any) -> Any:
-    """A copy of an embedding module on another device or in another precision; a stand-in is handed back as it is."""
+    """A copy of an embedding on another device or in another precision; a stand-in comes back as it is."""
     if not isinstance(embedding, torch.nn.Module):
         return embedding
     import copy
@@ -205,7 +205,7 @@ def _moved(embedding: Any, device: Any, dtype: Any) -> Any:
     return copy.deepcopy(embedding).to(device=device, dtype=dtype)
 
 
-# -- making one ---------------------------------------------------------------------------------------------------------
+# -- making one ------------------------------------------------------------------------------------------
 
 
 def make_world(
@@ -259,8 +259,8 @@ def _pair_rows(prepared: Prepared, split: str, pairs: Pairs | None, cells: str, 
     if not keep.any():
         what = "genetic" if genetic else "cytokine"
         raise WorldError(
-            f"{prepared.dataset!r} has no matched cells under a {what} perturbation in split={split!r}, cells={cells!r}: "
-            "choose another split or environment."
+            f"{prepared.dataset!r} has no matched cells under a {what} perturbation in split={split!r}, "
+            f"cells={cells!r}: choose another split or environment."
         )
     return _Rows(control[keep], perturbed[keep], np.asarray(pairs.perturbation).astype(str)[keep])
 
@@ -292,7 +292,7 @@ def _assemble(
     where = {name: i for i, name in enumerate(labels)}
     controls, inverse = np.unique(rows.control, return_inverse=True)
     scaled = torch.from_numpy(np.asarray(prepared.scale(expression[controls]), dtype=np.float32))
-    z = torch.cat([embedding.encode(part) for part in scaled.split(512)])
+    z = torch.cat([embedding.encode(part) for part in torch.split(scaled, 512)])
     return World(
         dataset=prepared.dataset,
         genes=tuple(prepared.genes),
@@ -368,7 +368,7 @@ def _density(prepared: Prepared, embedding: Embedding) -> Density:
         np.asarray(prepared.scale(np.asarray(prepared.cells.X)[train]), dtype=np.float32)
     )
     with torch.no_grad():
-        z = torch.cat([embedding.encode(part) for part in scaled.split(512)])
+        z = torch.cat([embedding.encode(part) for part in torch.split(scaled, 512)])
     return fit_density(z.numpy())
 
 
@@ -380,11 +380,11 @@ def thinned(world: World, n: int, seed: int = 0) -> World:
     return dataclasses.replace(world, **kept)
 
 
-# -- the packaged one ---------------------------------------------------------------------------------------------------
+# -- the packaged one ------------------------------------------------------------------------------------
 
 
 def embedding_fingerprint(embedding: Any) -> str:
-    """Hash of an embedding's weights, so that a world and the checkpoint it was made with cannot part unnoticed."""
+    """Hash of an embedding's weights: a world and the checkpoint it was made with cannot part unnoticed."""
     digest = hashlib.sha256()
     for name, value in sorted(embedding.state_dict().items()):
         digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
@@ -425,13 +425,10 @@ def load_world(path: str | os.PathLike[str], embedding: Embedding) -> World:
     density = {
         name.removeprefix("density_"): value for name, value in arrays.items() if name.startswith("density_")
     }
-    return World(
-        **{name: torch.from_numpy(arrays[name]) for name in _TENSORS},
-        **{name: tuple(meta[name]) for name in ("genes", "action_names", "labels")},
-        **{name: meta[name] for name in ("dataset", "data_hash", "fingerprint")},
-        embedding=embedding,
-        density=_read_density(density) if density else None,
-    )
+    fields: dict[str, Any] = {name: torch.from_numpy(arrays[name]) for name in _TENSORS}
+    fields |= {name: tuple(meta[name]) for name in ("genes", "action_names", "labels")}
+    fields |= {name: meta[name] for name in ("dataset", "data_hash", "fingerprint")}
+    return World(**fields, embedding=embedding, density=_read_density(density) if density else None)
 
 
 def _read_density(arrays: dict[str, np.ndarray]) -> Density:
