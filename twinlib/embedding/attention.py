@@ -227,8 +227,8 @@ class Decoder(nn.Module):
 class Embedding(nn.Module):
     """Graph-attention encoder and small decoder between z-scores of a gene panel and latent cells.
 
-    genes: the panel's G names; neighbours: LongTensor [G, k + 1] from `knn_graph` or `from_edges`; generator:
-    source of the starting weights; meta: where the cells come from. `gene_vectors` [G, d = D] holds each gene's node
+    genes: the panel's G names; neighbours: LongTensor [G, k + 1] from `knn_graph` or `from_edges`;
+    generator: source of the starting weights; meta: where the cells come from. `gene_vectors` [G, d = D] holds each gene's node
     feature, which is its linear loading in the decoder, too.
     """
 

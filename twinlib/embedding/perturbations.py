@@ -20,8 +20,8 @@ class PerturbationTable:
     """The features of perturbation labels, shared by both twins.
 
     A part (`A` of `A+B`) becomes [gene vector of its target or zeros, flag `target_measured`, one-hot of
-    training parts]; a combination is the sum of its parts; a dose scales it; `control` is zero. A linear layer
-    on the one-hot is the learned label vector. prepared: a `Prepared`; embedding: its `Embedding`.
+    training parts]; a combination is the sum of its parts; a dose scales it; `control` is zero. A linear
+    layer on the one-hot is the learned label vector. prepared: a `Prepared`; embedding: its `Embedding`.
     """
 
     def __init__(self, prepared: Any, embedding: Embedding) -> None:
