@@ -54,8 +54,7 @@ def check(adata: AnnData) -> AnnData:
     DataError
         One sentence for the first thing that is not so.
     """
-    _check_shape(adata)
-    _check_names(adata)
+    check_shape_and_names(adata)
     check_numbers(adata.X, "X")
     _check_columns(adata)
     check_groups(adata.obs["perturbation"].astype(str))
@@ -65,14 +64,12 @@ def check(adata: AnnData) -> AnnData:
     return adata
 
 
-def _check_shape(adata: AnnData) -> None:
+def check_shape_and_names(adata: AnnData) -> None:
+    """Raise a DataError when there is no cell or no gene, or a name occurs twice."""
     if adata.n_obs == 0 or adata.n_vars == 0 or adata.X is None:
         raise DataError(
             f"The data hold {adata.n_obs} cells x {adata.n_vars} genes: give an X with at least one of each."
         )
-
-
-def _check_names(adata: AnnData) -> None:
     for names, what in ((adata.var_names, "gene"), (adata.obs_names, "cell")):
         twice = names[names.duplicated()].unique()
         if len(twice):
@@ -127,39 +124,58 @@ def check_groups(labels: Iterable[str], control: str = CONTROL, min_cells: int =
         )
 
 
+#: What to do about X of each wrong kind.
+MENDS = {
+    "log1p_twice": "log1p was taken twice, undo one with numpy.expm1",
+    "log1p_other": "the cells were scaled to another total, bring the data in through twinlib.from_anndata",
+    "counts": "it holds raw counts, bring the data in through twinlib.from_anndata",
+    "normalised": "it was normalised but never logged, take log1p once",
+}
+
+
 def _check_log(adata: AnnData) -> None:
     kind = kind_of_values(adata.X)
-    if kind in ("log1p", "unknown"):
-        return
-    said = {
-        "log1p_twice": "log1p was taken twice: undo one with numpy.expm1",
-        "counts": "it holds raw counts: bring the data in through twinlib.from_anndata",
-        "normalised": "it was normalised but never logged: take log1p once",
-    }
-    raise DataError(f"X is not log1p(counts per 10,000) taken once, {said[kind]}.")
+    if kind in MENDS:
+        raise DataError(f"X is not log1p(counts per 10,000) taken once: {MENDS[kind]}.")
 
 
 def kind_of_values(x: Any, n_cells: int = 2000) -> str:
     """Say from the numbers alone what X [n, G] holds, never trusting a flag.
 
     Returns `counts` (all values whole), `log1p` (undoing one logarithm gives whole multiples of each cell's
-    smallest value), `log1p_twice`, `normalised` (whole multiples without undoing anything), or `unknown`.
+    smallest value, and no cell sums to more than 10,000), `log1p_other` (the same, with larger sums),
+    `log1p_twice`, `normalised` (whole multiples without undoing anything), or `unknown`.
     The first `n_cells` cells are looked at.
     """
-    rows = sparse.csr_matrix(x[:n_cells])
+    rows = sparse.csr_matrix(x[:n_cells], dtype=np.float64)
     rows.eliminate_zeros()
-    values = rows.data.astype(np.float64)
-    if values.size == 0:
+    if rows.nnz == 0:
         return "unknown"
-    if (values == np.rint(values)).all():
+    if (rows.data == np.rint(rows.data)).all():
         return "counts"
-    if values.max() <= LARGEST_LOG + 1e-3:
-        if _whole_share(rows, np.expm1) >= 0.999:
-            return "log1p"
-        if values.max() <= np.log1p(LARGEST_LOG) + 1e-3 and _whole_share(rows, _expm1_twice) >= 0.999:
-            return "log1p_twice"
-        return "unknown"
-    return "normalised" if _whole_share(rows, np.asarray) >= 0.999 or values.max() > 30 else "unknown"
+    if rows.data.max() > 30:
+        return "normalised"
+    if _whole_share(rows, np.expm1) >= 0.999:
+        return "log1p" if _largest_total(rows, np.expm1) < 1.01e4 else "log1p_other"
+    if rows.data.max() <= np.log1p(LARGEST_LOG) + 1e-3 and _is_logged_twice(rows):
+        return "log1p_twice"
+    return "normalised" if _whole_share(rows, np.asarray) >= 0.999 else "unknown"
+
+
+def _is_logged_twice(rows: sparse.csr_matrix) -> bool:
+    """Whether undoing two logarithms gives whole multiples, or the same total in every cell."""
+    totals = _totals(rows, _expm1_twice)
+    return _whole_share(rows, _expm1_twice) >= 0.999 or bool(totals.std() < 1e-3 * totals.mean())
+
+
+def _totals(rows: sparse.csr_matrix, undo: Any) -> np.ndarray:
+    """Sum each non-empty cell [n] after `undo`."""
+    filled = np.diff(rows.indptr) > 0
+    return np.add.reduceat(undo(rows.data), rows.indptr[:-1][filled])
+
+
+def _largest_total(rows: sparse.csr_matrix, undo: Any) -> float:
+    return float(_totals(rows, undo).max())
 
 
 def _expm1_twice(values: np.ndarray) -> np.ndarray:
@@ -175,7 +191,7 @@ def _whole_share(rows: sparse.csr_matrix, undo: Any) -> float:
 
 def multiples_of_smallest(rows: sparse.csr_matrix, undo: Any = np.expm1) -> np.ndarray:
     """Divide each stored value by the smallest of its cell after `undo`; shape as `rows.data`."""
-    values = undo(rows.data.astype(np.float64))
+    values = undo(rows.data)
     filled = np.diff(rows.indptr) > 0
     smallest = np.minimum.reduceat(values, rows.indptr[:-1][filled])
     return values / np.repeat(smallest, np.diff(rows.indptr)[filled])
@@ -186,7 +202,7 @@ def recover_counts(x: Any) -> sparse.csr_matrix | None:
 
     A cell's smallest non-zero value is taken as one molecule: expm1(X) over it is the count (within 0.02).
     """
-    rows = sparse.csr_matrix(x, copy=True)
+    rows = sparse.csr_matrix(x, dtype=np.float64, copy=True)
     rows.eliminate_zeros()
     if rows.nnz == 0:
         return None

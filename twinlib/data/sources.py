@@ -15,7 +15,10 @@ import pandas as pd
 from scipy import sparse
 
 from twinlib.data import schema
+from twinlib.data.canonical import complete_obs, draw, from_anndata, from_counts
 from twinlib.data.schema import CONTROL, DataError
+
+__all__ = ["DATASETS", "Dataset", "RemoteFile", "available", "choose", "dataset", "from_anndata", "load"]
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -78,7 +81,7 @@ def _read_papalexi(path: pathlib.Path | None) -> AnnData:
         },
         index=[f"cell_{i:05d}" for i in range(response.shape[0])],
     )
-    return canonical(response, obs, genes, "papalexi2021", "CRISPRko", said="given: raw counts of the file")
+    return from_counts(response, complete_obs(obs, genes, "CRISPRko"), genes, "given: raw counts of the file")
 
 
 def _read_r_data(path: pathlib.Path | None) -> dict[str, Any]:
@@ -111,42 +114,6 @@ def _read_waddington(path: pathlib.Path | None) -> AnnData:
     from twinlib.data.simulate import simulate_waddington
 
     return simulate_waddington()
-
-
-def canonical(
-    counts: Any, obs: pd.DataFrame, genes: list[str], dataset: str, kind: str, said: str
-) -> AnnData:
-    """Build the canonical AnnData from counts [n, G] and obs with perturbation, cell_context and batch.
-
-    `kind` is the perturbation type; `said` is the sentence about the counts in `uns["twinlib"]["counts"]`.
-    """
-    from anndata import AnnData
-
-    obs = complete_obs(obs, genes, kind)
-    adata = AnnData(schema.log_normalise(counts), obs=obs, var=pd.DataFrame(index=genes))
-    adata.layers["counts"] = sparse.csr_matrix(counts, dtype=np.float32)
-    adata.uns["twinlib"] = {"dataset": dataset, "counts": said}
-    return adata
-
-
-def complete_obs(obs: pd.DataFrame, genes: list[str], kind: str) -> pd.DataFrame:
-    """Add perturbation_type, dose and target_measured to obs [n] where they are missing."""
-    obs = obs.copy()
-    labels = obs["perturbation"].astype(str)
-    control = (labels == CONTROL).to_numpy()
-    if "perturbation_type" not in obs:
-        obs["perturbation_type"] = np.where(control, "none", kind)
-    if "dose" not in obs:
-        obs["dose"] = 1.0
-    obs["dose"] = np.where(control, 0.0, obs["dose"].to_numpy(dtype=np.float64))
-    known = set(genes) if kind != "cytokine" else set()
-    measured = {
-        label: bool(schema.parts(label)) and set(schema.parts(label)) <= known for label in labels.unique()
-    }
-    obs["target_measured"] = labels.map(measured).to_numpy(dtype=bool)
-    for column in ("perturbation", "perturbation_type", "cell_context", "batch"):
-        obs[column] = pd.Categorical(obs[column].astype(str))
-    return obs
 
 
 _SCEPTRE = "https://raw.githubusercontent.com/Katsevich-Lab/sceptre/823bcdae9df321db501a59aa6b7acc1975052b9f/"
@@ -224,45 +191,14 @@ def load(
     if n_cells is not None:
         adata = draw(adata, n_cells, seed)
     source = adata.uns["twinlib"]["data_hash"] if entry.file is None else entry.file.sha256
-    adata.uns["twinlib"]["data_hash"] = _draw_hash(source, n_cells, seed)
+    said = {"dataset": name, "data_hash": _draw_hash(source, n_cells, seed)}
+    adata.uns["twinlib"] = {**adata.uns["twinlib"], **said}
     return schema.check(adata)
 
 
 def _draw_hash(source: str, n_cells: int | None, seed: int) -> str:
     """Name the cells by the hash of their source, and of the draw when there was one."""
     return source if n_cells is None else hashlib.sha256(f"{source}:{n_cells}:{seed}".encode()).hexdigest()
-
-
-def draw(adata: AnnData, n_cells: int, seed: int) -> AnnData:
-    """Draw `n_cells` cells without replacement, keeping their order; groups left under 10 cells are dropped.
-
-    `uns["twinlib"]["dropped"]` names the dropped perturbations.
-    """
-    if not 0 < n_cells <= adata.n_obs:
-        raise DataError(
-            f"n_cells={n_cells} cannot be drawn from {adata.n_obs} cells: give 1 to {adata.n_obs}."
-        )
-    rows = np.sort(np.random.default_rng(seed).choice(adata.n_obs, n_cells, replace=False))
-    drawn = adata[rows].copy()
-    labels = drawn.obs["perturbation"].astype(str)
-    sizes = labels.value_counts()
-    small = sorted(sizes.index[(sizes < schema.MIN_CELLS) & (sizes.index != CONTROL)])
-    if small:
-        drawn = drawn[~labels.isin(small).to_numpy()].copy()
-    drawn.uns["twinlib"] = {**drawn.uns["twinlib"], "dropped": ", ".join(small)}
-    return drawn
-
-
-def content_hash(adata: AnnData) -> str:
-    """Return the sha256 of X [n, G], the labels, the cell names and the gene names."""
-    digest = hashlib.sha256()
-    x = adata.X
-    arrays = (x.data, x.indices, x.indptr) if sparse.issparse(x) else (np.ascontiguousarray(x),)
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    for names in (adata.var_names, adata.obs_names, adata.obs["perturbation"].astype(str)):
-        digest.update("\n".join(names).encode())
-    return digest.hexdigest()
 
 
 def sha256_of(path: pathlib.Path) -> str:
@@ -351,65 +287,3 @@ def choose(*names: str, data_dir: str | os.PathLike[str] | None = None) -> str:
             return name
         passed.append(name)
     raise DataError(f"None of {', '.join(names)} can be had: add 'waddington', which is embedded.")
-
-
-def from_anndata(
-    adata: AnnData,
-    perturbation_key: str,
-    control: str,
-    context_key: str | None = None,
-    batch_key: str | None = None,
-    kind: str = "CRISPRko",
-    dataset_name: str = "yours",
-) -> AnnData:
-    """Bring anyone's cells [n, G] to the canonical schema, and print what X was taken for."""
-    if perturbation_key not in adata.obs:
-        raise DataError(
-            f"obs has no column {perturbation_key!r}: name the column of labels with perturbation_key= "
-            f"(there are {list(adata.obs.columns)})."
-        )
-    labels = adata.obs[perturbation_key].astype(str)
-    genes = [str(name) for name in adata.var_names]
-    obs = pd.DataFrame(index=adata.obs_names.astype(str))
-    obs["perturbation"] = labels.where(labels != control, CONTROL).to_numpy()
-    obs["cell_context"] = adata.obs[context_key].astype(str).to_numpy() if context_key else "all"
-    obs["batch"] = adata.obs[batch_key].astype(str).to_numpy() if batch_key else "all"
-    made = _from_values(adata.X, obs, genes, dataset_name, kind)
-    schema.check_groups(labels, control)
-    made.uns["twinlib"]["data_hash"] = content_hash(made)
-    print(f"from_anndata: {made.uns['twinlib']['taken_for']}.")
-    return schema.check(made)
-
-
-def _from_values(x: Any, obs: pd.DataFrame, genes: list[str], name: str, kind: str) -> AnnData:
-    """Build the canonical AnnData from X [n, G] that holds counts or log1p, told from the numbers."""
-    schema.check_numbers(x, "X")
-    found = schema.kind_of_values(x)
-    if found == "counts":
-        made = canonical(x, obs, genes, name, kind, "given: X holds whole numbers")
-        made.uns["twinlib"]["taken_for"] = "X was taken for raw counts (all values are whole) and normalised"
-        return made
-    return _from_log(x, obs, genes, name, kind, found)
-
-
-def _from_log(x: Any, obs: pd.DataFrame, genes: list[str], name: str, kind: str, found: str) -> AnnData:
-    """Build the canonical AnnData from X [n, G] = log1p(CP10k); counts are recovered where they can be."""
-    from anndata import AnnData
-
-    made = AnnData(
-        sparse.csr_matrix(x, dtype=np.float32), complete_obs(obs, genes, kind), pd.DataFrame(index=genes)
-    )
-    counts = schema.recover_counts(made.X) if found == "log1p" else None
-    if counts is not None:
-        made.layers["counts"] = counts
-    why = (
-        "recovered: expm1(X) over each cell's smallest value is whole (within 0.02) for 99.9 % of the values"
-        if counts is not None
-        else "absent: they were not given, and expm1(X) over each cell's smallest value is not whole"
-    )
-    made.uns["twinlib"] = {
-        "dataset": name,
-        "counts": why,
-        "taken_for": "X was taken for log1p(counts per 10,000)",
-    }
-    return made
