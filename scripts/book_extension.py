@@ -1,8 +1,13 @@
-"""The book's own Sphinx extension: a visible note on every page whose outputs are older than its source."""
+"""The book's own Sphinx extension.
+
+It marks every page whose outputs are older than their source, lists on an API page every module of its room,
+and reads docstrings as plain text: a `|` or a trailing `_` outside backquotes is a letter, not markup.
+"""
 
 from __future__ import annotations
 
 import pathlib
+import re
 import sys
 from typing import Any
 
@@ -11,8 +16,8 @@ import stamp
 
 NOTE = (
     '<div class="admonition warning" role="note"><p class="admonition-title">Outputs older than source</p>'
-    "<p>The text or the code of this page changed after its outputs were computed, and the data they were computed "
-    "from could not be had when this copy was built.</p></div>"
+    "<p>The text or the code of this page changed after its outputs were computed, "
+    "and the data they were computed from could not be had when this copy was built.</p></div>"
 )
 
 
@@ -26,8 +31,35 @@ def _mark(app: Any, page: str, template: str, context: dict[str, Any], doctree: 
         context["body"] = NOTE + context["body"]
 
 
+def _modules(match: re.Match[str]) -> str:
+    """Return one automodule a module for a room, or for the modules that stand beside the rooms."""
+    room = match.group(1)
+    folder = stamp.ROOT / "twinlib"
+    names = [f"twinlib.{path.stem}" for path in sorted(folder.glob("[a-z]*.py"))] if room == "beside" else []
+    if room != "beside":
+        names = [f"twinlib.{room}.{path.stem}" for path in sorted((folder / room).glob("[a-z]*.py"))]
+    parts = [f"## `{name}`\n\n```{{eval-rst}}\n.. automodule:: {name}\n```\n" for name in names]
+    return "\n".join(parts)
+
+
+def _list_modules(app: Any, page: str, source: list[str]) -> None:
+    source[0] = re.sub(r"^<!-- modules: (\w+) -->$", _modules, source[0], flags=re.M)
+
+
+def _plain_letters(line: str) -> str:
+    pieces = re.split(r"(``.*?``|`[^`]*`_?)", line)
+    pieces[::2] = [re.sub(r"(?<=\w)_(?=\W|$)", r"\_", piece).replace("|", r"\|") for piece in pieces[::2]]
+    return "".join(pieces)
+
+
+def _docstring(app: Any, what: str, name: str, item: Any, options: Any, lines: list[str]) -> None:
+    lines[:] = [line if line.lstrip().startswith((">>>", "...")) else _plain_letters(line) for line in lines]
+
+
 def setup(app: Any) -> dict[str, Any]:
     """Register with Sphinx."""
     app.connect("builder-inited", _remember_stale)
+    app.connect("source-read", _list_modules)
+    app.connect("autodoc-process-docstring", _docstring, priority=100)
     app.connect("html-page-context", _mark)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -241,7 +241,9 @@ def _keep_times(results: list[dict[str, Any]]) -> None:
     with beside.open("w", newline="", encoding="utf-8") as table:
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow(["Notebook", "Seconds", "Peak memory (MB)"])
-        writer.writerows(rows[name] for name in sorted(rows) if name in present)
+        kept = [rows[name] for name in sorted(rows) if name in present]
+        total, peak = sum(int(row[1]) for row in kept), max((int(row[2]) for row in kept), default=0)
+        writer.writerows([*kept, ["all of them", f"{total}", f"{peak}"]])
     os.replace(beside, TIMES)
 
 

@@ -1,0 +1,167 @@
+"""Pairs are equal, stamps are fresh, and both tests can fail."""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import nbformat
+import pytest
+import stamp
+
+import notebooks
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SMALL = """# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 99. A small page
+
+# %% tags=["setup"]
+import twinlib
+
+# %%
+from twinlib import record
+
+record.say("one and one is **2**")
+print(record.stamp_line())
+"""
+
+
+def test_pair_is_equal(source: pathlib.Path) -> None:
+    assert not notebooks.pair_differs(source)
+
+
+def test_outputs_belong_to_this_source(source: pathlib.Path) -> None:
+    assert not stamp.is_stale(source), "outputs older than source: run `python scripts/notebooks.py execute`"
+
+
+def test_every_code_cell_was_executed_in_order(notebook: nbformat.NotebookNode) -> None:
+    counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+def test_no_notebook_without_source() -> None:
+    assert {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} <= {p.stem for p in stamp.sources()}
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A copy of the project with one small notebook, executed."""
+    folder = tmp_path_factory.mktemp("book")
+    for name in ("scripts", "twinlib"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.npz"))
+    for name in ("requirements.txt", "_config.yml", "README.md"):
+        shutil.copy(ROOT / name, folder / name)
+    (folder / "book").mkdir()
+    (folder / "notebooks").mkdir()
+    (folder / "notebooks" / "99_small.py").write_text(SMALL, encoding="utf-8")
+    run(folder, "execute")
+    return folder
+
+
+def run(folder: pathlib.Path, *order: str, status: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "scripts/notebooks.py", *order],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout
+
+
+def edited(path: pathlib.Path, old: str, new: str) -> str:
+    before = path.read_text(encoding="utf-8")
+    assert old in before
+    path.write_text(before.replace(old, new, 1), encoding="utf-8")
+    return before
+
+
+def test_a_second_run_gives_the_same_bytes(copy: pathlib.Path) -> None:
+    page = copy / "notebooks" / "99_small.ipynb"
+    before = page.read_bytes()
+    run(copy, "execute")
+    assert page.read_bytes() == before
+    assert "All pairs are equal" in run(copy, "check")
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "complaint"),
+    [
+        ("notebooks/99_small.py", "one and one", "1 and 1", "older than source"),
+        ("notebooks/99_small.py", "A small page", "A page", "differs"),
+        ("twinlib/record.py", "seed {seed}", "Seed {seed}", "older than source"),
+        ("requirements.txt", "numpy==", "numpy==9", "older than source"),
+    ],
+)
+def test_a_change_is_noticed(copy: pathlib.Path, name: str, old: str, new: str, complaint: str) -> None:
+    before = edited(copy / name, old, new)
+    try:
+        assert complaint in run(copy, "check", status=1)
+    finally:
+        (copy / name).write_text(before, encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("twinlib/record.py", "Numbers from a run into prose", "Numbers into prose"),
+        ("twinlib/plots.py", "white", "cream"),
+    ],
+)
+def test_docstrings_and_unused_modules_leave_the_stamp_fresh(
+    copy: pathlib.Path, name: str, old: str, new: str
+) -> None:
+    before = edited(copy / name, old, new)
+    try:
+        run(copy, "check")
+    finally:
+        (copy / name).write_text(before, encoding="utf-8")
+
+
+def test_a_change_of_text_needs_a_pair_but_no_run(copy: pathlib.Path) -> None:
+    source = copy / "notebooks" / "99_small.py"
+    before = edited(source, "A small page", "A page")
+    try:
+        run(copy, "pair")
+        run(copy, "check")
+    finally:
+        source.write_text(before, encoding="utf-8")
+        run(copy, "pair")
+
+
+def test_old_outputs_stay_when_the_dataset_cannot_be_had(copy: pathlib.Path) -> None:
+    page, source = copy / "notebooks" / "98_data.ipynb", copy / "notebooks" / "98_data.py"
+    choose = 'import twinlib\n\ndataset = twinlib.choose("no_such_file", "waddington")'
+    source.write_text(SMALL.replace("import twinlib", choose, 1), encoding="utf-8")
+    old = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# 99. A small page")])
+    nbformat.write(old, page)
+    try:
+        assert not stamp.read_stamp(nbformat.read(page, as_version=4))
+        assert stamp.preferred_datasets(source) == ["no_such_file"]
+    finally:
+        page.unlink()
+        source.unlink()
+
+
+def test_the_address_reaches_every_setup_cell_and_leaves_stamps_fresh(copy: pathlib.Path) -> None:
+    source = copy / "notebooks" / "99_small.py"
+    run(copy, "home", "https://example.org/someone/book")
+    assert 'HOME = "https://example.org/someone/book"' in source.read_text(encoding="utf-8")
+    assert "git+{HOME}" in source.read_text(encoding="utf-8")
+    assert "https://example.org/someone/book" in (copy / "README.md").read_text(encoding="utf-8")
+    run(copy, "check")
+    run(copy, "home", "")
+    assert "git+" not in source.read_text(encoding="utf-8")
+    assert "make home" in source.read_text(encoding="utf-8")
+    run(copy, "check")
