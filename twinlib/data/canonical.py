@@ -149,11 +149,11 @@ def own_labels(labels: np.ndarray, columns: Columns) -> np.ndarray:
 def _own_label(label: str, columns: Columns) -> str:
     """Translate one label of a perturbed cell."""
     if columns.separator is None:
-        pieces = [label.replace("+", " plus ").strip()]
+        pieces = [label.strip()]
     else:
         pieces = [piece.strip() for piece in label.split(columns.separator)]
     targets = columns.guide_targets or {}
-    pieces = [targets.get(piece, piece).replace("+", " plus ") for piece in pieces if piece]
+    pieces = [" ".join(targets.get(piece, piece).replace("+", " plus ").split()) for piece in pieces if piece]
     named = [piece for piece in pieces if piece != columns.control]
     if CONTROL in named:
         raise DataError(

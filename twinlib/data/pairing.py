@@ -87,7 +87,7 @@ def _groups(prepared: Prepared, split: str) -> Iterator[tuple[str, str, np.ndarr
     obs = prepared.cells.obs
     labels, contexts = (obs[name].to_numpy(dtype=str) for name in ("perturbation", "cell_context"))
     inside = (obs["split"].astype(str) == split).to_numpy()
-    for context in np.unique(contexts[inside & (labels != CONTROL)]):
+    for context in np.unique(contexts[inside & (labels != CONTROL)]).tolist():
         here = inside & (contexts == context)
         controls = np.flatnonzero(here & (labels == CONTROL))
         if not len(controls):
@@ -95,8 +95,8 @@ def _groups(prepared: Prepared, split: str) -> Iterator[tuple[str, str, np.ndarr
                 f"The context {context!r} has perturbed cells but no control in the {split} split: "
                 "merge it with another context or leave it out."
             )
-        for label in np.unique(labels[here & (labels != CONTROL)]):
-            yield str(label), str(context), controls, np.flatnonzero(here & (labels == label))
+        for label in np.unique(labels[here & (labels != CONTROL)]).tolist():
+            yield label, context, controls, np.flatnonzero(here & (labels == label))
 
 
 def _random_partners(

@@ -119,7 +119,7 @@ def check_groups(labels: Iterable[str], control: str = CONTROL, min_cells: int =
     small = sizes < min_cells
     if small.any():
         raise DataError(
-            f"The perturbation {names[small][0]!r} has {sizes[small][0]} cells (under {min_cells}; "
+            f"The perturbation {str(names[small][0])!r} has {sizes[small][0]} cells (under {min_cells}; "
             f"{small.sum()} such groups): drop or merge those groups."
         )
 

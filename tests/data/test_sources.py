@@ -1,0 +1,132 @@
+import shutil
+
+import numpy as np
+import pytest
+
+import twinlib
+from twinlib.data import sources
+from twinlib.data.schema import DataError
+
+PAPALEXI = sources.DATASETS["papalexi2021"]
+
+
+@pytest.fixture
+def no_network(monkeypatch, tmp_path):
+    """A machine with an empty cache and no network."""
+
+    def refuse(file):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(sources, "_download", refuse)
+    monkeypatch.delenv(sources.FOLDER_VARIABLE, raising=False)
+
+
+def message_of(call, *arguments, **named):
+    with pytest.raises(DataError) as caught:
+        call(*arguments, **named)
+    message = str(caught.value)
+    assert "\n" not in message and message.endswith(".")
+    return message
+
+
+def test_papalexi_is_what_the_study_says(papalexi):
+    assert papalexi.shape == (20_729, 299)
+    labels = papalexi.obs["perturbation"]
+    assert (labels == "control").sum() == 2_386
+    assert labels.nunique() == 26
+    assert papalexi.obs["guide"].nunique() == 107, "three of the 110 guides lead in no cell"
+    assert (papalexi.obs["guide_share"] > 0.8).mean() > 0.8
+    assert set(papalexi.obs["batch"]) == {"rep_1", "rep_2", "rep_3"}
+    assert (papalexi.layers["counts"].data % 1 == 0).all()
+    assert papalexi.uns["twinlib"]["data_hash"] == PAPALEXI.file.sha256
+    measured = papalexi.obs.loc[papalexi.obs["target_measured"], "perturbation"]
+    assert set(measured) == set("CMTM6 IFNGR2 JAK2 NFKBIA STAT1 STAT2 STAT3 TNFRSF14 UBE2L6".split())
+    assert set(papalexi.obs.loc[labels == "control", "perturbation_type"]) == {"none"}
+    assert papalexi.obs.loc[labels == "control", "dose"].max() == 0
+
+
+def test_known_biology_is_there(papalexi):
+    """STAT1 falls in cells whose JAK2 was knocked out (interferon-gamma pathway), far beyond its error."""
+    stat1 = papalexi[:, "STAT1"].X.toarray().ravel()
+    labels = papalexi.obs["perturbation"]
+    control, knocked = stat1[labels == "control"], stat1[labels == "JAK2"]
+    error = np.sqrt(control.var() / len(control) + knocked.var() / len(knocked))
+    assert control.mean() - knocked.mean() > 10 * error
+
+
+def test_waddington_needs_no_file(no_network):
+    cells = twinlib.load("waddington")
+    assert cells.n_obs > 1000 and "control" in set(cells.obs["perturbation"])
+    assert cells.uns["twinlib"]["data_hash"] == twinlib.load("waddington").uns["twinlib"]["data_hash"]
+
+
+def test_unknown_name_lists_the_names():
+    assert "papalexi2021" in message_of(twinlib.load, "papalexi")
+
+
+def test_no_file_and_no_network_names_both_ways_and_the_embedded_dataset(no_network):
+    message = message_of(twinlib.load, "papalexi2021")
+    for word in ("TWINLIB_DATA_DIR", PAPALEXI.file.url, 'load("waddington")', "no route to host"):
+        assert word in message
+    assert not twinlib.available("papalexi2021")
+
+
+def test_choose_says_which_and_why(no_network, capsys):
+    assert twinlib.choose("papalexi2021", "waddington") == "waddington"
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1 and "waddington" in said and "papalexi2021" in said
+    assert "papalexi2021" in message_of(twinlib.choose, "papalexi2021")
+
+
+def test_a_folder_without_the_file_is_named(no_network, tmp_path):
+    assert "lowmoi_example_data.rda is not in the folder" in message_of(
+        twinlib.load, "papalexi2021", data_dir=tmp_path
+    )
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "empty"])
+def test_a_corrupt_file_is_never_read(no_network, real_data, tmp_path, damage):
+    path = tmp_path / PAPALEXI.file.path
+    path.parent.mkdir()
+    shutil.copyfile(real_data / PAPALEXI.file.path, path)
+    content = bytearray(path.read_bytes())
+    if damage == "flip":
+        content[1000] ^= 255
+    path.write_bytes(content if damage == "flip" else content[:5000] if damage == "truncate" else b"")
+    assert "another sha256" in message_of(twinlib.load, "papalexi2021", data_dir=tmp_path)
+
+
+def test_a_download_with_the_wrong_hash_is_refused(monkeypatch, tmp_path):
+    """The address answers with other bytes: nothing is read and nothing stays in the cache."""
+    other = tmp_path / "served.rda"
+    other.write_bytes(b"other bytes")
+    file = sources.RemoteFile("x/served.rda", other.as_uri(), "0" * 64, 11)
+    monkeypatch.setattr(sources, "_cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.delenv(sources.FOLDER_VARIABLE, raising=False)
+    assert "cannot be had" in message_of(sources._obtain, file, None)
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+def test_a_file_that_passes_its_hash_and_cannot_be_read_is_one_sentence(monkeypatch, tmp_path):
+    broken = tmp_path / "lowmoi_example_data.rda"
+    broken.write_bytes(b"not R data")
+    monkeypatch.setattr(sources, "_obtain", lambda file, data_dir: broken)
+    assert "papalexi2021 could not be read" in message_of(twinlib.load, "papalexi2021")
+
+
+def test_a_draw_is_reproducible_and_has_its_own_hash(papalexi, real_data):
+    first, second, other = (
+        twinlib.load("papalexi2021", n_cells=5000, seed=seed, data_dir=real_data) for seed in (0, 0, 1)
+    )
+    assert list(first.obs_names) == list(second.obs_names) != list(other.obs_names)
+    hashes = {cells.uns["twinlib"]["data_hash"] for cells in (papalexi, first, second, other)}
+    assert len(hashes) == 3
+    assert "n_cells=0" in message_of(twinlib.load, "papalexi2021", n_cells=0, data_dir=real_data)
+    assert "30000" in message_of(twinlib.load, "papalexi2021", n_cells=30_000, data_dir=real_data)
+
+
+def test_a_draw_drops_small_groups_and_names_them(real_data):
+    cells = twinlib.load("papalexi2021", n_cells=300, data_dir=real_data)
+    dropped = cells.uns["twinlib"]["dropped"].split(", ")
+    assert dropped[0] and not set(dropped) & set(cells.obs["perturbation"])
+    assert cells.obs["perturbation"].value_counts().min() >= 10
