@@ -73,7 +73,7 @@ class EnvironmentConfig:
     #: "none", or "density": the latent cell also slides towards where training cells are dense.
     drift: str = "none"
     #: gamma, step length of the density drift.
-    drift_rate: float = 0.1
+    drift_rate: float = 0.02
     #: "described" as in the paper's text, "released" as in its public code.
     configuration: str = "described"
 
@@ -414,9 +414,8 @@ def build_packaged_world(name: str = "waddington", n_pairs: int = 1000, seed: in
     from twinlib.embedding import pretrained
     from twinlib.insilico.world import WORLDS, thinned
 
-    world = thinned(
-        make_world(standard("waddington"), pretrained("waddington"), density=False), n_pairs, seed
-    )
+    full = make_world(standard("waddington"), pretrained("waddington"), density=True)
+    world = thinned(full, n_pairs, seed)
     save_world(world, WORLDS / f"{name}.npz")
     return world
 

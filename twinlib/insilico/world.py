@@ -417,11 +417,7 @@ def load_world(path: str | os.PathLike[str], embedding: Embedding) -> World:
     with np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     meta = json.loads(str(arrays.pop("meta")))
-    if meta["embedding"] != embedding_fingerprint(embedding):
-        raise WorldError(
-            f"the world file {path.name} was made with another embedding checkpoint: "
-            "make it again with python -m twinlib.insilico.environment."
-        )
+    _require_same(meta, embedding, path.name)
     density = {
         name.removeprefix("density_"): value for name, value in arrays.items() if name.startswith("density_")
     }
@@ -429,6 +425,20 @@ def load_world(path: str | os.PathLike[str], embedding: Embedding) -> World:
     fields |= {name: tuple(meta[name]) for name in ("genes", "action_names", "labels")}
     fields |= {name: meta[name] for name in ("dataset", "data_hash", "fingerprint")}
     return World(**fields, embedding=embedding, density=_read_density(density) if density else None)
+
+
+def _require_same(meta: dict[str, Any], embedding: Any, name: str) -> None:
+    """Refuse an embedding with other weights, or one trained on other data, than the world was made with."""
+    about = getattr(embedding, "meta", {})
+    other = "embedding checkpoint" if meta["embedding"] != embedding_fingerprint(embedding) else ""
+    for key in ("data_hash", "fingerprint"):
+        if about.get(key, meta[key]) != meta[key]:
+            other = "preparation of the data"
+    if other:
+        raise WorldError(
+            f"the world file {name} was made with another {other}: "
+            "make it again with python -m twinlib.insilico.environment."
+        )
 
 
 def _read_density(arrays: dict[str, np.ndarray]) -> Density:
