@@ -63,7 +63,17 @@ def record(key: str, value: object) -> None:
     )  # type: ignore[no-untyped-call]
 
 
-def attempt(label: str, check: Callable[..., object], *answers: object) -> bool:
+class _Verdict(int):
+    """A truth value that a notebook does not echo below the sentence that says it already."""
+
+    def __repr__(self) -> str:
+        return repr(bool(self))
+
+    def _ipython_display_(self) -> None:
+        """Show nothing."""
+
+
+def attempt(label: str, check: Callable[..., object], *answers: object) -> int:
     """Print whether an answer to an exercise passes its check; never raises.
 
     Parameters
@@ -77,8 +87,8 @@ def attempt(label: str, check: Callable[..., object], *answers: object) -> bool:
 
     Returns
     -------
-    bool
-        True for a correct answer.
+    int
+        A truth value: true for a correct answer.
 
     Examples
     --------
@@ -95,12 +105,12 @@ def attempt(label: str, check: Callable[..., object], *answers: object) -> bool:
         check(*answers)
     except AssertionError as error:
         print(f"Exercise {label}: not yet: {str(error).strip() or 'the check does not hold'}")
-        return False
+        return _Verdict(False)
     except Exception as error:  # an unfinished answer may fail in any way, and the page must go on
         print(f"Exercise {label}: not yet: {type(error).__name__}: {error}")
-        return False
+        return _Verdict(False)
     print(f"Exercise {label}: correct.")
-    return True
+    return _Verdict(True)
 
 
 def stamp_line(seed: int | None = 0) -> str:

@@ -13,9 +13,9 @@ def test_attempt_never_raises(capsys: pytest.CaptureFixture[str]) -> None:
     def check_1(answer: object) -> None:
         assert answer == 4, "count again"
 
-    assert record.attempt("1.1", check_1, 4) is True
-    assert record.attempt("1.1", check_1, 5) is False
-    assert record.attempt("1.1", check_1) is False
+    assert record.attempt("1.1", check_1, 4)
+    assert not record.attempt("1.1", check_1, 5)
+    assert not record.attempt("1.1", check_1)
     shown = capsys.readouterr().out.splitlines()
     assert shown[0] == "Exercise 1.1: correct."
     assert shown[1] == "Exercise 1.1: not yet: count again"
