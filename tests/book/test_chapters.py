@@ -1,0 +1,184 @@
+"""Every chapter has the shape of a chapter, and its exercises tell a stub from a solution."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import nbformat
+import pytest
+import stamp
+
+import notebooks
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+WORDS = 900
+DIRECTIVES = re.compile(r"^(```|:::)\s*\{|\{(eq|cite[a-z:]*|ref|numref|doc|term|glue[a-z:]*|math)\}`", re.M)
+FENCE = re.compile(r"```.*?```", re.S)
+SOLUTION = re.compile(r"<details>\s*<summary>Solution</summary>\s*```python\n(.*?)```\s*</details>", re.S)
+
+
+def markdown(notebook: nbformat.NotebookNode) -> list[str]:
+    return [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+
+
+def tagged(notebook: nbformat.NotebookNode, tag: str) -> list[nbformat.NotebookNode]:
+    return [cell for cell in notebook.cells if tag in stamp.tags(cell)]
+
+
+def headings(notebook: nbformat.NotebookNode) -> list[str]:
+    return re.findall(r"^#+ (.+)$", FENCE.sub("", "\n".join(markdown(notebook))), re.M)
+
+
+def prose_words(notebook: nbformat.NotebookNode) -> int:
+    """Words of the Markdown cells without code, formulas, links' addresses and tags."""
+    text = FENCE.sub(" ", "\n".join(markdown(notebook)))
+    text = re.sub(r"\$\$.*?\$\$|\$[^$]*\$|<[^>]+>|\]\([^)]*\)|`[^`]*`", " ", text, flags=re.S)
+    return len(re.findall(r"[A-Za-z][A-Za-z'-]+", text))
+
+
+def exercise_numbers(source: pathlib.Path) -> list[int]:
+    tags = [tag for cell in stamp.read_source(source).cells for tag in stamp.tags(cell)]
+    return sorted(int(tag.split("-")[1]) for tag in tags if re.fullmatch(r"check-\d+", tag))
+
+
+def test_starts_with_its_number_and_a_promise(source: pathlib.Path) -> None:
+    first = stamp.read_source(source).cells[0]
+    assert first.cell_type == "markdown"
+    title, _, promise = first.source.partition("\n")
+    assert re.match(rf"# {int(source.stem[:2])}\. \S", title), title
+    assert len(promise.split()) >= 15, "the promise stands below the title"
+
+
+def test_order_of_parts(source: pathlib.Path) -> None:
+    notebook = stamp.read_source(source)
+    setup = [i for i, cell in enumerate(notebook.cells) if "setup" in stamp.tags(cell)]
+    code = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
+    assert setup == [code[0]], "the setup cell is the first code cell, and the only one with its tag"
+    before = "\n".join(cell.source for cell in notebook.cells[: setup[0]]).lower()
+    assert "objectives" in before, "objectives stand before the setup cell"
+    assert "minute" in before, "objectives come with minutes"
+    found = [heading.lower() for heading in headings(notebook)]
+    for wanted in ("limitation", "what this does not show", "key takeaways", "exercise", "references"):
+        assert any(wanted in heading for heading in found), f"no heading for: {wanted}"
+    assert "stamp_line" in notebook.cells[code[-1]].source
+    assert code[-1] == len(notebook.cells) - 1, "the last cell prints seed and versions"
+
+
+def test_enough_prose(source: pathlib.Path) -> None:
+    assert prose_words(stamp.read_source(source)) >= WORDS
+
+
+def test_plain_markdown_only(source: pathlib.Path) -> None:
+    for text in markdown(stamp.read_source(source)):
+        found = DIRECTIVES.search(text)
+        assert not found, f"Colab would show this raw: {found.group(0) if found else ''}"
+
+
+def test_one_sentence_a_line(source: pathlib.Path) -> None:
+    """A source line of plain text holds one sentence: no full stop, space and capital inside it."""
+    loose = []
+    for text in markdown(stamp.read_source(source)):
+        for line in FENCE.sub("", text).splitlines():
+            if re.search(r"[a-z0-9)]\. [A-Z][a-z]+ ", line) and not re.match(r"\s*([-*|>\d]|<|#)", line):
+                loose.append(line)
+    assert len(loose) <= 3, "\n".join(loose)
+
+
+def test_figures_have_alt_text(notebook: nbformat.NotebookNode) -> None:
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    shown = [output.metadata["twinlib"] for output in outputs if output.get("metadata", {}).get("twinlib")]
+    assert len(shown) >= 2, "at least two figures, through plots.show"
+    assert len({figure["figure"] for figure in shown}) == len(shown), "a figure's name is unique on the page"
+    assert not [o for o in outputs if "image/png" in o.get("data", {})], "an image without alt text"
+
+
+def test_no_output_is_an_error_or_standard_error(notebook: nbformat.NotebookNode) -> None:
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            assert output.output_type != "error" or "raises-exception" in stamp.tags(cell)
+            assert output.get("name") != "stderr"
+
+
+def test_setup_cell_is_the_canonical_one(source: pathlib.Path) -> None:
+    (cell,) = tagged(stamp.read_source(source), "setup")
+    assert cell.source == notebooks.setup_cell(), "run `make home`"
+
+
+def test_exercises_are_complete(source: pathlib.Path) -> None:
+    notebook = stamp.read_source(source)
+    numbers = exercise_numbers(source)
+    assert len(numbers) >= 3
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert "silent bug" in "\n".join(markdown(notebook)).lower()
+    for k in numbers:
+        assert len(tagged(notebook, f"exercise-{k}")) == 1
+        assert len(tagged(notebook, f"check-{k}")) == 1
+        assert len(solutions(notebook)) >= len(numbers)
+
+
+def solutions(notebook: nbformat.NotebookNode) -> dict[int, str]:
+    """The text of each solution, by the number of the exercise it follows."""
+    found: dict[int, str] = {}
+    current = 0
+    for cell in notebook.cells:
+        for tag in stamp.tags(cell):
+            if re.fullmatch(r"exercise-\d+", tag):
+                current = int(tag.split("-")[1])
+        block = SOLUTION.search(cell.source) if cell.cell_type == "markdown" else None
+        if block:
+            found[current] = block.group(1)
+    return found
+
+
+RUN = """
+import json, sys, os
+os.environ.setdefault("MPLBACKEND", "Agg")
+import contextlib, io
+answers = []
+for first, check in json.load(sys.stdin):
+    names = {"__name__": "__exercise__"}
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        exec(compile(first, "answer", "exec"), names)
+        exec(compile(check, "check", "exec"), names)
+    answers.append(shown.getvalue())
+print("ANSWERS " + json.dumps(answers))
+"""
+
+
+def test_a_stub_fails_and_the_solution_passes(source: pathlib.Path) -> None:
+    notebook = stamp.read_source(source)
+    solved = solutions(notebook)
+    numbers = exercise_numbers(source)
+    pairs = []
+    for k in numbers:
+        (check,) = tagged(notebook, f"check-{k}")
+        (stub,) = tagged(notebook, f"exercise-{k}")
+        pairs += [(stub.source, check.source), (solved[k], check.source)]
+    done = subprocess.run(
+        [sys.executable, "-c", RUN],
+        input=json.dumps(pairs),
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    answers = json.loads(done.stdout.split("ANSWERS ")[-1])
+    chapter = int(source.stem[:2])
+    for k, stubbed, right in zip(numbers, answers[::2], answers[1::2], strict=True):
+        assert f"Exercise {chapter}.{k}: not yet" in stubbed, f"the stub of exercise {k} passes: {stubbed}"
+        assert f"Exercise {chapter}.{k}: correct." in right, f"the solution of exercise {k} fails: {right}"
+
+
+def test_runs_of_the_exercise_harness_can_fail() -> None:
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), pytest.raises(NameError):
+        exec("missing_name", {})

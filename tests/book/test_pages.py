@@ -1,0 +1,159 @@
+"""Pages: table of contents, paper map, address, machine paths, and the links of the built book."""
+
+from __future__ import annotations
+
+import html.parser
+import importlib
+import pathlib
+import re
+import subprocess
+import urllib.parse
+
+import pytest
+import yaml
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILT = ROOT / "_build" / "html"
+
+
+def toc_files() -> list[str]:
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+
+
+def test_contents_cover_every_notebook_in_order() -> None:
+    listed = [name for name in toc_files() if name.startswith("notebooks/")]
+    assert listed == [
+        f"notebooks/{path.stem}" for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.py"))
+    ]
+
+
+def test_contents_cover_every_page() -> None:
+    assert sorted(n for n in toc_files() if n.startswith("book/")) == sorted(
+        f"book/{path.stem}" for path in (ROOT / "book").glob("*.md")
+    )
+
+
+def test_every_room_has_an_api_page() -> None:
+    rooms = {path.parent.name for path in (ROOT / "twinlib").glob("*/__init__.py")} | {"beside"}
+    assert rooms == {path.stem.removeprefix("api_") for path in (ROOT / "book").glob("api_*.md")}
+
+
+def map_rows() -> list[list[str]]:
+    text = (ROOT / "book" / "paper_map.md").read_text(encoding="utf-8")
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("|")
+    ]
+    return rows[2:]
+
+
+@pytest.mark.parametrize("row", map_rows(), ids=lambda row: f"{row[0]}, {row[1]}")
+def test_names_on_the_paper_map_exist(row: list[str]) -> None:
+    _, _, code, test, chapter = row
+    for name in re.findall(r"`~?(twinlib\.[\w.]+)`", code):
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), attribute), name
+    for path in re.findall(r"`(tests/[\w/.]+)`", test):
+        assert (ROOT / path).exists(), path
+    for target in re.findall(r"\(\.\./(notebooks/\w+)\.(?:md|ipynb)\)", chapter):
+        assert (ROOT / f"{target}.py").is_file(), target
+
+
+def test_the_paper_map_is_read() -> None:
+    assert len(map_rows()) >= 14
+    with pytest.raises(AssertionError):
+        test_names_on_the_paper_map_exist(["Eq. 0", "nothing", "`twinlib.twin.metrics.no_such`", "", ""])
+
+
+def tracked(*patterns: str) -> list[pathlib.Path]:
+    done = subprocess.run(
+        ["git", "ls-files", *patterns], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.skip("not a git checkout: which files are committed cannot be asked")
+    return [ROOT / name for name in done.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+def test_no_machine_path_is_committed() -> None:
+    wrong = re.compile("/" + r"(?:work|root|tmp/ipykernel\w*|home/\w+|Users/\w+)/")
+    suffixes = {".py", ".ipynb", ".md", ".yml", ".toml", ".txt", ".json", ".csv", ".cff", ".sh", ".bib", ""}
+    found = []
+    for path in tracked():
+        if path.suffix in suffixes and path != pathlib.Path(__file__).resolve():
+            match = wrong.search(path.read_text(encoding="utf-8", errors="replace"))
+            if match:
+                found.append(f"{path.relative_to(ROOT)}: {match.group(0)}")
+    assert not found, "\n".join(found)
+
+
+def test_the_address_stands_in_one_place() -> None:
+    """While it is unset, no page offers to install from an address that someone else could register."""
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    url = config.get("repository", {}).get("url", "")
+    assert ("launch_buttons" in config) == bool(url)
+    for path in tracked("*.py", "*.ipynb", "*.md"):
+        if "tests" in path.parts or "scripts" in path.parts:
+            continue
+        for address in re.findall(
+            r"git\+(?:https|ssh|file)://[^\s\"'`\\]+", path.read_text(encoding="utf-8")
+        ):
+            assert url and address == f"git+{url}", f"{path.relative_to(ROOT)}: {address}"
+
+
+class Page(html.parser.HTMLParser):
+    """The links, anchors and images of one built page."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.anchors: set[str] = set()
+        self.images: list[dict[str, str | None]] = []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        found = dict(attributes)
+        for name in ("id", "name"):
+            if found.get(name):
+                self.anchors.add(str(found[name]))
+        if tag == "a" and found.get("href"):
+            self.links.append(str(found["href"]))
+        if tag == "img":
+            self.images.append(found)
+
+
+@pytest.fixture(scope="module")
+def pages() -> dict[pathlib.Path, Page]:
+    if not (BUILT / "index.html").is_file():
+        pytest.skip("the book is not built here; `make html` builds it")
+    return {path: Page(path) for folder in ("book", "notebooks") for path in (BUILT / folder).glob("*.html")}
+
+
+def test_internal_links_and_anchors_resolve(pages: dict[pathlib.Path, Page]) -> None:
+    broken = []
+    for path, page in pages.items():
+        for link in page.links:
+            target = urllib.parse.urlsplit(link)
+            if target.scheme or target.netloc:
+                continue
+            there = (path.parent / urllib.parse.unquote(target.path)).resolve() if target.path else path
+            if not there.exists():
+                broken.append(f"{path.name}: {link}")
+            elif target.fragment and there in pages:
+                if urllib.parse.unquote(target.fragment) not in pages[there].anchors:
+                    broken.append(f"{path.name}: {link}")
+    assert not broken, "\n".join(sorted(set(broken)))
+
+
+def test_every_image_has_alternative_text(pages: dict[pathlib.Path, Page]) -> None:
+    lacking = [
+        f"{path.name}: {image.get('src', '')[:60]}" for path, page in pages.items() for image in page.images
+    ]
+    lacking = [
+        f"{path.name}: {str(image.get('src'))[:60]}"
+        for path, page in pages.items()
+        for image in page.images
+        if not (image.get("alt") or "").strip()
+    ]
+    assert not lacking, "\n".join(lacking)
