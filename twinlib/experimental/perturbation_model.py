@@ -59,7 +59,8 @@ class PerturbationModelConfig:
     label_steps: int = 1500
     label_rate: float = 5e-3
     label_decay: float = 2.0
-    hidden_labels: bool = True
+    hidden_weight: float = 0.1
+    memory: bool = True
     cell_network: bool = True
     cell_rate: float = 1e-3
     cell_decay: float = 1e-2
@@ -77,11 +78,16 @@ def _linear(inputs: int, outputs: int, generator: torch.Generator, scale: float 
     """Return a linear layer with weights of s.d. scale / sqrt(inputs) from the generator, and zero
     intercept.
     """
-    layer = nn.Linear(inputs, outputs)
+    layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
     with torch.no_grad():
         layer.weight.normal_(0.0, scale / max(inputs, 1) ** 0.5, generator=generator)
         layer.bias.zero_()
     return layer
+
+
+def _acts(values: Tensor) -> Tensor:
+    """Return 1 for rows with any non-zero value, else 0 [..., 1]: rounding must not move a control."""
+    return (values != 0).any(dim=-1, keepdim=True).to(values.dtype)
 
 
 class LabelNetwork(nn.Module):
@@ -109,7 +115,8 @@ class LabelNetwork(nn.Module):
 
     def unit(self, features: Tensor) -> Tensor:
         """Return latent push and head side by side [..., D + G], in units of their training r.m.s."""
-        return self.net(features) - self.net(torch.zeros_like(features[:1]))
+        change = self.net(features) - self.net(torch.zeros_like(features[:1]))
+        return change * _acts(features)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return s [..., D] and head [..., G]."""
@@ -143,7 +150,8 @@ class CellNetwork(nn.Module):
         """Return c [n, D]."""
         state = (z - self.centre) / self.spread
         told = self.net(torch.cat([state, push / self.length], -1))
-        return (told - self.net(torch.cat([state, torch.zeros_like(push)], -1))) * self.length * self.strength
+        change = told - self.net(torch.cat([state, torch.zeros_like(push)], -1))
+        return change * (self.length * self.strength) * _acts(push)
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +163,8 @@ class PerturbationModel:
         embedding: the frozen encoder and decoder.
         table: perturbation features (`PerturbationTable`).
         label_network: mean effect of a perturbation.
-        cell_network: departure of a cell from it.
+        memory: for each training label what the label network leaves of its mean effect [D + G].
+        cell_network: departure of a cell from the mean effect.
         config: how it was trained.
         history: one row an epoch of the cell network: training and validation error.
     """
@@ -164,46 +173,59 @@ class PerturbationModel:
     embedding: Any
     table: Any
     label_network: LabelNetwork
+    memory: dict[str, Tensor]
     cell_network: CellNetwork
     config: PerturbationModelConfig
     history: pd.DataFrame
 
-    def features(self, labels: Sequence[str], dose: Any = None) -> Tensor:
-        """Return features [n, F] of n labels; a perturbation that cannot be embedded raises a DataError."""
-        doses = torch.from_numpy(doses_of(labels, dose)).float()
-        return label_features(self.table, labels) * doses[:, None]
+    def effect(self, labels: Sequence[str], dose: Any = None) -> tuple[Tensor, Tensor]:
+        """Return latent push s(p) [n, D] and head(p) [n, G] in z-scores of n labels; zero for the control.
 
-    def move(self, z: Tensor, features: Tensor) -> Tensor:
-        """Return the latent move m(z, p) [n, D]."""
-        push, _ = self.label_network(features)
-        return push + self.cell_network(z, push)
+        A perturbation that cannot be embedded raises a DataError.
+        """
+        return mean_effect(self.table, self.label_network, self.memory, labels, doses_of(labels, dose))
 
     def predict(self, x_log1p: Array, labels: Sequence[str], dose: Any = None) -> Array:
-        """Return predicted cells [n, G] in log1p units for control cells [n, G]; dose 0 and `control` give
-        x.
+        """Return predicted cells [n, G] in log1p units for control cells [n, G].
+
+        A dose of 0 and the label `control` return the cell itself, to the bit.
         """
         x = np.asarray(x_log1p)
-        features = self.features(labels, dose)
-        moved = (features != 0).any(dim=1).numpy()
+        doses = doses_of(labels, dose)
+        moved = doses != 0
         result = x.copy()
         if moved.any():
-            result[moved] = x[moved] + self._change(x[moved], features[moved])
+            chosen = [label for label, keep in zip(labels, moved, strict=True) if keep]
+            result[moved] += self._change(x[moved], *self.effect(chosen, doses[moved]))
         return result
 
-    def _change(self, x: Array, features: Tensor) -> Array:
+    def _change(self, x: Array, push: Tensor, head: Tensor) -> Array:
         with torch.no_grad():
             z = encode_rows(self.prepared, self.embedding, x)
-            change = self.embedding.decode(z + self.move(z, features)) - self.embedding.decode(z)
-            scaled = (change + self.label_network(features)[1]).numpy()
+            moved = self.embedding.decode(z + push + self.cell_network(z, push))
+            scaled = (moved - self.embedding.decode(z) + head).numpy()
         return scaled * np.asarray(self.prepared.std, dtype=scaled.dtype)
 
     def trajectory(self, x_log1p: Array, labels: Sequence[str], horizon: int = 15) -> NDArray[np.float32]:
         """Return latent paths [n, H + 1, D] along the dose h / H, starting at encode(x)."""
-        features = self.features(labels)
-        with torch.no_grad():
-            z = encode_rows(self.prepared, self.embedding, np.asarray(x_log1p))
-            steps = [z + self.move(z, features * (h / horizon)) for h in range(1, horizon + 1)]
-        return torch.stack([z, *steps], dim=1).numpy()
+        path = [encode_rows(self.prepared, self.embedding, np.asarray(x_log1p))]
+        for h in range(1, horizon + 1):
+            push, _ = self.effect(labels, h / horizon)
+            path.append(path[0] + push + self.cell_network(path[0], push))
+        return torch.stack(path, dim=1).numpy()
+
+
+def mean_effect(
+    table: Any, network: LabelNetwork, memory: dict[str, Tensor], labels: Sequence[str], doses: Array
+) -> tuple[Tensor, Tensor]:
+    """Return latent push [n, D] and head [n, G] of n labels at n doses: label network plus memory."""
+    names, index = np.unique(np.asarray(labels).astype(str), return_inverse=True)
+    dose = torch.from_numpy(np.asarray(doses, dtype=np.float32)[:, None])
+    rows = torch.from_numpy(index.reshape(-1))
+    push, head = network(label_features(table, [str(name) for name in names])[rows] * dose)
+    nothing = torch.zeros(push.shape[1] + head.shape[1])
+    kept = torch.stack([memory.get(str(name), nothing) for name in names])[rows] * dose
+    return push + kept[:, : network.latent], head + kept[:, network.latent :]
 
 
 def label_features(table: Any, labels: Sequence[str]) -> Tensor:
@@ -226,6 +248,9 @@ class Effects:
         genes: mean change in z-scores, shrunk [P, G].
         latent: mean change in the latent space, shrunk alike [P, D].
         trust: the factor by which a group's departure from the mean change was multiplied [P].
+        measured: mean change in z-scores as measured [P, G].
+        pushes: mean latent change as measured [P, D].
+        noise: sampling variance of `measured`, summed over genes [P].
     """
 
     labels: tuple[str, ...]
@@ -233,6 +258,9 @@ class Effects:
     genes: Array
     latent: Array
     trust: Array
+    measured: Array
+    pushes: Array
+    noise: Array
 
 
 def _group_means(cells: TrainingCells, values: Array, label: str, dose: float) -> tuple[Array, Array]:
@@ -258,20 +286,27 @@ def estimate_effects(cells: TrainingCells, scaled: Array, latent: Array) -> Effe
     groups = sorted(
         {(str(a), float(b)) for a, b in zip(cells.labels, cells.doses, strict=True) if a != CONTROL}
     )
-    means, noise = zip(*(_group_means(cells, scaled, *group) for group in groups), strict=True)
+    pairs = [_group_means(cells, scaled, *group) for group in groups]
+    change, noise = np.stack([mean for mean, _ in pairs]), np.array([v.sum() for _, v in pairs])
     pushes = np.stack([_group_means(cells, latent, *group)[0] for group in groups])
-    change = np.stack(means)
     departure = change - change.mean(axis=0)
-    share = 1 - 1 / max(len(groups), 2)
-    trust = 1 - share * np.sum(noise, axis=1) / np.maximum((departure**2).sum(axis=1), 1e-12)
-    trust = np.clip(trust, 0.0, 1.0) if len(groups) > 1 else np.ones(1)
+    trust = trusted(departure, noise * (1 - 1 / len(groups)))
     return Effects(
         labels=tuple(label for label, _ in groups),
         doses=np.array([dose for _, dose in groups]),
         genes=change.mean(axis=0) + trust[:, None] * departure,
         latent=pushes.mean(axis=0) + trust[:, None] * (pushes - pushes.mean(axis=0)),
         trust=trust,
+        measured=change,
+        pushes=pushes,
+        noise=noise,
     )
+
+
+def trusted(departure: Array, noise: Array) -> Array:
+    """Return max(0, 1 - noise / length^2) [P] of departures [P, G] whose summed variances are noise [P]."""
+    length = (departure**2).sum(axis=1)
+    return np.where(length > noise, 1 - noise / np.maximum(length, 1e-12), 0.0)
 
 
 def _decoded(embedding: Any, z: Tensor, pushes: Array) -> Array:
@@ -304,15 +339,16 @@ def fit_label_network(
     features = label_features(table, effects.labels) * torch.from_numpy(effects.doses[:, None]).float()
     network = LabelNetwork(table.dim, latent, targets.shape[1] - latent, config.hidden, generator)
     network.scale.copy_(torch.cat([_rms(targets[:, :latent]), _rms(targets[:, latent:])]))
-    wanted = targets / network.scale
-    if config.hidden_labels:
-        hidden = _hide_one_hot(table, features)
-        seen = (hidden != 0).any(dim=1)
-        features, wanted = torch.cat([features, hidden[seen]]), torch.cat([wanted, wanted[seen]])
+    hidden = _hide_one_hot(table, features)
+    shown = (hidden != 0).any(dim=1)
+    inputs, wanted = torch.cat([features, hidden[shown]]), targets / network.scale
+    wanted = torch.cat([wanted, wanted[shown]])
+    weight = torch.ones(len(inputs), 1)
+    weight[len(features) :] = config.hidden_weight
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.label_rate, weight_decay=config.label_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.label_steps)
     for _ in range(config.label_steps):
-        loss = (network.unit(features) - wanted).square().mean()
+        loss = (weight * (network.unit(inputs) - wanted).square()).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -334,12 +370,10 @@ class PairTensors:
 
 
 def _pair_tensors(
-    prepared: Prepared, table: Any, label_network: LabelNetwork, latent: Array, pairs: Pairs
+    prepared: Prepared, effect: tuple[Tensor, Tensor], latent: Array, pairs: Pairs
 ) -> tuple[PairTensors, Tensor]:
     """Return all pairs as tensors, and which of them [m] end in a validation cell."""
-    doses = prepared.cells.obs["dose"].to_numpy(dtype=np.float32)[pairs.perturbed]
-    features = label_features(table, list(pairs.perturbation)) * torch.from_numpy(doses[:, None])
-    push, head = label_network(features)
+    push, head = effect
     values = prepared.scale(np.asarray(prepared.cells.X))
     change = torch.from_numpy(values[pairs.perturbed] - values[pairs.control]) - head
     held = prepared.cells.obs["validation"].to_numpy(dtype=bool)[pairs.perturbed]
@@ -432,9 +466,8 @@ def fit_perturbation_model(
         from twinlib.embedding.perturbations import PerturbationTable
 
         table = PerturbationTable(prepared, embedding)
-    values = np.asarray(prepared.cells.X)
-    latent = encode_rows(prepared, embedding, values).numpy()
-    label_network = _fit_labels(prepared, embedding, table, latent, config, seed)
+    latent = encode_rows(prepared, embedding, np.asarray(prepared.cells.X)).numpy()
+    label_network, memory = _fit_labels(prepared, embedding, table, latent, config, seed)
     network = CellNetwork(latent.shape[1], config.hidden, torch.Generator().manual_seed(seed))
     history = pd.DataFrame(columns=["epoch", "train", "validation"])
     if config.cell_network:
@@ -442,22 +475,46 @@ def fit_perturbation_model(
             from twinlib.data.pairing import pair
 
             pairs = pair(prepared, split="train")
-        tensors, held = _pair_tensors(prepared, table, label_network, latent, pairs)
-        network, history = fit_cell_network(embedding, tensors, held, config, seed)
-    return PerturbationModel(prepared, embedding, table, label_network, network, config, history)
+        doses = prepared.cells.obs["dose"].to_numpy()[pairs.perturbed]
+        effect = mean_effect(table, label_network, memory, list(pairs.perturbation), doses)
+        network, history = fit_cell_network(
+            embedding, *_pair_tensors(prepared, effect, latent, pairs), config, seed
+        )
+    return PerturbationModel(prepared, embedding, table, label_network, memory, network, config, history)
 
 
 def _fit_labels(
     prepared: Prepared, embedding: Any, table: Any, latent: Array, config: PerturbationModelConfig, seed: int
-) -> LabelNetwork:
-    """Estimate mean effects, take from the genes what the decoder says already, and fit the label network."""
+) -> tuple[LabelNetwork, dict[str, Tensor]]:
+    """Estimate mean effects, fit the label network to them, and remember what it leaves of each label."""
     train = np.asarray(prepared.cells.obs["split"] == "train")
     cells = training_cells(prepared)
     effects = estimate_effects(cells, prepared.scale(cells.values), latent[train])
     controls = torch.from_numpy(latent[train][cells.of(CONTROL)])
     head = effects.genes - _decoded(embedding, controls, effects.latent)
     targets = torch.from_numpy(np.concatenate([effects.latent, head], axis=1)).float()
-    return fit_label_network(table, effects, targets, latent.shape[1], config, seed)
+    network = fit_label_network(table, effects, targets, latent.shape[1], config, seed)
+    return network, _remember(embedding, table, network, effects, controls) if config.memory else {}
+
+
+def _remember(
+    embedding: Any, table: Any, network: LabelNetwork, effects: Effects, controls: Tensor
+) -> dict[str, Tensor]:
+    """Return for each training label the part of its mean effect that the network leaves, above the noise.
+
+    The remainder is shrunk like the effects themselves and scales with the dose.
+    """
+    push, head = (part.numpy() for part in mean_effect(table, network, {}, effects.labels, effects.doses))
+    kept = trusted(effects.measured - head - _decoded(embedding, controls, push), effects.noise)[:, None]
+    latent = kept * (effects.pushes - push)
+    genes = kept * (effects.measured - head - _decoded(embedding, controls, push + latent))
+    rest = np.concatenate([latent, genes], axis=1)
+    memory = {}
+    for label in sorted(set(effects.labels)):
+        own = np.asarray(effects.labels) == label
+        dose = effects.doses[own]
+        memory[label] = torch.from_numpy(dose @ rest[own] / (dose @ dose)).float()
+    return memory
 
 
 def predict_anndata(model: PerturbationModel, prepared: Prepared, perturbation: str) -> AnnData:

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from twinlib.data.pairing import pair
+from twinlib.data.prepare import prepare
+from twinlib.data.schema import DataError
+from twinlib.experimental import BASELINES, fit_perturbation_model, predict_anndata
+from twinlib.experimental.baselines import training_cells
+from twinlib.experimental.perturbation_model import (
+    CellNetwork,
+    LabelNetwork,
+    PerturbationModelConfig,
+    estimate_effects,
+)
+
+from .conftest import QUICK, PrincipalEmbedding
+
+
+def errors(prepared, predict) -> np.ndarray:
+    """L2 of the predicted test mean, one a perturbation."""
+    x = prepared.expression("test", "control")
+    truth = {p: prepared.expression("test", p).mean(0) for p in prepared.perturbations}
+    return np.array([np.linalg.norm(predict(x, [p] * len(x)).mean(0) - y) for p, y in truth.items()])
+
+
+def test_control_and_dose_zero_return_the_cell_exactly(prepared, model):
+    x = prepared.expression("test", "control")
+    assert np.array_equal(model.predict(x, ["control"] * len(x)), x)
+    assert np.array_equal(model.predict(x, ["Gata1"] * len(x), 0.0), x)
+
+
+def test_mixed_labels_and_doses_equal_separate_calls(prepared, model):
+    x = prepared.expression("test", "control")[:6]
+    labels, dose = ["Gata1", "control", "Pu1", "Gata1+Pu1", "Pu1", "Gata1"], [1.0, 1.0, 0.5, 1.0, 0.0, 1.0]
+    together = model.predict(x, labels, dose)
+    alone = [model.predict(x[i : i + 1], labels[i : i + 1], dose[i])[0] for i in range(6)]
+    assert np.allclose(together, np.stack(alone), atol=1e-5)
+    assert np.array_equal(together[[1, 4]], x[[1, 4]])
+
+
+def test_beats_no_change_and_mean_on_unseen_cells(prepared, model):
+    twin = errors(prepared, model.predict).mean()
+    assert twin < errors(prepared, BASELINES["mean"](prepared).predict).mean()
+    assert twin < 1.1 * errors(prepared, BASELINES["matching_mean"](prepared).predict).mean()
+
+
+def test_shuffled_labels_take_it_down_to_the_mean(prepared, embedding, pairs):
+    """Labels shuffled among perturbed training cells: no label keeps an effect of its own."""
+    shuffled = prepared.cells.copy()
+    obs = shuffled.obs
+    rows = np.flatnonzero((obs["split"] == "train") & (obs["perturbation"] != "control"))
+    labels = obs["perturbation"].astype(str).to_numpy()
+    labels[rows] = np.random.default_rng(0).permutation(labels[rows])
+    obs["perturbation"] = labels
+    wrong = dataclasses.replace(prepared, cells=shuffled)
+    twin = fit_perturbation_model(wrong, embedding, pair(wrong), QUICK).predict
+    mean = errors(prepared, BASELINES["mean"](prepared).predict).mean()
+    true_gain = mean - errors(prepared, BASELINES["matching_mean"](prepared).predict).mean()
+    assert errors(prepared, twin).mean() > mean - 0.1 * true_gain
+
+
+def test_shrinkage_trusts_real_labels_and_not_shuffled_ones(prepared, embedding):
+    cells = training_cells(prepared)
+    scaled = prepared.scale(cells.values)
+    latent = embedding.encode(torch.from_numpy(scaled)).numpy()
+    rows = np.flatnonzero(cells.labels != "control")
+    labels = cells.labels.copy()
+    labels[rows] = np.random.default_rng(1).permutation(labels[rows])
+    assert estimate_effects(cells, scaled, latent).trust.mean() > 0.8
+    assert estimate_effects(dataclasses.replace(cells, labels=labels), scaled, latent).trust.mean() < 0.3
+
+
+def test_trajectory_starts_at_the_encoded_cell_and_ends_at_the_predicted_move(prepared, model):
+    x = prepared.expression("test", "control")[:5]
+    path = model.trajectory(x, ["Gata1"] * 5, horizon=7)
+    z = model.embedding.encode(torch.from_numpy(prepared.scale(x)))
+    push, _ = model.effect(["Gata1"] * 5)
+    end = z + push + model.cell_network(z, push)
+    assert path.shape == (5, 8, model.embedding.latent_dim)
+    assert np.array_equal(path[:, 0], z.numpy())
+    assert np.allclose(path[:, -1], end.numpy(), atol=1e-5)
+    assert np.array_equal(model.trajectory(x, ["control"] * 5, 3), np.repeat(z.numpy()[:, None], 4, axis=1))
+
+
+def test_same_seed_same_model_and_another_seed_another(prepared, embedding, pairs, model):
+    x = prepared.expression("test", "control")
+    again = fit_perturbation_model(prepared, embedding, pairs, QUICK, seed=0).predict(x, ["Pu1"] * len(x))
+    other = fit_perturbation_model(prepared, embedding, pairs, QUICK, seed=1).predict(x, ["Pu1"] * len(x))
+    assert np.array_equal(again, model.predict(x, ["Pu1"] * len(x)))
+    assert not np.array_equal(again, other)
+
+
+def test_training_leaves_the_global_generator_alone(prepared, embedding, pairs):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    fit_perturbation_model(prepared, embedding, pairs, dataclasses.replace(QUICK, label_steps=2, epochs=1))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_test_cells_do_not_reach_the_model(prepared, embedding, pairs):
+    """Other test cells, same model: neither outcome nor input of a test cell is used in training."""
+    changed = prepared.cells.copy()
+    changed.X[np.asarray(changed.obs["split"] == "test")] += 3.0
+    config = dataclasses.replace(QUICK, label_steps=50, epochs=1)
+    x = prepared.expression("train", "control")[:20]
+    one = fit_perturbation_model(prepared, embedding, pairs, config).predict(x, ["Pu1"] * 20)
+    two = fit_perturbation_model(dataclasses.replace(prepared, cells=changed), embedding, pairs, config)
+    assert np.array_equal(one, two.predict(x, ["Pu1"] * 20))
+
+
+def test_held_out_double_is_predicted_better_than_no_change(cells):
+    held = prepare(cells, 40, split="doubles", held_out=["Gata1+Pu1"])
+    embedding = PrincipalEmbedding(held)
+    twin = fit_perturbation_model(held, embedding, pair(held), QUICK)
+    x, y = held.expression("test", "control"), held.expression("test", "Gata1+Pu1").mean(0)
+    far = np.linalg.norm(x.mean(0) - y)
+    assert np.linalg.norm(twin.predict(x, ["Gata1+Pu1"] * len(x)).mean(0) - y) < 0.9 * far
+
+
+def test_a_perturbation_that_cannot_be_embedded_is_refused(prepared, model):
+    x = prepared.expression("test", "control")[:2]
+    with pytest.raises(DataError, match="IRF1") as error:
+        model.predict(x, ["IRF1"] * 2)
+    assert str(error.value).count(". ") == 0
+
+
+def test_networks_are_zero_without_a_perturbation():
+    generator = torch.Generator().manual_seed(0)
+    push, head = LabelNetwork(6, 3, 5, 8, generator)(torch.zeros(4, 6))
+    network = CellNetwork(3, 8, generator)
+    network.strength.fill_(1.0)
+    z = torch.randn(4, 3, generator=generator)
+    assert push.abs().max() == 0 and head.abs().max() == 0
+    assert network(z, torch.zeros(4, 3)).abs().max() == 0
+    assert network(z, torch.ones(4, 3)).abs().max() > 0
+
+
+def test_the_cell_network_never_raises_the_validation_error(model):
+    errors_ = model.history["validation"]
+    assert errors_.min() <= errors_.iloc[0] and model.history["epoch"].iloc[0] == 0
+
+
+def test_labelled_output_names_cells_genes_and_layers(prepared, model):
+    table = predict_anndata(model, prepared, "Gata1")
+    assert list(table.var_names) == list(prepared.genes)
+    assert np.allclose(table.layers["prediction"], table.X + table.layers["delta"], atol=1e-6)
+    assert set(table.obs["perturbation"]) == {"Gata1"}
+    assert table.shape == prepared.expression("test", "control").shape
+    zero = predict_anndata(model, prepared, "control")
+    assert not zero.layers["delta"].any()
+
+
+def test_configuration_refuses_empty_networks():
+    with pytest.raises(ValueError, match="hidden is 0"):
+        PerturbationModelConfig(hidden=0)
