@@ -35,7 +35,7 @@ def test_papalexi_is_what_the_study_says(papalexi):
     assert (labels == "control").sum() == 2_386
     assert labels.nunique() == 26
     assert papalexi.obs["guide"].nunique() == 107, "three of the 110 guides lead in no cell"
-    assert (papalexi.obs["guide_share"] > 0.8).mean() > 0.8
+    assert (papalexi.obs["guide_share"] > 0.8).mean() > 0.7
     assert set(papalexi.obs["batch"]) == {"rep_1", "rep_2", "rep_3"}
     assert (papalexi.layers["counts"].data % 1 == 0).all()
     assert papalexi.uns["twinlib"]["data_hash"] == PAPALEXI.file.sha256
