@@ -1,4 +1,4 @@
-"""A training run in its own process, for the test that kills it: python killed_run.py ALGORITHM CHECKPOINT."""
+"""A training run to be killed by a test: python killed_run.py ALGORITHM CHECKPOINT."""
 
 from __future__ import annotations
 

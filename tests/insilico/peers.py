@@ -1,4 +1,4 @@
-"""Carry weights and rollout buffers of Stable-Baselines3 over to twinlib, so that both can take the same step."""
+"""Carry weights and buffers of Stable-Baselines3 over, so that both libraries can take the same step."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class PointMass(gymnasium.Env):
 
 
 def actor_pieces(policy) -> list[Tensor]:
-    """The actor's parameters of an SB3 policy in twinlib's order: weight and bias of each layer, then log_std."""
+    """The actor of an SB3 policy in twinlib's order: weight and bias of each layer, then log_std."""
     layers = [policy.mlp_extractor.policy_net[0], policy.mlp_extractor.policy_net[2], policy.action_net]
     return [p for layer in layers for p in (layer.weight, layer.bias)] + [policy.log_std]
 

@@ -9,7 +9,7 @@ from torch.distributions import Normal, kl_divergence
 
 from twinlib.insilico.actor_critic import ActorCritic, Adam, Categorical, Gaussian, clip_rows, take
 
-R, B, O, A = 3, 11, 5, 4
+R, B, OBS, A = 3, 11, 5, 4
 
 
 def generators(*seeds: int) -> list[torch.Generator]:
@@ -17,7 +17,7 @@ def generators(*seeds: int) -> list[torch.Generator]:
 
 
 def policy(dtype=torch.float64, **options) -> ActorCritic:
-    return ActorCritic(O, A, R, generators(1, 2, 3), dtype=dtype, **options)
+    return ActorCritic(OBS, A, R, generators(1, 2, 3), dtype=dtype, **options)
 
 
 def gaussian(seed: int) -> Gaussian:
@@ -55,23 +55,23 @@ def test_categorical_equals_torch_distributions():
 
 
 def test_replicas_do_not_mix():
-    together, obs = policy(), gaussian(4).mean.repeat(1, 1, 2)[..., :O]
+    together, obs = policy(), gaussian(4).mean.repeat(1, 1, 2)[..., :OBS]
     mean, value = together.distribution(obs).mean, together.value(obs)
     for r in range(R):
-        alone = ActorCritic(O, A, 1, generators(r + 1), dtype=torch.float64)
+        alone = ActorCritic(OBS, A, 1, generators(r + 1), dtype=torch.float64)
         assert torch.equal(alone.theta[0], together.theta[r])
         assert torch.allclose(alone.distribution(obs[r : r + 1]).mean[0], mean[r], atol=1e-14)
         assert torch.allclose(together.replica(r).value(obs[r : r + 1])[0], value[r], atol=1e-14)
 
 
 def test_first_policy_is_near_zero_mean_with_the_asked_spread():
-    p = policy(log_std=-1.0).distribution(gaussian(4).mean.repeat(1, 1, 2)[..., :O])
+    p = policy(log_std=-1.0).distribution(gaussian(4).mean.repeat(1, 1, 2)[..., :OBS])
     assert p.mean.abs().max() < 0.1
     assert torch.all(p.log_std == -1.0)
 
 
 def test_sampling_draws_from_each_replicas_generator():
-    together, obs = policy(), torch.zeros(R, 2000, O, dtype=torch.float64)
+    together, obs = policy(), torch.zeros(R, 2000, OBS, dtype=torch.float64)
     draws = together.act(obs, generators(7, 8, 9))
     alone = together.replica(1).act(obs[1:2], generators(8))
     assert torch.equal(draws[1], alone[0])
@@ -113,4 +113,4 @@ def test_gradients_are_clipped_replica_by_replica():
 
 def test_a_missing_generator_is_refused():
     with pytest.raises(ValueError, match="pass one each"):
-        ActorCritic(O, A, 3, generators(1))
+        ActorCritic(OBS, A, 3, generators(1))

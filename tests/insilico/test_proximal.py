@@ -69,8 +69,8 @@ def test_value_loss_is_half_the_mean_squared_error():
 
 def test_the_penalty_holds_the_policy_back():
     kls = [
-        updated(ProximalConfig(clip_range=None, beta=b, learning_rate=3e-3))[2].kl.mean() for b in (0.01, 1,
-        100)
+        updated(ProximalConfig(clip_range=None, beta=b, learning_rate=3e-3))[2].kl.mean()
+        for b in (0.01, 1, 100)
     ]
     assert kls[0] > kls[1] > kls[2] > 0
 
@@ -131,7 +131,9 @@ def test_minibatches_cover_every_row_once_in_each_replicas_own_order():
     assert not torch.equal(order[0], order[1])
 
 
-@pytest.mark.parametrize("bad", [{"stop_estimate": "k1"}, {"epochs": 0}, {"minibatch_size": 1}, {"clip_range":
-0.0}]) def test_bad_settings_are_refused(bad):
+@pytest.mark.parametrize(
+    "bad", [{"stop_estimate": "k1"}, {"epochs": 0}, {"minibatch_size": 1}, {"clip_range": 0.0}]
+)
+def test_bad_settings_are_refused(bad):
     with pytest.raises(ValueError, match="ProximalConfig"):
         ProximalConfig(**bad)

@@ -217,8 +217,12 @@ def test_line_search_shortens_until_both_conditions_hold_and_restores_failures()
 
 def test_line_search_never_takes_a_step_to_nan():
     nan = torch.full((1,), torch.nan)
-    evaluate = lambda x: (torch.where(x[:, 0] == 0, 0.0, nan), torch.where(x[:, 0] == 0, 0.0, nan))  # noqa:
-    E731 result, outcome = backtracking_line_search(evaluate, torch.zeros(1, 1), torch.ones(1, 1), 0.1)
+
+    def evaluate(x):
+        value = torch.where(x[:, 0] == 0, 0.0, nan)
+        return value, value
+
+    result, outcome = backtracking_line_search(evaluate, torch.zeros(1, 1), torch.ones(1, 1), 0.1)
     assert not outcome.accepted.any() and torch.equal(result, torch.zeros(1, 1))
 
 

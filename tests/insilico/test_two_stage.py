@@ -12,8 +12,12 @@ from twinlib.insilico.proximal import ProximalConfig
 from twinlib.insilico.two_stage import ALGORITHMS, HISTORY_COLUMNS, TrainingConfig, _Run, train
 
 SMALL = TrainingConfig(
-    timesteps=5 * 128, steps_per_iteration=128, warm_start_steps=256, hidden=(8, 8), dtype="float64",
-    critic_epochs=2
+    timesteps=5 * 128,
+    steps_per_iteration=128,
+    warm_start_steps=256,
+    hidden=(8, 8),
+    dtype="float64",
+    critic_epochs=2,
 )
 
 
@@ -66,8 +70,8 @@ def test_restart_differs_from_ppo_only_after_the_switch():
 
 def test_both_readings_of_algorithm_one_run_and_differ():
     behaviour, printed = (
-        train(Quadratic(1, 8), small("alternating", ratio=ratio), seeds=[0]) for ratio in ("behaviour",
-        "printed")
+        train(Quadratic(1, 8), small("alternating", ratio=ratio), seeds=[0])
+        for ratio in ("behaviour", "printed")
     )
     assert (behaviour.policy.theta - printed.policy.theta).abs().max() > 1e-6
     assert (behaviour.history.stage == "TRPO+PPO").all()
@@ -76,8 +80,9 @@ def test_both_readings_of_algorithm_one_run_and_differ():
 def test_training_improves_the_policy():
     config = dataclasses.replace(SMALL, algorithm="two_stage", timesteps=30 * 256, steps_per_iteration=256)
     history = train(Quadratic(3, 16), config, seeds=[0, 1, 2]).history
-    first, last = (history[history.iteration.isin(i)].groupby("seed").reward.mean() for i in ((1, 2), (29,
-    30))) assert bool((last > first + 0.05).all())
+    ends = ((1, 2), (29, 30))
+    first, last = (history[history.iteration.isin(i)].groupby("seed").reward.mean() for i in ends)
+    assert bool((last > first + 0.05).all())
 
 
 def test_no_progress_bar_unless_asked(capsys):
