@@ -261,6 +261,8 @@ def _tell(result: dict[str, Any]) -> None:
 
 def execute(which: list[str], stale_only: bool, jobs: int) -> int:
     """Execute notebooks; keep the old outputs of those whose dataset cannot be had."""
+    for path in stamp.sources(which):
+        write_setup(path, setup_cell())
     digests = stamp.module_digests()
     todo = [path for path in stamp.sources(which) if not stale_only or stamp.is_stale(path, digests)]
     lacking = {path: missing for path in todo if (missing := missing_datasets(path))}
@@ -416,6 +418,7 @@ def main() -> int:
     given = parser.parse_args()
     if given.order == "pair":
         for source in stamp.sources(given.which):
+            write_setup(source, setup_cell())
             write(paired(source), source.with_suffix(".ipynb"))
         return 0
     if given.order == "execute":
