@@ -1,4 +1,4 @@
-"""A small simulated dataset and an embedding that needs no training: principal components of training cells."""
+"""A small simulated dataset, and an embedding without training: principal components of training cells."""
 
 from __future__ import annotations
 
