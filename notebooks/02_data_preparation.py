@@ -1,0 +1,722 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 2. Data preparation
+#
+# A perturbation experiment measures two crowds of cells: some were left alone, some had a gene knocked down.
+# Each cell is measured once and destroyed, so nobody ever sees the same cell before and after.
+# This chapter takes such data from the file to the arrays that every later chapter starts from.
+# It makes three mistakes on purpose, because each of them is easy to make, gives better-looking numbers, and cannot be noticed from the final table alone.
+
+# %% [markdown]
+# **After this chapter you can**
+#
+# - say what is in a cell-by-gene matrix and whether it was logged, from its numbers (10 minutes);
+# - split cells before anything is fitted, and prove that test cells changed no fitted number (10 minutes);
+# - explain why scaling controls and perturbed cells separately erases the effect under study (10 minutes);
+# - match perturbed cells to controls by optimal transport, and say what such a match may be used for (15 minutes);
+# - name the traps in the three files that the paper uses (5 minutes).
+
+# %% tags=["setup"]
+import importlib.util
+
+if importlib.util.find_spec("twinlib") is None:
+    raise ModuleNotFoundError(
+        "twinlib is not installed: run `pip install -r requirements.txt` in a copy of this book, "
+        "or set its address once with `make home URL=...` so that this cell can install it."
+    )
+import twinlib
+
+# %%
+import itertools
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from scipy import sparse
+
+from twinlib import plots, record
+from twinlib.data import DATASETS, schema
+from twinlib.data.pairing import match_space, transport_plan
+
+plots.style()
+dataset = twinlib.choose("papalexi2021", "waddington")
+
+# %% [markdown]
+# The cell above takes real cells when their file can be had (a folder named by `TWINLIB_DATA_DIR`, or the network) and otherwise cells simulated inside the package.
+# It never swaps one for the other in silence: the printed line says which one this page used, and sentences that speak of particular genes are printed by code that knows.
+
+# %% [markdown]
+# ## The question
+#
+# For a perturbation $p$ and a gene $g$ we want the change
+#
+# $$\delta_{pg} = \mathbb{E}[x_g \mid p] - \mathbb{E}[x_g \mid \text{control}],$$
+#
+# and later a model that predicts it.
+# Before any model there is a plain baseline: the difference of two sample means.
+# Everything that this chapter does to the data must leave that difference intact; we will measure it at the start and look at it again after each step.
+
+# %%
+cells = twinlib.load(dataset)
+labels = cells.obs["perturbation"].astype(str)
+sizes = labels.value_counts()
+record.say(
+    f"`{dataset}`: {cells.n_obs:,} cells x {cells.n_vars} genes, {len(sizes) - 1} perturbations, "
+    f"{sizes['control']:,} controls. About the counts: {cells.uns['twinlib']['counts']}."
+)
+record.record("n_cells", cells.n_obs)
+cells.obs.head(3)
+
+# %% [markdown]
+# Every source is brought to one form, the *canonical* AnnData.
+# Rows are cells, columns are genes, `X` holds the logarithm described below, and `layers["counts"]` the molecules that were counted.
+# `obs` says for each cell which perturbation it got (`control` for none), of which kind, at which dose, in which cell context and batch.
+# The column `target_measured` deserves a second look: it is true when the perturbed gene itself is among the measured genes.
+# A model that represents a perturbation by its target gene can only do so for those.
+
+# %%
+single = sorted({part for label in sizes.index for part in schema.parts(label)})
+measured = sorted(set(single) & set(cells.var_names))
+record.say(
+    f"Of {len(single)} perturbed genes, {len(measured)} are measured here: {', '.join(measured)}. "
+    "Only these can be reached by a model that has never seen them perturbed."
+)
+assert set(measured) <= set(cells.var_names)
+
+# %% [markdown]
+# ## Quality control
+#
+# Three numbers tell most of what can be wrong with a cell.
+# The *library size* is the number of molecules counted in it; very low values come from empty or broken droplets, very high ones from two cells in one droplet.
+# The *number of detected genes* falls with the library size, and a cell that leaves this curve is suspicious.
+# In a pooled CRISPR screen each cell also carries a guide, read from the same droplet; its *share* of all guide molecules says how sure the call is.
+
+# %%
+counts = sparse.csr_matrix(cells.layers["counts"])
+library = np.asarray(counts.sum(axis=1)).ravel()
+detected = np.asarray((counts > 0).sum(axis=1)).ravel()
+
+fig, axes = plt.subplots(1, 3, figsize=(11, 3.4))
+sns.histplot(x=library, bins=60, log_scale=True, ax=axes[0], color=plots.COLOURS["control"])
+axes[0].set(xlabel="molecules a cell", ylabel="cells", title="Library size")
+axes[1].scatter(library[::7], detected[::7], s=3, alpha=0.3, color=plots.COLOURS["real"])
+axes[1].set(xscale="log", xlabel="molecules a cell", ylabel="detected genes", title="Detection")
+if "guide_share" in cells.obs:
+    sns.histplot(x=cells.obs["guide_share"], bins=50, ax=axes[2], color=plots.COLOURS["perturbed"])
+    axes[2].set(xlabel="share of the leading guide", ylabel="cells", title="Guide call")
+else:
+    sns.histplot(x=sizes.to_numpy(), bins=20, ax=axes[2], color=plots.COLOURS["perturbed"])
+    axes[2].set(xlabel="cells of a perturbation", ylabel="perturbations", title="Group sizes")
+plots.show(
+    fig,
+    "quality",
+    "Three panels: histogram of molecules a cell on a log axis; detected genes rising with molecules; "
+    "the share of the leading guide, or group sizes where there are no guides.",
+)
+
+# %%
+low, middle, high = np.percentile(library, [5, 50, 95])
+smallest = sizes.idxmin()
+clean = (
+    f"{(cells.obs['guide_share'] > 0.8).mean():.0%} of the cells have a leading guide with over 80 % of the guide "
+    "molecules; the rest keep their call, and their share stands in `obs`. "
+    if "guide_share" in cells.obs
+    else "The simulator knows each cell's treatment, so there is no guide to call. "
+)
+record.say(
+    f"Half of the cells have under {middle:.0f} molecules among these genes (5 % to 95 %: {low:.0f} to {high:.0f}). "
+    + clean
+    + f"The smallest group is {smallest} with {sizes.min()} cells. "
+    "Groups under ten cells would have been refused at the door: they cannot be split, matched and scored."
+)
+
+# %% [markdown]
+# ## From counts to X: one logarithm, exactly once
+#
+# Two cells in the same state can differ tenfold in library size, for reasons that have nothing to do with biology.
+# The usual first step divides by it:
+#
+# $$x_{cg} = \log\!\left(1 + 10^4\,\frac{k_{cg}}{\sum_{g'} k_{cg'}}\right).$$
+#
+# The division happens inside one cell, so nothing leaks from one cell to another, and it can be done before the split.
+# Written out, it is two lines; the cell checks them against the matrix that `load` gave.
+
+# %%
+some = counts[:200].toarray()
+by_hand = np.log1p(1e4 * some / some.sum(axis=1, keepdims=True))
+loaded = cells.X[:200]
+loaded = loaded.toarray() if hasattr(loaded, "toarray") else np.asarray(loaded)
+assert np.abs(by_hand - loaded).max() < 1e-4
+record.say(f"Largest difference between the two lines and `X`: {np.abs(by_hand - loaded).max():.1e}.")
+
+# %% [markdown]
+# Files in circulation hold counts, or `X`, or `X` logged a second time, and the flag that should say so is often wrong.
+# The numbers know better.
+# Counts are whole.
+# Undo one logarithm of `X`, divide each cell by its smallest non-zero value, and whole numbers come back, because that smallest value was one molecule.
+# Undo one logarithm of a twice-logged matrix and they do not; undo two and they do.
+
+# %%
+versions = {
+    "counts": counts,
+    "X": cells.X,
+    "X logged again": np.log1p(cells.X),
+    "X without its logarithm": np.expm1(cells.X),
+}
+found = {name: schema.kind_of_values(values) for name, values in versions.items()}
+assert list(found.values()) == ["counts", "log1p", "log1p_twice", "normalised"]
+pd.Series(found, name="taken for").to_frame()
+
+# %% [markdown]
+# A second logarithm is not a detail.
+# It squeezes large values, so that genes with strong expression lose most of their variance, and the difference of means changes its unit.
+# The public code of the paper normalises and logs a file that was logged before; chapter 12 computes what that does to its tables.
+# `twinlib` refuses such a matrix in one sentence:
+
+# %%
+twice = cells.copy()
+twice.X = np.log1p(cells.X)
+try:
+    schema.check(twice)
+    refused = ""
+except twinlib.DataError as error:
+    refused = str(error)
+print(refused)
+assert "twice" in refused
+
+# %% [markdown]
+# ## Split first
+#
+# Whatever is fitted (which genes vary, how they are scaled, a principal component, a network) must be fitted on training cells only.
+# Otherwise the test cells have already told the model something about themselves.
+# The order is therefore: split, then choose genes, then scale.
+# The default split holds out a fifth of the cells of *every* perturbation and cell context, controls included.
+# Controls must be split too: a control that was used in training and serves again as a starting point in the test carries its noise from one to the other.
+
+# %%
+prepared = twinlib.standard(dataset)
+held_out = prepared.cells.obs["split"] == "test"
+share = held_out.groupby(prepared.cells.obs["perturbation"], observed=True).mean()
+assert share.between(0.1, 0.3).all()
+record.say(
+    f"{(~held_out).sum():,} training and {held_out.sum():,} test cells; the share of test cells lies between "
+    f"{share.min():.3f} and {share.max():.3f} in every group, controls among them. "
+    f"A fifth of the training cells ({prepared.cells.obs['validation'].sum():,}) is marked as validation, "
+    "for choosing settings without touching the test."
+)
+
+# %% [markdown]
+# Other questions need other splits, and `prepare(split=...)` has them: whole perturbations, combinations whose parts were seen, doses, or cell contexts.
+# A split that the data cannot give is refused.
+
+# %%
+for split in ("perturbations", "doubles", "doses", "contexts"):
+    try:
+        one = twinlib.prepare(cells, 50, split=split)
+        unseen = sorted(set(one.perturbations) - set(one.train_perturbations))
+        print(
+            f"{split}: {len(one.rows('test')):,} test cells; never seen in training: {', '.join(unseen[:4]) or '-'}"
+        )
+    except twinlib.DataError as error:
+        print(f"{split}: {error}")
+
+# %% [markdown]
+# ## Choose genes, then scale, on training cells
+#
+# Most genes hardly vary.
+# The *dispersion* (variance over mean) compared with genes of similar mean ranks them, and the top of that list, the highly variable genes, becomes the panel.
+# Measured targets are kept beside it whatever their rank.
+# Then one mean and one standard deviation for each gene, over all training cells, controls and perturbed together:
+#
+# $$z_{cg} = (x_{cg} - \mu_g) / \sigma_g.$$
+
+# %%
+train = prepared.expression("train").astype(float)
+mu, sigma = train.mean(axis=0), train.std(axis=0)
+assert np.allclose(mu, prepared.mean, atol=1e-4)
+assert np.allclose(np.where(sigma == 0, 1, sigma), prepared.std, atol=1e-4)
+
+disturbed = cells.copy()
+x = disturbed.X.toarray() if hasattr(disturbed.X, "toarray") else np.array(disturbed.X)
+x[held_out.to_numpy()] = np.random.default_rng(0).permutation(x[held_out.to_numpy()].T).T
+disturbed.X = x
+again = twinlib.prepare(disturbed, DATASETS[dataset].panel, seed=prepared.seed)
+assert again.genes == prepared.genes and again.fingerprint == prepared.fingerprint
+record.say(
+    f"The panel has {len(prepared.genes)} genes. After the genes of all {held_out.sum():,} test cells were shuffled, "
+    "the panel, the means and the standard deviations are the same to the last bit."
+)
+
+# %% [markdown]
+# That last check is worth copying into any project: change the test data, run the preparation again, and compare every fitted number.
+# It needs no argument about the code, and it finds leaks that nobody thought of.
+
+# %% [markdown]
+# ## The leak, made on purpose
+#
+# Now the first mistake.
+# Suppose controls and perturbed cells are stored in two files, and each is standardised on its own.
+# This is what the paper's released notebooks do.
+# It looks harmless: every column gets mean 0 and variance 1, as a network likes it.
+# But *both* crowds get mean 0, and the difference of means, the very thing under study, is set to zero before any model sees it.
+
+# %%
+perturbation, gene = ("JAK2", "STAT1") if dataset == "papalexi2021" else ("Gata1", "Fog1")
+column = prepared.genes.index(gene)
+control, perturbed = prepared.expression("train", "control"), prepared.expression("train", perturbation)
+
+
+def own_scale(x):
+    """Standardise a crowd with its own mean and deviation: the mistake."""
+    deviation = x.std(axis=0)
+    return (x - x.mean(axis=0)) / np.where(deviation == 0, 1, deviation)
+
+
+together = prepared.scale(control), prepared.scale(perturbed)
+apart = own_scale(control.astype(float)), own_scale(perturbed.astype(float))
+shift = {
+    name: pair[1][:, column].mean() - pair[0][:, column].mean()
+    for name, pair in (("together", together), ("apart", apart))
+}
+assert abs(shift["together"]) > 0.3 and abs(shift["apart"]) < 1e-6
+record.say(
+    f"Mean shift of {gene} in cells with {perturbation} perturbed: {shift['together']:+.2f} standard deviations with "
+    f"one scaler, {abs(shift['apart']):.2f} with two. "
+    + (
+        "JAK2 passes the interferon-gamma signal on to STAT1, so this shift is known biology."
+        if dataset == "papalexi2021"
+        else "In the simulated network Gata1 switches Fog1 on, so this shift is true."
+    )
+)
+record.record("shift_together", round(float(shift["together"]), 3))
+
+# %%
+fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True)
+for ax, pair, title in zip(axes, (together, apart), ("One scaler", "One scaler each"), strict=True):
+    for values, name in zip(pair, ("control", "perturbed"), strict=True):
+        sns.ecdfplot(x=values[:, column], ax=ax, color=plots.COLOURS[name], label=name)
+        ax.axvline(values[:, column].mean(), color=plots.COLOURS[name], linestyle=":", linewidth=1.5)
+    ax.set(title=title, xlabel=f"{gene}, z-score", ylabel="share of cells below")
+axes[0].legend(loc="upper left")
+plots.show(
+    fig,
+    "leak",
+    "Two panels of cumulative distributions of one gene in control and perturbed cells. With one scaler the means, "
+    "dotted lines, lie apart; with a scaler for each crowd both dotted lines stand at zero.",
+)
+
+# %% [markdown]
+# The shift is not only gone for this gene.
+# It is gone for every gene and every perturbation at once, to rounding error, and so is the reason to have a model.
+# A model evaluated on such data is compared with a truth that equals its input, and *doing nothing* becomes the best possible prediction.
+
+# %%
+everywhere = np.abs(apart[1].mean(axis=0) - apart[0].mean(axis=0)).max()
+real = np.abs(together[1].mean(axis=0) - together[0].mean(axis=0)).max()
+assert everywhere < 1e-6 < real
+print(f"largest mean shift over all genes: one scaler {real:.2f}, one scaler each {everywhere:.6f}")
+
+# %% [markdown]
+# ## Pairing: who would this cell have been?
+#
+# Some methods want pairs: for each perturbed cell $y$ a control $x$ that it might have been.
+# There is no such pair in the data.
+# *Optimal transport* makes the most careful guess: move the crowd of controls onto the crowd of perturbed cells with the least total squared distance,
+#
+# $$\min_{\Pi \ge 0} \sum_{ij} \Pi_{ij}\,\lVert x_i - y_j\rVert^2 \quad\text{with}\quad \sum_j \Pi_{ij} = \tfrac1n,\ \sum_i \Pi_{ij} = \tfrac1m.$$
+#
+# The plan $\Pi$ says how much of each control's mass goes to each perturbed cell, and the partner of $y_j$ is the control with the largest share of column $j$.
+# With four cells on each side the best plan is one of the $4! = 24$ assignments, so it can be found by trying them all.
+
+# %%
+rng = np.random.default_rng(0)
+x4, y4 = rng.normal(size=(4, 2)), rng.normal(size=(4, 2)) + [2, 0]
+cost = ((x4[:, None] - y4[None]) ** 2).sum(axis=-1)
+best = min(itertools.permutations(range(4)), key=lambda order: cost[range(4), order].sum())
+plan, exact = transport_plan(x4, y4)
+assert exact and tuple(plan.argmax(axis=1)) == best
+assert np.isclose((plan * cost).sum(), cost[range(4), best].mean())
+print(f"best assignment {best}, cost a cell {(plan * cost).sum():.3f}, the same by linear programming")
+
+# %% [markdown]
+# On real cells the cost is measured in the first 32 principal components of the training cells, for every perturbation and cell context separately.
+# Pairs are made *inside* the training cells and *inside* the test cells, never across.
+
+# %%
+matched, random = twinlib.pair(prepared, "test"), twinlib.pair(prepared, "test", method="random")
+space = match_space(prepared)
+
+
+def squared_distance(pairs):
+    return ((space[pairs.control] - space[pairs.perturbed]) ** 2).sum(axis=1)
+
+
+fig, axes = plt.subplots(1, 2, figsize=(9, 3.4))
+for pairs, name in ((matched, "matched by transport"), (random, "random")):
+    colour = plots.COLOURS["perturbed" if pairs is matched else "random"]
+    sns.kdeplot(x=np.sqrt(squared_distance(pairs)), ax=axes[0], label=name, color=colour)
+axes[0].set(xlabel="distance between partners", ylabel="density", title="How close are partners?")
+axes[0].legend()
+sns.histplot(x=matched.share, bins=40, binrange=(0, 1), ax=axes[1], color=plots.COLOURS["perturbed"])
+axes[1].set(xlabel="share of the partner", ylabel="perturbed cells", title="How clear is the match?")
+plots.show(
+    fig,
+    "pairing",
+    "Left: density of the distance between partners, smaller for transport than for random pairs. "
+    "Right: histogram of the share of a perturbed cell's mass that comes from its partner.",
+)
+
+# %% [markdown]
+# The right panel needs reading with care.
+# A control holds the mass $1/n$ and a perturbed cell takes in $1/m$, so a partner's share cannot exceed $m/n$: with twice as many controls as perturbed cells every perturbed cell is met by at least two controls.
+# The peaks are these limits, one for each group size.
+# A low share is therefore no sign of a bad match, and the share is comparable inside a group only.
+
+# %% [markdown]
+# ### Pairing never sees the test outcome
+#
+# The second mistake is to forget how the partner was chosen.
+# It was chosen *with* $y$: the transport looked at the perturbed cell and picked a control that resembles it.
+# On test cells this means that the input of the prediction was selected by the answer.
+# Take the laziest prediction, do nothing ($\hat y = x$), and let only the choice of $x$ change.
+
+# %%
+z = prepared.scale(np.asarray(prepared.cells.X))
+
+
+def error(rows, others):
+    """Mean squared difference over cells and genes, z-scores."""
+    return float(((z[rows] - z[others]) ** 2).mean())
+
+
+test_controls = np.random.default_rng(0).permutation(prepared.rows("test", "control"))
+first, second = np.array_split(test_controls, 2)
+control_plan, _ = transport_plan(space[first], space[second])
+errors = {
+    "random control": error(random.control, random.perturbed),
+    "control matched by transport": error(matched.control, matched.perturbed),
+    "controls matched to other controls": error(first[control_plan.argmax(axis=0)], second),
+}
+assert errors["control matched by transport"] < errors["random control"]
+for name, value in errors.items():
+    record.record("error_" + name.replace(" ", "_"), round(value, 4))
+pd.Series(errors, name="do-nothing, cell MSE").to_frame().round(3)
+
+# %%
+gain = 1 - errors["control matched by transport"] / errors["random control"]
+record.say(
+    f"Nothing was predicted, and the error fell by {gain:.0%} because of the choice of the partner. "
+    f"The third row has no perturbation in it at all: matching controls to other controls gives "
+    f"{errors['controls matched to other controls']:.2f}. "
+    "Most of the per-cell error is noise that no model can predict, and a match removes part of it for free."
+)
+
+# %% [markdown]
+# So this book keeps pairs in their place.
+# Training may use them, because a training outcome may be looked at.
+# On test cells they serve only the per-cell columns, headed 'against the OT match', always beside a column with random pairs.
+# The headline metrics (correlation of the mean change, error of the mean profile, distances between distributions) need no pairs.
+
+# %% [markdown]
+# ### A second dataset, where the true partner is known
+#
+# Is the match at least better than chance?
+# Real cells cannot say.
+# The simulator can: it runs each perturbed cell a second time with the same noise and without the perturbation, and that *counterpart* is who the cell would have been.
+
+# %%
+from twinlib.data.simulate import simulate_waddington
+
+simulated = simulate_waddington(
+    3000, seed=1, perturbations=["Gata1", "Pu1", "EKLF", "Gfi1", "Cebpa"], counterparts=True
+)
+known = twinlib.prepare(simulated, 100)
+truth = np.asarray(simulated.layers["counterpart"], dtype=float)
+expected = np.asarray(simulated.layers["expected"], dtype=float)
+fates = simulated.obs["fate"].to_numpy(str), simulated.obs["counterpart_fate"].to_numpy(str)
+rows = []
+for method in ("ot", "random"):
+    pairs = twinlib.pair(known, "train", method)
+    distance = np.sqrt(((expected[pairs.control] - truth[pairs.perturbed]) ** 2).sum(axis=1)).mean()
+    same = (fates[0][pairs.control] == fates[1][pairs.perturbed]).mean()
+    rows.append(
+        {"pairs": method, "distance to the counterpart": distance, "same fate as the counterpart": same}
+    )
+quality = pd.DataFrame(rows).set_index("pairs")
+assert quality.iloc[0, 0] < quality.iloc[1, 0] and quality.iloc[0, 1] > quality.iloc[1, 1]
+quality.round(3)
+
+# %%
+record.say(
+    f"Transport finds a control with the counterpart's fate for {quality.iloc[0, 1]:.0%} of the cells, chance for "
+    f"{quality.iloc[1, 1]:.0%}; the distance to the true counterpart falls from {quality.iloc[1, 0]:.1f} to "
+    f"{quality.iloc[0, 0]:.1f}. Better than chance, and far from the truth: where a perturbation moves cells from one "
+    "fate to another, the nearest control is by construction a cell of the new fate."
+)
+
+# %% [markdown]
+# ## What the paper's three sources hold
+#
+# The paper trains on three public sources, each too large for this page (8.7 GB, 13 GB, and a set of 10x matrices).
+# Each has a trap that its flags do not tell.
+#
+# | source | what it is | the trap |
+# |---|---|---|
+# | Virtual Cell Challenge, called 'Replogle' in the paper | H1 stem cells, CRISPRi, 150 targets, control `non-targeting` | `X` is logged already, so the usual two lines log it twice; the perturbed rows of its validation template hold resampled control expression |
+# | Parse cytokines | blood cells of 12 donors, 90 cytokines, control `PBS` | `X` is most likely raw counts under a stale `log1p` flag |
+# | iPS2-seq (SMAD2) | 10x matrices of induced stem cells | one file aggregates a knock-down and two controls, told apart only by the barcode's suffix; the paper's run pairs it with the controls of the first source, from another study |
+#
+# The first two are found by the test of whole numbers above, the template by comparing its perturbed rows with its controls, and the third by counting suffixes.
+# That the 12,367 'perturbed validation' cells of the paper come from the template is an inference from their number, and is marked as one wherever this book uses it.
+# A control from another study, as in the third source, makes every batch difference look like an effect of the perturbation; chapter 12 shows that on a small stand-in.
+
+# %%
+stale = cells[:500].copy()
+stale.X = counts[:500]
+stale.uns["log1p"] = {"base": None}
+assert schema.kind_of_values(stale.X) == "counts"
+print("flag: logged; numbers:", schema.kind_of_values(stale.X))
+
+# %% [markdown]
+# ## Limitations
+#
+# - The panel of a few hundred genes is small. A real screen measures thousands, and counts a cell are correspondingly higher.
+# - Library-size division treats a cell's total as a nuisance. Perturbations that change the total itself (cell size, growth) are partly divided away.
+# - The test of whole numbers needs cells in which at least one gene was counted once. Values after ambient-RNA removal or batch correction are answered with 'unknown', and taken with that remark.
+# - The dispersion is one of several ways to rank genes, and rare cell states can hide below its cut.
+#
+# ## What this does not show
+#
+# - That a match by transport is the cell's past. It is a guess that minimises distance; on simulated cells we saw how often it is wrong.
+# - That a split by cells measures generalisation to new perturbations. It measures new cells of known perturbations, and no more.
+# - That batches are balanced. Replicates are kept in `obs`, and nothing here removes their differences.
+#
+# ## Key takeaways
+#
+# - Ask the numbers whether a matrix was logged; flags go stale. See [From counts to X](#from-counts-to-x-one-logarithm-exactly-once).
+# - Split first. Then change the test cells and see that no fitted number moves.
+# - One scaler for controls and perturbed cells; two erase the effect. See [The leak](#the-leak-made-on-purpose).
+# - A partner chosen with the outcome lowers every per-cell error. See [Pairing](#pairing-never-sees-the-test-outcome).
+
+# %% [markdown]
+# ## Exercises
+#
+# ### Exercise 2.1. Normalise by hand
+#
+# Write `log_cp10k(counts)`: counts [n, G] in, log1p of counts per 10,000 out, with cells without any molecule left at zero (and no warning).
+
+# %% tags=["exercise-1"]
+import numpy as np
+
+
+def log_cp10k(counts): ...
+
+
+answer_1 = log_cp10k
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# import numpy as np
+#
+#
+# def log_cp10k(counts):
+#     totals = counts.sum(axis=1, keepdims=True)
+#     return np.log1p(1e4 * counts / np.where(totals == 0, 1, totals))
+#
+#
+# answer_1 = log_cp10k
+# ```
+#
+# </details>
+
+# %% tags=["check-1"]
+import numpy as np
+
+from twinlib.record import attempt
+
+
+def check_1(answer):
+    counts = np.array([[1.0, 3.0, 0.0], [0.0, 0.0, 0.0]])
+    got = answer(counts)
+    assert got is not None, "return the matrix"
+    assert np.isfinite(got).all(), "an empty cell must not be divided by zero"
+    assert np.allclose(got[1], 0), "an empty cell stays at zero"
+    assert np.allclose(got[0], np.log1p([2500, 7500, 0])), (
+        "divide each cell by its own total, then log1p once"
+    )
+
+
+attempt("2.1", check_1, answer_1)
+
+# %% [markdown]
+# ### Exercise 2.2. Find the silent bug
+#
+# This function is meant to return z-scores whose scaler was fitted on training cells.
+# It runs, its output has the right shape, and no test of shapes or of finite values will notice.
+# Mend it.
+
+
+# %% tags=["exercise-2"]
+def standardise(x, train):
+    """z-scores of all cells [n, G]; train is a boolean mask [n]."""
+    mean = x[train].mean(axis=0)
+    std = x.std(axis=0)
+    return (x - mean) / std
+
+
+answer_2 = standardise
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# The mean is fitted on training cells and the deviation on all of them.
+#
+# ```python
+# def standardise(x, train):
+#     mean = x[train].mean(axis=0)
+#     std = x[train].std(axis=0)
+#     return (x - mean) / std
+#
+#
+# answer_2 = standardise
+# ```
+#
+# </details>
+
+# %% tags=["check-2"]
+import numpy as np
+
+from twinlib.record import attempt
+
+
+def check_2(answer):
+    rng = np.random.default_rng(0)
+    x, train = rng.normal(size=(50, 3)), np.arange(50) < 40
+    changed = x.copy()
+    changed[~train] *= 100
+    before, after = answer(x, train), answer(changed, train)
+    assert np.allclose(before[train], after[train]), "changing test cells must not move the training z-scores"
+    assert np.allclose(before[train].std(axis=0), 1), "training cells have deviation 1"
+
+
+attempt("2.2", check_2, answer_2)
+
+# %% [markdown]
+# ### Exercise 2.3. Who can be held out?
+#
+# In the split by perturbations only *single* perturbations whose target is measured can be held out.
+# Write `reachable(labels, genes)`, which returns them as a sorted list; `control` is not a perturbation, and combinations are written `A+B`.
+
+
+# %% tags=["exercise-3"]
+def reachable(labels, genes): ...
+
+
+answer_3 = reachable
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def reachable(labels, genes):
+#     return sorted(label for label in set(labels) if label in set(genes) and label != "control")
+#
+#
+# answer_3 = reachable
+# ```
+#
+# </details>
+
+# %% tags=["check-3"]
+from twinlib.record import attempt
+
+
+def check_3(answer):
+    got = answer(["control", "B", "A", "A+B", "A", "unmeasured"], ["A", "B", "C", "control"])
+    assert got is not None, "return a list"
+    assert "A+B" not in got, "combinations are not single perturbations"
+    assert "C" not in got, "C was measured and never perturbed"
+    assert list(got) == ["A", "B"], "each label once, sorted, without control"
+
+
+attempt("2.3", check_3, answer_3)
+
+# %% [markdown]
+# ### Exercise 2.4. The price of choosing by the outcome
+#
+# Let controls and outcomes be independent noise, so that nothing can be predicted.
+# Write `matched_error(x, y)`: for every outcome take the *nearest* control and return the mean squared difference over cells and genes.
+# The check compares it with random partners, for which the expected value is 2.
+
+# %% tags=["exercise-4"]
+import numpy as np
+
+
+def matched_error(x, y): ...
+
+
+answer_4 = matched_error
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# import numpy as np
+#
+#
+# def matched_error(x, y):
+#     squared = ((x[:, None] - y[None]) ** 2).mean(axis=-1)
+#     return float(squared.min(axis=0).mean())
+#
+#
+# answer_4 = matched_error
+# ```
+#
+# The error is far below 2 although there is nothing to know: the partner was chosen with the answer.
+#
+# </details>
+
+# %% tags=["check-4"]
+import numpy as np
+
+from twinlib.record import attempt
+
+
+def check_4(answer):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(200, 5)), rng.normal(size=(100, 5))
+    got = answer(x, y)
+    assert got is not None, "return a number"
+    expected = np.mean([((x - one) ** 2).mean(axis=1).min() for one in y])
+    assert np.isclose(got, expected), "nearest control of every outcome, mean over cells and genes"
+    assert got < 0.5 * ((x[:100] - y) ** 2).mean(), "it must be far below the error of random partners"
+
+
+attempt("2.4", check_4, answer_4)
+
+# %% [markdown]
+# ## References
+#
+# - Papalexi et al. 2021, *Nature Genetics* 53:322, [10.1038/s41588-021-00778-2](https://doi.org/10.1038/s41588-021-00778-2): the CRISPR screen (GSE153056).
+# - Krumsiek et al. 2011, *PLoS ONE* 6:e22649, [10.1371/journal.pone.0022649](https://doi.org/10.1371/journal.pone.0022649): the myeloid network behind the simulated cells.
+# - Satija et al. 2015, *Nature Biotechnology* 33:495, [10.1038/nbt.3192](https://doi.org/10.1038/nbt.3192): the normalised dispersion.
+# - Flamary et al. 2021, *JMLR* 22:78: POT, the transport solver.
+# - Bunne et al. 2023, *Nature Methods* 20:1759, [10.1038/s41592-023-01969-x](https://doi.org/10.1038/s41592-023-01969-x): optimal transport between control and perturbed cells.
+
+# %%
+print(record.stamp_line())
