@@ -6,6 +6,7 @@ Wittmann et al. 2009, BMC Syst Biol 3:98.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -233,7 +234,7 @@ class MyeloidNetwork:
         amplitude = (self.sigma * np.sqrt(self.dt) / self.time_constants)[:, None, None]
         harvest = x.copy()
         for step in range(1, round(self.horizon / self.dt) + 1):
-            velocity = np.stack(self._velocities(x, multiplier, boost))
+            velocity = np.stack(self._velocities(list(x), multiplier, boost))
             noise = generator.standard_normal((len(GENES), 1, x.shape[-1]))
             x = np.maximum(x + self.dt * velocity + amplitude * np.sqrt(x + 1e-3) * noise, 0.0)
             due = steps == step
@@ -283,3 +284,34 @@ def knockdown_multiplier(genes: Iterable[str], efficacy: float) -> Array:
     if not 0 <= efficacy <= 1:
         raise DataError(f"Knock-down efficacy must lie between 0 and 1, got {efficacy}.")
     return gene_vector(dict.fromkeys(genes, 1 - efficacy), default=1.0)
+
+
+def clamped_fates(start: str, clamps: Sequence[Mapping[str, int]], steps: int = 100) -> npt.NDArray[np.str_]:
+    """Fates [m] of one fixed point after each of m temporary clamps: held until settled, then let go.
+
+    Synchronous Boolean updates, `steps` under the clamp and `steps` after it; what still moves then is
+    'undecided'.
+    """
+    states = np.array([[g in FATES[start] for g in GENES]] * len(clamps), dtype=np.int8)
+    held = np.array([[clamp.get(g, -1) for g in GENES] for clamp in clamps], dtype=np.int8)
+    for _ in range(steps):
+        states = np.where(held >= 0, held, boolean_step(states))
+    for _ in range(steps):
+        states = boolean_step(states)
+    settled = (boolean_step(states) == states).all(-1)
+    return np.where(settled, fate(states.astype(float)), UNDECIDED)
+
+
+def minimal_clamps(start: str, target: str, largest: int = 3) -> list[dict[str, int]]:
+    """All smallest sets of temporary clamps, gene -> 0 or 1, that move one fate to another, by enumeration.
+
+    Empty when no set of up to `largest` genes does.
+    """
+    for size in range(1, largest + 1):
+        values = list(itertools.product((0, 1), repeat=size))
+        genes = itertools.combinations(GENES, size)
+        clamps = [dict(zip(names, v, strict=True)) for names, v in itertools.product(genes, values)]
+        reached = clamped_fates(start, clamps)
+        if (reached == target).any():
+            return [clamp for clamp, end in zip(clamps, reached, strict=True) if end == target]
+    return []
