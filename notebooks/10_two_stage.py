@@ -1,0 +1,743 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 10. Two stages: a natural gradient first, proximal steps after
+#
+# The paper's method has two parts that chapters 7 to 9 derive one by one: a trust-region step, computed with Fisher-vector products and conjugate gradients, and proximal policy optimization that starts from where that step ended.
+# This chapter puts them together as Algorithm 1, checks each line of it against an answer that needs no cleverness, trains it beside its baselines, and reads the paper's claims as questions that such a run can answer.
+
+# %% [markdown]
+# ## Objectives
+#
+# After this chapter you can
+#
+# - take one line of Algorithm 1 after another on real data and check it in numbers (25 minutes);
+# - say what 'two stages' can mean, and why the two meanings are different algorithms (10 minutes);
+# - explain what the first stage hands to the second, and what a small handed-over KL target does to it (10 minutes);
+# - compare a warm start with a cold one, and name the controls that the comparison needs (15 minutes);
+# - find a bug that leaves every curve looking plausible (10 minutes).
+
+# %% tags=["setup"]
+import importlib.util
+
+if importlib.util.find_spec("twinlib") is None:
+    raise ModuleNotFoundError(
+        "twinlib is not installed: run `pip install -r requirements.txt` in a copy of this book, "
+        "or set its address once with `make home URL=...` so that this cell can install it."
+    )
+import twinlib
+
+# %%
+import dataclasses
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+
+from twinlib import plots, record
+from twinlib.insilico import Dynamics, EnvironmentConfig, make_world, packaged_world
+from twinlib.insilico.actor_critic import ActorCritic
+from twinlib.insilico.proximal import ProximalConfig
+from twinlib.insilico.rollout import Collector
+from twinlib.insilico.trust_region import (
+    TrustRegionConfig,
+    backtracking_line_search,
+    conjugate_gradient,
+    fisher_vector_product,
+    mean_kl,
+    normalized,
+    step_length,
+    surrogate,
+)
+from twinlib.insilico.two_stage import HISTORY_COLUMNS, TrainingConfig, make_generators, train
+
+plots.style()
+torch.set_num_threads(1)
+dataset = twinlib.choose("papalexi2021", "waddington")
+
+
+# %%
+def world_of(name):
+    """Training cells of a dataset with their matched profiles; the simulated ones come ready-made."""
+    if name == "waddington":
+        return packaged_world()
+    from twinlib.embedding.train import pretrained
+
+    return make_world(twinlib.standard(name), pretrained(name))
+
+
+world = world_of(dataset)
+record.say(
+    f"`{dataset}`: {len(world)} control cells, each with the profile it was matched to; "
+    f"{len(world.action_names)} actions (one a gene), {world.latent_dim} latent dimensions, "
+    f"{len(world.labels)} perturbation labels."
+)
+
+# %% [markdown]
+# ## The question
+#
+# An episode is one cell.
+# It starts as a control, the policy adjusts genes for a fixed number of steps, and the reward of a step is the fall of the squared error between the predicted profile and the perturbed profile that the cell was matched to.
+# The policy never sees that profile; it sees the latent cell, which perturbation is asked for, and the time.
+# The [environment's chapter](05_environment.ipynb) explains each of these choices.
+#
+# The paper claims that starting proximal policy optimization (PPO) from parameters that trust-region policy optimization (TRPO) has learned helps it to a better solution, in fewer updates, with better generalisation.
+# Written as questions:
+#
+# 1. Is the first stage a natural gradient step, that is, does what we compute equal what the formulas say?
+# 2. At the same number of environment steps, is the reward after a warm start higher than after a cold one?
+# 3. Does the warm start need fewer optimizer steps?
+# 4. If there is a difference, is it the warm start, or is it something that comes along with it: a fresh optimizer, or the KL target?
+#
+# The first has a yes-or-no answer, and this page gives it.
+# The other three are about random outcomes, so a short run with few seeds can only show how they are asked; the [replication chapter](12_replication.ipynb) answers them with ten seeds and equal tuning.
+
+# %% [markdown]
+# ## The plain baseline: do nothing
+#
+# Before any learning there is a policy that costs nothing: leave every gene alone.
+# Its prediction is the control cell itself, so with noise and knock-down kick switched off its reward must be zero, exactly.
+# A learned policy is worth something only if its episodes end above that line.
+
+# %%
+quiet = Dynamics(world, EnvironmentConfig().quiet(), replicas=1, n_cells=64)
+quiet.reset(make_generators([0], "environment"))
+idle = torch.zeros(1, 64, quiet.action_dim)
+idle_return = sum(quiet.step(idle).reward for _ in range(quiet.horizon))
+record.say(f"Largest return of a cell left alone: {float(idle_return.abs().max()):.1g}.")
+assert float(idle_return.abs().max()) == 0.0
+
+# %% [markdown]
+# ## One iteration of Algorithm 1, line by line
+#
+# The checks below compare fast algorithms with slow, certain ones, and the slow ones need a matrix with as many rows as the policy has parameters.
+# So this section uses a small policy: one hidden layer, six actions, double precision.
+# Nothing else about it is special, and the tests of the package repeat the same checks on other sizes.
+
+# %%
+few = Dynamics(
+    world.to(dtype=torch.float64).only(list(world.action_names[:6])),
+    EnvironmentConfig(),
+    replicas=2,
+    n_cells=16,
+)
+policy = ActorCritic(
+    few.observation_dim,
+    few.action_dim,
+    2,
+    make_generators([0, 1], "weights"),
+    hidden=(6,),
+    log_std=-0.5,
+    dtype=torch.float64,
+)
+collector = Collector(
+    few, make_generators([0, 1], "environment"), make_generators([0, 1], "actions"), torch.float64
+)
+buffer = collector.collect(policy, steps=15, gamma=0.99, gae_lambda=0.95)
+record.say(
+    f"Two replicas (seeds) side by side, each with {buffer.rows} state-action pairs and "
+    f"{policy.actor_size} actor parameters. Every array below has the replica as its first axis."
+)
+
+# %% [markdown]
+# ### Lines 3 and 4: trajectories and advantages
+#
+# The batch was collected by the policy we are about to change, $\pi_{\theta_k}$.
+# At that very moment the likelihood ratio of Eq. 1,
+#
+# $$r_\theta(s_t, a_t) = \frac{\pi_\theta(a_t \mid s_t)}{\pi_{\theta_k}(a_t \mid s_t)},$$
+#
+# is one for every pair.
+# If it is not, the stored log-probabilities belong to other actions (clipped ones, for instance) or to another policy, and everything after is wrong.
+
+# %%
+advantage = normalized(buffer.advantage)
+with torch.no_grad():
+    ratio = torch.exp(policy.distribution(buffer.obs).log_prob(buffer.action) - buffer.log_prob)
+print("largest distance of a ratio from 1:", f"{float((ratio - 1).abs().max()):.1e}")
+assert float((ratio - 1).abs().max()) < 1e-10
+
+# %% [markdown]
+# ### Line 5: the policy gradient
+#
+# The surrogate $L(\theta) = \mathbb{E}_t[r_\theta \hat A_t]$ has, at $\theta_k$, the gradient
+#
+# $$\vartheta = \frac{1}{T} \sum_t \nabla_\theta \log \pi_\theta(a_t \mid s_t) \, \hat A_t .$$
+#
+# The two sides are different computations: the left one differentiates a ratio, the right one a logarithm.
+# They agree because the derivative of a logarithm is the derivative divided by the value, and the ratio's denominator is that value.
+
+# %%
+actor = policy.actor.detach().requires_grad_()
+(by_ratio,) = torch.autograd.grad(
+    surrogate(policy.distribution(buffer.obs, actor), buffer, advantage).sum(), actor
+)
+score = (policy.distribution(buffer.obs, actor).log_prob(buffer.action) * advantage).mean(-1)
+(gradient,) = torch.autograd.grad(score.sum(), actor)
+print("largest difference:", f"{float((by_ratio - gradient).abs().max()):.1e}")
+assert torch.allclose(by_ratio, gradient, atol=1e-12)
+
+# %% [markdown]
+# ### Line 6: the Fisher-vector product
+#
+# The natural gradient measures steps by how much they change the policy, not by how much they change its parameters.
+# To second order that change is $\tfrac12 \Delta^\top H \Delta$ with $H$ the Hessian of the mean KL divergence (Eq. 4).
+# $H$ has a row for each parameter and is never formed; Eq. 5 multiplies it by a vector with two backward passes.
+# Written out in its plainest form:
+
+
+# %%
+def plain_product(v, damping=0.0):
+    """Eq. 5: the gradient of (the gradient of the mean KL, times v)."""
+    actor = policy.actor.detach().requires_grad_()
+    new = policy.distribution(buffer.obs, actor)
+    kl = mean_kl(new.detach(), new)
+    (first,) = torch.autograd.grad(kl.sum(), actor, create_graph=True)
+    (second,) = torch.autograd.grad((first * v).sum(), actor)
+    return second + damping * v
+
+
+# %% [markdown]
+# And here is the slow, certain answer: all second derivatives, one replica at a time, as one dense matrix.
+
+
+# %%
+def dense_fisher(replica):
+    """The Hessian of the mean KL of one replica, every entry of it."""
+    alone, states = policy.replica(replica), buffer.obs[replica : replica + 1]
+    old = alone.distribution(states).detach()
+    return torch.autograd.functional.hessian(
+        lambda a: mean_kl(old, alone.distribution(states, a.unsqueeze(0))).sum(), alone.actor[0].clone()
+    )
+
+
+fisher = torch.stack([dense_fisher(0), dense_fisher(1)])
+v = torch.randn(policy.actor.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+exact = (fisher @ v.unsqueeze(-1)).squeeze(-1)
+errors = {
+    "two backward passes, on this page": plain_product(v),
+    "twinlib, two backward passes": fisher_vector_product(policy, buffer.obs, product="double_backward")(v),
+    "twinlib, forward tangents": fisher_vector_product(policy, buffer.obs, product="jvp")(v),
+}
+for name, product in errors.items():
+    relative = float((product - exact).norm() / exact.norm())
+    print(f"{name:36s} relative error {relative:.1e}")
+    assert relative < 1e-8
+
+# %% [markdown]
+# The third row is the fast path.
+# At $\theta_k$ the Hessian of the KL divergence equals $J^\top M J$, with $J$ the derivative of the policy's mean and log standard deviation and $M$ their own Fisher matrix, which is diagonal; so a product costs one forward sweep of tangents and one backward sweep.
+# [Chapter 7](07_natural_gradient.ipynb) derives it.
+
+# %%
+asymmetry = float((fisher - fisher.transpose(1, 2)).abs().max() / fisher.abs().max())
+lowest = [float(torch.linalg.eigvalsh(f).min()) for f in fisher]
+print(f"relative asymmetry {asymmetry:.1e}; smallest eigenvalues {lowest[0]:.1e}, {lowest[1]:.1e}")
+assert asymmetry < 1e-10 and min(lowest) > -1e-10
+
+# %% [markdown]
+# The matrix is symmetric and has no negative eigenvalue, as a Fisher matrix must, but its smallest eigenvalues are as good as zero: some directions in parameter space do not change the policy at all in these states.
+# That is what the damping $\lambda v$ in Eq. 5 is for.
+#
+# ### Line 7: conjugate gradients
+#
+# We want $d$ with $(H + \lambda) d = \vartheta$.
+# The direct answer factorises the dense matrix; conjugate gradients only ever ask for products.
+
+# %%
+settings = TrustRegionConfig(delta=0.05, damping=0.1, cg_iterations=200, cg_tolerance=1e-24)
+d = conjugate_gradient(
+    fisher_vector_product(policy, buffer.obs, settings.damping),
+    gradient,
+    settings.cg_iterations,
+    settings.cg_tolerance,
+)
+direct = torch.linalg.solve(
+    fisher + settings.damping * torch.eye(policy.actor_size, dtype=torch.float64), gradient
+)
+relative = float((d - direct).norm() / direct.norm())
+print(f"relative distance to the direct solution: {relative:.1e}")
+assert relative < 1e-8
+
+# %% [markdown]
+# ### Lines 8 and 9: how far to go
+#
+# Along $d$ the quadratic model of the KL divergence reaches $\delta$ after
+#
+# $$\alpha = \sqrt{\frac{2\delta}{\vartheta^\top d + \varepsilon}} .$$
+#
+# The model is a model: the true KL divergence of that step may exceed $\delta$, and the surrogate may fall.
+# The line search shortens the step until neither is the case, and puts the old parameters back if no try is good enough.
+# Algorithm 1 as printed leaves it out; the text of the paper calls it optional.
+# It is what turns 'about $\delta$' into 'at most $\delta$', so it is always on here.
+
+# %%
+alpha = step_length(gradient, d, settings.delta, settings.epsilon)
+
+
+@torch.no_grad()
+def evaluate(actor):
+    new = policy.distribution(buffer.obs, actor)
+    return surrogate(new, buffer, advantage), mean_kl(buffer.behaviour, new)
+
+
+theta_prime, search = backtracking_line_search(
+    evaluate, policy.actor, alpha.unsqueeze(-1) * d, settings.delta
+)
+_, unshortened = evaluate(policy.actor + alpha.unsqueeze(-1) * d)
+pd.DataFrame(
+    {
+        "KL of the full step": unshortened,
+        "accepted": search.accepted,
+        "fraction taken": search.fraction,
+        "KL of the accepted step": search.kl,
+        "surrogate gain": search.improvement,
+    },
+    index=pd.Index(["replica 0", "replica 1"]),
+).round(5)
+
+# %%
+assert bool((search.kl <= settings.delta).all()), "an accepted step must respect the constraint"
+assert bool((search.improvement[search.accepted] > 0).all()), "an accepted step must improve the surrogate"
+record.say(
+    f"Every accepted step has a KL divergence of at most delta = {settings.delta}: "
+    f"{', '.join(f'{k:.4f}' for k in search.kl.tolist())}."
+)
+
+# %% [markdown]
+# ### Lines 10 to 18: proximal fine-tuning, and a question about its denominator
+#
+# From $\theta'$ on, minibatch steps follow the gradient of
+#
+# $$\mathcal{L}(\theta) = -\mathbb{E}_t[r_\theta \hat A_t] + \beta\, \mathbb{E}_t[D_{KL}(\pi_{\theta'} \,\|\, \pi_\theta)] + c_v\, \mathbb{E}_t[\tfrac12 (V_\theta - \hat R_t)^2] - c_e\, \mathbb{E}_t[\mathcal{H}(\pi_\theta)] .$$
+#
+# Algorithm 1 divides by $\pi_{\theta'}$ (line 13), though the data came from $\pi_{\theta_k}$.
+# Importance sampling divides by the policy that drew the actions.
+# Both readings are in `twinlib` (`ratio="printed"` and `ratio="behaviour"`), because a reader of the paper may want either.
+# At $\theta = \theta'$ their gradients are
+#
+# $$\text{printed: } \mathbb{E}_t[\nabla \log \pi_\theta \, \hat A_t], \qquad \text{behaviour: } \mathbb{E}_t\!\left[\frac{\pi_{\theta'}}{\pi_{\theta_k}} \nabla \log \pi_\theta \, \hat A_t\right],$$
+#
+# so the printed form is the one without the correction for the step just taken.
+# How far apart are they?
+
+
+# %%
+def gradient_at(actor, denominator):
+    """Gradient of mean(ratio x advantage) at the given parameters."""
+    actor = actor.detach().requires_grad_()
+    log_prob = policy.distribution(buffer.obs, actor).log_prob(buffer.action)
+    (result,) = torch.autograd.grad((torch.exp(log_prob - denominator) * advantage).mean(-1).sum(), actor)
+    return result
+
+
+with torch.no_grad():
+    log_prob_prime = policy.distribution(buffer.obs, theta_prime).log_prob(buffer.action)
+printed = gradient_at(theta_prime, log_prob_prime)
+behaviour = gradient_at(theta_prime, buffer.log_prob)
+cosine = torch.nn.functional.cosine_similarity(printed, behaviour, dim=-1)
+length = printed.norm(dim=-1) / behaviour.norm(dim=-1)
+print("cosine between the two gradients:", [round(c, 4) for c in cosine.tolist()])
+print("ratio of their lengths:          ", [round(x, 4) for x in length.tolist()])
+assert bool((printed - behaviour).norm() > 0)
+
+# %% [markdown]
+# The first step was short, and yet the two are not the same vector.
+# It has already spent part of the gradient along its own direction, and what is left is of the size of the correction that the printed form leaves out.
+# The default here is `ratio="behaviour"`, whose gradient is that of the surrogate; the printed form stays one word away.
+
+# %% [markdown]
+# ## What 'two stages' means: two schedules
+#
+# The paper's Algorithm 1 takes one TRPO step **and** PPO epochs in every iteration.
+# Its experiments run TRPO for the first ten thousand environment steps and PPO for the rest.
+# These are different algorithms, so both are here.
+#
+# | schedule | first stage | second stage | what passes between them |
+# |---|---|---|---|
+# | `two_stage` | TRPO until `warm_start_steps` | PPO with clip and penalty | parameters, and the mean KL of the accepted TRPO updates as PPO's KL target (Remark 3.1) |
+# | `alternating` | one TRPO step in each iteration | PPO epochs on the same data | the parameters of the step, on the same batch |
+# | `PPO_restart` | PPO until `warm_start_steps` | PPO with a fresh optimizer | parameters only: the control for 'a fresh start helps' |
+#
+# The control matters.
+# Starting the second stage gives PPO a new Adam optimizer with empty memory, and that alone can change a learning curve.
+# If `two_stage` beats PPO but `PPO_restart` does so too, the natural gradient has shown nothing.
+
+# %%
+proximal = ProximalConfig(learning_rate=1e-3, minibatch_size=256)
+base = TrainingConfig(
+    timesteps=16_384,
+    warm_start_steps=4_096,
+    steps_per_iteration=1_024,
+    log_std=-1.0,
+    proximal=proximal,
+    fine_tuning=dataclasses.replace(proximal, beta=0.1),
+    trust_region=TrustRegionConfig(delta=0.05, cg_iterations=10),
+)
+seeds = [0, 1, 2]
+record.say(
+    f"Every algorithm: {base.timesteps:,} environment steps, {base.steps_per_iteration:,} an iteration, "
+    f"{len(seeds)} seeds trained side by side, the same networks, discount and learning rate."
+)
+pd.DataFrame(HISTORY_COLUMNS.items(), columns=["logged quantity", "what it is"])
+
+# %% [markdown]
+# The run is short and its settings were not tuned, so that the page finishes in a minute; minibatches are larger than the customary 64 for the same reason.
+
+
+# %%
+def run(algorithm, **changes):
+    """Train the seeds side by side; the history gets the algorithm's name."""
+    config = dataclasses.replace(base, algorithm=algorithm, **changes)
+    dynamics = Dynamics(world, EnvironmentConfig(), replicas=len(seeds), n_cells=64)
+    policy, history = train(dynamics, config, seeds)
+    return policy, history.assign(algorithm=algorithm)
+
+
+trained = {name: run(name) for name in ("PPO", "PPO_restart", "TRPO", "two_stage", "alternating")}
+history = pd.concat([h for _, h in trained.values()], ignore_index=True)
+assert (history.groupby("algorithm").environment_steps.max() == base.timesteps).all()
+
+# %%
+fig, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True)
+for name in trained:
+    part = history[history.algorithm == name]
+    for axis, x in zip(axes, ("environment_steps", "optimizer_steps"), strict=True):
+        mean = part.groupby("iteration")[[x, "episode_return"]].mean()
+        axis.plot(mean[x], mean["episode_return"], color=plots.COLOURS[name], label=name)
+        for _, one in part.groupby("seed"):
+            axis.plot(one[x], one["episode_return"], color=plots.COLOURS[name], alpha=0.25, linewidth=0.8)
+for axis, label in zip(axes, ("environment steps", "optimizer steps of the actor"), strict=True):
+    axis.axhline(0.0, color=plots.COLOURS["do_nothing"], linewidth=1.0, linestyle="--")
+    axis.set_xlabel(label)
+axes[0].axvline(base.warm_start_steps, color="#9ca3af", linewidth=1.0, linestyle=":")
+axes[0].set_ylabel("return of an episode")
+axes[0].legend()
+axes[1].set_xscale("symlog")
+plots.show(
+    fig,
+    "two-stage-learning-curves",
+    "Two panels of learning curves, return of an episode against environment steps and against optimizer "
+    "steps, one colour for each of five algorithms, thin lines for single seeds; a dashed line at zero marks "
+    "doing nothing, a dotted line the end of the first stage.",
+    "Returns while learning (noisy actions). Thick: mean over seeds; thin: each seed; dotted: hand-over.",
+)
+
+# %% [markdown]
+# The two panels order the algorithms differently, and both orders are honest answers to different questions.
+# Against environment steps the axis counts simulated experiments.
+# Against optimizer steps it counts parameter updates: a TRPO update is one step, and its conjugate gradient iterations are hidden inside it, so the right panel flatters whatever does more work per step.
+
+# %%
+last = history[history.iteration > history.iteration.max() - 3]
+table = last.groupby(["algorithm", "seed"]).episode_return.mean().unstack("algorithm")
+summary = pd.DataFrame(
+    {
+        "return (mean over seeds)": table.mean(),
+        "standard deviation over seeds": table.std(ddof=1),
+        "minus PPO, paired by seed": table.sub(table["PPO"], axis=0).mean(),
+        "optimizer steps": history.groupby("algorithm").optimizer_steps.max(),
+    }
+)
+record.record("two_stage_minus_ppo", round(float(summary.loc["two_stage"].iloc[2]), 4))
+summary.round(4)
+
+# %%
+best, gap = table.mean().idxmax(), table["two_stage"] - table["PPO"]
+record.say(
+    f"In this run the highest mean return belongs to `{best}`. "
+    f"The warm start minus PPO is {gap.mean():+.4f} on average, with {int((gap > 0).sum())} of {len(gap)} "
+    "seeds above zero. With this few seeds no sign test can reach the usual five percent, whatever the numbers."
+)
+
+# %% [markdown]
+# ## The hand-over, looked at closely
+#
+# Remark 3.1 initialises PPO's KL target with the KL divergence that TRPO was seen to take.
+# TRPO's steps respect $\delta$, so the target is at most $\delta$; and an update stops as soon as a minibatch shows a KL divergence above one and a half times the target.
+# A policy with many action dimensions adds up the KL of all of them, so PPO left to itself takes steps much longer than a customary $\delta$.
+# The smaller the target, the earlier each update stops.
+
+# %%
+wide = dataclasses.replace(base.trust_region, delta=0.5)
+runs = {
+    "delta 0.05, handed over": trained["two_stage"][1],
+    "delta 0.5, handed over": run("two_stage", trust_region=wide)[1],
+    "delta 0.05, no KL target": run("two_stage", hand_over=False)[1],
+}
+minibatches = proximal.epochs * base.steps_per_iteration // proximal.minibatch_size
+fig, axes = plt.subplots(1, 2, figsize=(11, 4.0))
+rows = []
+for (name, h), colour, line in zip(
+    runs.items(), ("#009e73", "#0072b2", "#d55e00"), ("-", "--", "-."), strict=True
+):
+    second = h[h.stage == "PPO"]
+    steps = h.groupby("seed").optimizer_steps.diff().loc[second.index]
+    axes[0].plot(second.groupby("iteration").kl.mean(), color=colour, linestyle=line, label=name)
+    axes[1].plot(steps.groupby(second.iteration).mean(), color=colour, linestyle=line, label=name)
+    rows.append(
+        (name, second.target_kl.mean(), second.kl.mean(), steps.mean(), h.episode_return.iloc[-3:].mean())
+    )
+axes[1].axhline(minibatches, color="#9ca3af", linewidth=1.0)
+axes[0].set_yscale("log")
+axes[0].set_ylabel("KL of a PPO update (Eq. 4)")
+axes[1].set_ylabel("minibatch steps of an update")
+for axis in axes:
+    axis.set_xlabel("iteration")
+axes[0].legend()
+plots.show(
+    fig,
+    "hand-over",
+    "Left: KL divergence of each proximal update in the second stage on a logarithmic axis for three settings; "
+    "right: how many minibatch steps each update took before it stopped, with a grey line at the largest number "
+    "possible. The smaller handed-over target stops the updates earliest.",
+    "What the handed-over KL target does to the second stage.",
+)
+columns = ["setting", "KL target", "KL of an update", "minibatch steps of an update", "last return"]
+pd.DataFrame(rows, columns=columns).set_index("setting").round(4)
+
+# %%
+taken = [row[3] for row in rows]
+assert taken[0] < taken[1] <= minibatches and taken[0] < taken[2]
+record.say(
+    f"With the smaller target an update takes {taken[0]:.1f} of {minibatches} minibatch steps on average; "
+    f"with the larger one {taken[1]:.1f}; without a target {taken[2]:.1f}."
+)
+
+# %% [markdown]
+# So $\delta$ is not only a setting of the first stage.
+# Through the hand-over it decides how much of the second stage takes place, and a comparison of 'two stages' with PPO is to a large part a comparison of stopping rules.
+# In the code that was released with the paper the target became zero through a look-up of a quantity that was never logged, and the second stage then takes one minibatch step in each update; the [replication chapter](12_replication.ipynb) reproduces that and two mended versions beside it.
+
+# %% [markdown]
+# ## Does it predict better cells?
+#
+# Returns while learning are returns of noisy actions.
+# A prediction uses the mean action with noise and kick switched off, so we score that: the share of the squared error to the matched profile which the policy removes, on the cells it was trained on.
+
+
+# %%
+@torch.no_grad()
+def error_removed(policy):
+    """1 - final error / initial error of the mean action, one number a seed."""
+    dynamics = Dynamics(world, EnvironmentConfig().quiet(), replicas=len(seeds), n_cells=256)
+    obs = dynamics.reset(make_generators([10] * len(seeds), "environment"))
+    before = dynamics.error.mean(1)
+    total = torch.zeros(len(seeds), 256)
+    for _ in range(dynamics.horizon):
+        step = dynamics.step(policy.act(obs).clamp(-1, 1))
+        total, obs = total + step.reward, step.obs
+    return (total.mean(1) / before).numpy()
+
+
+removed = pd.DataFrame({name: error_removed(policy) for name, (policy, _) in trained.items()}, index=seeds)
+removed.index.name = "seed"
+record.say("Share of the squared error removed by the mean action (costs of the actions included):")
+removed.round(4)
+
+# %% [markdown]
+# Most of the error to a single matched cell is that cell's own noise, which nothing can predict, so small shares are expected here; the [evaluation chapter](11_twin_evaluation.ipynb) measures what share could be removed at best, and uses mean responses in place of single cells.
+
+# %% [markdown]
+# ## Limitations
+#
+# - Three seeds and a short run: enough to see that the pieces work together, not to rank algorithms.
+# - All settings are shared and none was tuned. A shared learning rate is not a fair one: each algorithm may have its own best.
+# - The described environment without drift is linear in the latent cell, and its return is close to concave; there is little to escape from, so this page says nothing about escaping.
+# - A natural gradient is invariant to how the policy is parametrised only in the limit of small steps and small damping; with $\lambda = 0.1$ the directions of low curvature are mostly plain gradient.
+#
+# ## What this does not show
+#
+# It does not show that a warm start helps or hurts in general.
+# It does not show generalisation: no test cell was touched on this page.
+# It does not compare wall-clock time, which depends on the machine; the [execution times](../book/execution_times.md) page lists that.
+#
+# ## Key takeaways
+#
+# - Each line of the first stage has an exact counterpart to be held against: dense Fisher matrix, direct solution, measured KL divergence.
+# - 'Two stages' names two different algorithms, and line 13 of Algorithm 1 divides by a policy that did not collect the data.
+# - Through Remark 3.1 the trust region's $\delta$ becomes the second stage's stopping rule; watch the number of minibatch steps actually taken.
+# - A warm start must be compared with a restart, and learning curves must be shown against both kinds of step.
+
+# %% [markdown]
+# ## Exercises
+#
+# ### Exercise 10.1. The step length
+#
+# Write `step(gradient, d, delta)` for one replica: the vector $\alpha d$ of Eq. 6 (take $\varepsilon = 10^{-8}$), with a zero vector when $d$ does not go uphill, that is when $\vartheta^\top d \le 0$.
+
+# %% tags=["exercise-1"]
+import torch
+
+
+def step(gradient, d, delta):
+    return d
+
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# import torch
+#
+#
+# def step(gradient, d, delta):
+#     ascent = gradient @ d
+#     if ascent <= 0:
+#         return torch.zeros_like(d)
+#     return torch.sqrt(2 * delta / (ascent + 1e-8)) * d
+# ```
+#
+# </details>
+
+# %% tags=["check-1"]
+from twinlib.record import attempt
+
+
+def check_1(step):
+    generator = torch.Generator().manual_seed(0)
+    root = torch.randn(5, 5, generator=generator, dtype=torch.float64)
+    fisher = root @ root.T + torch.eye(5, dtype=torch.float64)
+    gradient = torch.randn(5, generator=generator, dtype=torch.float64)
+    d = torch.linalg.solve(fisher, gradient)
+    moved = step(gradient, d, 0.02)
+    model = float(0.5 * moved @ fisher @ moved)
+    assert abs(model - 0.02) < 1e-6, f"the quadratic model of the KL is {model:.4f} after the step, not 0.02"
+    assert not step(gradient, -d, 0.02).any(), "a direction that goes downhill must give no step"
+
+
+attempt("10.1", check_1, step)
+
+# %% [markdown]
+# ### Exercise 10.2. The hand-over
+#
+# Write `target_kl(history, delta)`: from the history of one seed (columns `stage`, `accepted`, `kl`) return the KL target of the second stage, the mean KL of the accepted TRPO updates, and $\delta$ when none was accepted.
+
+
+# %% tags=["exercise-2"]
+def target_kl(history, delta):
+    return history["kl"].mean()
+
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def target_kl(history, delta):
+#     accepted = history[(history["stage"] == "TRPO") & (history["accepted"] == 1)]
+#     return accepted["kl"].mean() if len(accepted) else delta
+# ```
+#
+# </details>
+
+# %% tags=["check-2"]
+import pandas as pd
+
+from twinlib.record import attempt
+
+
+def check_2(target_kl):
+    table = pd.DataFrame(
+        {"stage": ["TRPO"] * 3 + ["PPO"], "accepted": [1, 0, 1, None], "kl": [0.02, 0.0, 0.04, 0.5]}
+    )
+    found = target_kl(table, 0.1)
+    assert abs(found - 0.03) < 1e-12, f"expected the mean of 0.02 and 0.04, got {found}"
+    none = table.assign(accepted=[0, 0, 0, None])
+    assert target_kl(none, 0.1) == 0.1, "without an accepted step the target is delta"
+
+
+attempt("10.2", check_2, target_kl)
+
+# %% [markdown]
+# ### Exercise 10.3. Find the silent bug
+#
+# Ten replicas are trained side by side, and each has to stop its update when **its own** KL divergence exceeds the target.
+# Somebody implements the stop by masking the loss: a stopped replica's loss is multiplied by zero, so its gradient is zero, so it stands still.
+# All curves look plausible.
+# Yet replica 3 of the batch no longer equals seed 3 trained alone.
+# Mend `masked_steps` so that a stopped replica really stands still.
+
+# %% tags=["exercise-3"]
+import torch
+
+
+def masked_steps(theta, gradients, active):
+    """Adam on theta [R, P]; gradients [K, R, P]; active [K, R] says who still moves at step k."""
+    theta = theta.clone()
+    first, second = torch.zeros_like(theta), torch.zeros_like(theta)
+    for k, (gradient, on) in enumerate(zip(gradients, active, strict=True), start=1):
+        gradient = gradient * on.unsqueeze(1)
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.999 * second + 0.001 * gradient**2
+        theta = theta - 0.01 * (first / (1 - 0.9**k)) / ((second / (1 - 0.999**k)).sqrt() + 1e-5)
+    return theta
+
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# With a zero gradient Adam still moves along its remembered first moment, and forgets it while doing so.
+# The moments, the parameters and the count of steps of a stopped replica must all be left alone.
+#
+# ```python
+# import torch
+#
+#
+# def masked_steps(theta, gradients, active):
+#     theta = theta.clone()
+#     first, second = torch.zeros_like(theta), torch.zeros_like(theta)
+#     steps = torch.zeros(len(theta), 1, dtype=theta.dtype)
+#     for gradient, on in zip(gradients, active, strict=True):
+#         on = on.unsqueeze(1)
+#         steps = steps + on
+#         k = steps.clamp(min=1)
+#         first = torch.where(on, 0.9 * first + 0.1 * gradient, first)
+#         second = torch.where(on, 0.999 * second + 0.001 * gradient**2, second)
+#         move = 0.01 * (first / (1 - 0.9**k)) / ((second / (1 - 0.999**k)).sqrt() + 1e-5)
+#         theta = torch.where(on, theta - move, theta)
+#     return theta
+# ```
+#
+# </details>
+
+# %% tags=["check-3"]
+from twinlib.record import attempt
+
+
+def check_3(masked_steps):
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(2, 3, generator=generator, dtype=torch.float64)
+    gradients = torch.randn(6, 2, 3, generator=generator, dtype=torch.float64)
+    everyone = torch.ones(6, 2, dtype=torch.bool)
+    stops = everyone.clone()
+    stops[3:, 1] = False
+    free, stopped = masked_steps(start, gradients, everyone), masked_steps(start, gradients, stops)
+    short = masked_steps(start, gradients[:3], everyone[:3])
+    assert torch.allclose(free[0], stopped[0]), "the replica that did not stop must not notice"
+    assert torch.allclose(stopped[1], short[1], atol=1e-12), "the stopped replica still moved after its stop"
+
+
+attempt("10.3", check_3, masked_steps)
+
+# %% [markdown]
+# ## References
+#
+# - Boabang and Gyamerah, *Escaping local optima in the Waddington landscape* (arXiv 2510.13018): Eq. 1-9, Algorithm 1, Remark 3.1.
+# - Schulman, Levine, Moritz, Jordan and Abbeel, *Trust region policy optimization* (ICML 2015).
+# - Schulman, Wolski, Dhariwal, Radford and Klimov, *Proximal policy optimization algorithms* (arXiv 1707.06347).
+# - Kakade, *A natural policy gradient* (NeurIPS 2001).
+# - Martens, *New insights and perspectives on the natural gradient method* (JMLR 2020).
+
+# %%
+print(record.stamp_line())
