@@ -20,6 +20,7 @@ from twinlib.embedding.gene_graph import padding
 
 ATTENTION = ("learned", "uniform", "none", "random")
 NETWORKS = ("coexpression", "known")
+STARTS = ("principal", "random")
 CLAMP = 10.0
 SLOPE = 0.2  # of the LeakyReLU in Brody 2022 and in PyG
 
@@ -46,6 +47,8 @@ class EmbeddingConfig:
     attention: str = "learned"
     #: 'coexpression' of training controls, or 'known': the regulators that the data set carries (waddington)
     network: str = "coexpression"
+    #: 'principal' (the linear part starts at a rotated PCA of the fitting cells) or 'random'
+    start: str = "principal"
     #: most passes over the training cells
     epochs: int = 40
     #: cells a step
@@ -64,6 +67,8 @@ class EmbeddingConfig:
             )
         if self.network not in NETWORKS:
             raise DataError(f"EmbeddingConfig: network={self.network!r} is unknown; take one of {NETWORKS}.")
+        if self.start not in STARTS:
+            raise DataError(f"EmbeddingConfig: start={self.start!r} is unknown; take one of {STARTS}.")
         sizes = ("latent_dim", "heads", "channels", "neighbours", "readout", "hidden", "epochs", "batch_size")
         for name in sizes:
             if getattr(self, name) < 1:
@@ -116,7 +121,7 @@ class GraphAttention(nn.Module):
         sources = self._sources(nodes)
         if self.attention == "none":
             return sources + self.bias.unsqueeze(-1)
-        messages = [self._heads(sources[column]) for column in self.neighbours.unbind(1)]
+        messages = self._messages(sources)
         weights = self._weights(nodes, messages)
         total = messages[0] * weights[:, 0].unsqueeze(2)
         for k, message in enumerate(messages[1:], start=1):
@@ -126,10 +131,13 @@ class GraphAttention(nn.Module):
     def weights(self, nodes: Tensor) -> Tensor:
         """Return the weights of node features [G, F, n] as [G, k + 1, heads, n]; they sum to 1 over k + 1."""
         sources = self._sources(nodes)
-        return self._weights(nodes, [self._heads(sources[column]) for column in self.neighbours.unbind(1)])
+        return self._weights(nodes, self._messages(sources))
 
     def _sources(self, nodes: Tensor) -> Tensor:
         return self.source @ nodes + self.source_bias.unsqueeze(-1)
+
+    def _messages(self, sources: Tensor) -> list[Tensor]:
+        return [self._heads(sources.index_select(0, column)) for column in self.neighbours.unbind(1)]
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.reshape(x.shape[0], self.heads, self.channels, -1)
@@ -175,7 +183,6 @@ class Encoder(nn.Module):
             / math.sqrt(n_genes * (config.readout + 1))
         )
         self.readout_bias = nn.Parameter(torch.zeros(config.latent_dim))
-        self.requires_grad_(True)
         if config.attention == "random":
             self._freeze()
 
@@ -228,8 +235,8 @@ class Embedding(nn.Module):
     """Graph-attention encoder and small decoder between z-scores of a gene panel and latent cells.
 
     genes: the panel's G names; neighbours: LongTensor [G, k + 1] from `knn_graph` or `from_edges`;
-    generator: source of the starting weights; meta: where the cells come from. `gene_vectors` [G, d = D] holds each gene's node
-    feature, which is its linear loading in the decoder, too.
+    generator: source of the starting weights; meta: where the cells come from. `gene_vectors` [G, d = D]
+    holds each gene's node feature, which is its linear loading in the decoder, too.
     """
 
     neighbours: Tensor
@@ -300,6 +307,26 @@ class Embedding(nn.Module):
                 f"The embedding was trained on another preparation of {self.meta.get('dataset')!r} (other "
                 "training cells or scaler); train it again (python -m twinlib.embedding.train DATASET)."
             )
+
+    @torch.no_grad()
+    def start_at_principal_components(self, x: Tensor, generator: torch.Generator | None = None) -> None:
+        """Set the linear path to a PCA of z-scores x [n, G] in a random rotation, and the rest to no effect.
+
+        The rotation gives all latent dimensions about the same variance. With fewer than D components
+        (small n or G) the remaining dimensions start at zero.
+        """
+        d, n_genes = self.latent_dim, len(self.genes)
+        centre = x.mean(dim=0)
+        _, _, components = torch.linalg.svd(x - centre, full_matrices=False)
+        rotation, _ = torch.linalg.qr(torch.randn(d, d, generator=generator).to(x))
+        loadings = components[:d].T @ rotation[: len(components)]
+        readout = self.encoder.readout.view(n_genes, -1, d)
+        readout.zero_()
+        readout[:, -1] = loadings
+        self.gene_vectors.copy_(loadings)
+        self.encoder.readout_bias.copy_(-centre @ loadings)
+        self.decoder.outer.zero_()
+        self.decoder.outer_bias.copy_(centre)
 
     def _panel(self, x_scaled: Tensor) -> Tensor:
         if x_scaled.shape[-1] != len(self.genes):

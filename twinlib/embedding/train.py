@@ -76,6 +76,8 @@ class _Trainer:
         )
         self.embedding = Embedding(prepared.genes, graph, config, self.generator, meta).to(device)
         self.fit_cells = training_cells(prepared, validation=False).to(device)
+        if config.start == "principal":
+            self.embedding.start_at_principal_components(self.fit_cells.clamp(-CLAMP, CLAMP), self.generator)
         self.stop_cells = training_cells(prepared, validation=True).to(device)
         trained = [p for p in self.embedding.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
