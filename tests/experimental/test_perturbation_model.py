@@ -16,6 +16,7 @@ from twinlib.experimental.perturbation_model import (
     LabelNetwork,
     PerturbationModelConfig,
     estimate_effects,
+    trust,
 )
 
 from .conftest import QUICK, PrincipalEmbedding
@@ -64,15 +65,29 @@ def test_shuffled_labels_take_it_down_to_the_mean(prepared, embedding, pairs):
     assert errors(prepared, twin).mean() > mean - 0.1 * true_gain
 
 
-def test_shrinkage_trusts_real_labels_and_not_shuffled_ones(prepared, embedding):
+def test_departures_of_shuffled_labels_are_not_believed(prepared):
     cells = training_cells(prepared)
     scaled = prepared.scale(cells.values)
-    latent = embedding.encode(torch.from_numpy(scaled)).numpy()
     rows = np.flatnonzero(cells.labels != "control")
     labels = cells.labels.copy()
     labels[rows] = np.random.default_rng(1).permutation(labels[rows])
-    assert estimate_effects(cells, scaled, latent).trust.mean() > 0.8
-    assert estimate_effects(dataclasses.replace(cells, labels=labels), scaled, latent).trust.mean() < 0.3
+
+    def kept(told):
+        found = estimate_effects(told, scaled)
+        left = found.believed - found.measured.mean(axis=0)
+        return (left**2).sum() / ((found.measured - found.measured.mean(axis=0)) ** 2).sum()
+
+    assert kept(cells) > 0.8
+    assert kept(dataclasses.replace(cells, labels=labels)) < 0.35
+
+
+def test_trust_restores_the_length_of_the_signal():
+    rng = np.random.default_rng(0)
+    signal, noise = rng.normal(0, 2.0, (9000, 3)), np.full((9000, 3), 4.0)
+    seen = signal + rng.normal(0, 2.0, signal.shape)
+    cut = trust(seen, noise) * seen
+    assert np.allclose((cut**2).mean(axis=0), (signal**2).mean(axis=0), rtol=0.05)
+    assert not trust(rng.normal(0, 1.0, signal.shape), noise).any()
 
 
 def test_trajectory_starts_at_the_encoded_cell_and_ends_at_the_predicted_move(prepared, model):

@@ -240,27 +240,23 @@ def label_features(table: Any, labels: Sequence[str]) -> Tensor:
 
 @dataclass(frozen=True)
 class Effects:
-    """Mean effect of each training group (label and dose), and how much of it is signal.
+    """Mean effect of each training group (label and dose), as measured and as believed.
+
+    Genes and latent dimensions stand side by side as K = D + G columns, latent first, genes in z-scores.
 
     Attributes:
         labels: label of each group [P].
         doses: dose of each group [P].
-        genes: mean change in z-scores, shrunk [P, G].
-        latent: mean change in the latent space, shrunk alike [P, D].
-        trust: the factor by which a group's departure from the mean change was multiplied [P].
-        measured: mean change in z-scores as measured [P, G].
-        pushes: mean latent change as measured [P, D].
-        noise: sampling variance of `measured`, summed over genes [P].
+        measured: mean change against controls of the same context [P, K].
+        noise: sampling variance of `measured` [P, K].
+        believed: `measured` with departures from the mean change cut to the length of their signal [P, K].
     """
 
     labels: tuple[str, ...]
     doses: Array
-    genes: Array
-    latent: Array
-    trust: Array
     measured: Array
-    pushes: Array
     noise: Array
+    believed: Array
 
 
 def _group_means(cells: TrainingCells, values: Array, label: str, dose: float) -> tuple[Array, Array]:
@@ -274,39 +270,35 @@ def _group_means(cells: TrainingCells, values: Array, label: str, dose: float) -
     return change.mean(axis=0), change.var(axis=0) / max(len(change) - 1, 1)
 
 
-def estimate_effects(cells: TrainingCells, scaled: Array, latent: Array) -> Effects:
-    """Estimate the mean effect of each label and dose, shrunk towards the mean over groups (James & Stein
-    1961).
+def estimate_effects(cells: TrainingCells, columns: Array) -> Effects:
+    """Estimate the mean effect of each label and dose, shrunk towards the mean over groups.
 
-    A group's departure from the mean change is multiplied by max(0, 1 - noise / length^2), noise the sampling
-    variance of its mean: labels that say nothing (shuffled ones) end at the mean baseline.
-
-    Shapes: scaled [n, G] z-scores and latent [n, D] of the training cells; see `Effects`.
+    Shapes: columns [n, K] of the training cells, latent cells beside z-scores; see `Effects` and `trust`.
     """
-    groups = sorted(
-        {(str(a), float(b)) for a, b in zip(cells.labels, cells.doses, strict=True) if a != CONTROL}
-    )
-    pairs = [_group_means(cells, scaled, *group) for group in groups]
-    change, noise = np.stack([mean for mean, _ in pairs]), np.array([v.sum() for _, v in pairs])
-    pushes = np.stack([_group_means(cells, latent, *group)[0] for group in groups])
+    found = {(str(a), float(b)) for a, b in zip(cells.labels, cells.doses, strict=True) if a != CONTROL}
+    groups = sorted(found)
+    pairs = [_group_means(cells, columns, *group) for group in groups]
+    change, noise = (np.stack(part) for part in zip(*pairs, strict=True))
     departure = change - change.mean(axis=0)
-    trust = trusted(departure, noise * (1 - 1 / len(groups)))
     return Effects(
         labels=tuple(label for label, _ in groups),
         doses=np.array([dose for _, dose in groups]),
-        genes=change.mean(axis=0) + trust[:, None] * departure,
-        latent=pushes.mean(axis=0) + trust[:, None] * (pushes - pushes.mean(axis=0)),
-        trust=trust,
         measured=change,
-        pushes=pushes,
         noise=noise,
+        believed=change.mean(axis=0) + trust(departure, noise * (1 - 1 / len(groups))) * departure,
     )
 
 
-def trusted(departure: Array, noise: Array) -> Array:
-    """Return max(0, 1 - noise / length^2) [P] of departures [P, G] whose summed variances are noise [P]."""
-    length = (departure**2).sum(axis=1)
-    return np.where(length > noise, 1 - noise / np.maximum(length, 1e-12), 0.0)
+def trust(departure: Array, noise: Array) -> Array:
+    """Return the factor [P, K] that cuts departures of known sampling variance to the length of their signal.
+
+    signal = mean over P of departure^2 - noise, a column at a time, at least 0; the factor is
+    sqrt(signal / (signal + noise)). A plain shrinkage estimate takes no root (Efron & Morris 1973): it has
+    the smaller squared error, but makes the change shorter than it is, which costs correlation once the
+    sampling error of the controls is added.
+    """
+    signal = np.maximum((departure**2 - noise).mean(axis=0), 0.0)
+    return np.sqrt(signal / np.maximum(signal + noise, 1e-12))
 
 
 def _decoded(embedding: Any, z: Tensor, pushes: Array) -> Array:
@@ -488,32 +480,34 @@ def _fit_labels(
 ) -> tuple[LabelNetwork, dict[str, Tensor]]:
     """Estimate mean effects, fit the label network to them, and remember what it leaves of each label."""
     train = np.asarray(prepared.cells.obs["split"] == "train")
-    cells = training_cells(prepared)
-    effects = estimate_effects(cells, prepared.scale(cells.values), latent[train])
+    cells, depth = training_cells(prepared), latent.shape[1]
+    effects = estimate_effects(cells, np.hstack([latent[train], prepared.scale(cells.values)]))
     controls = torch.from_numpy(latent[train][cells.of(CONTROL)])
-    head = effects.genes - _decoded(embedding, controls, effects.latent)
-    targets = torch.from_numpy(np.concatenate([effects.latent, head], axis=1)).float()
-    network = fit_label_network(table, effects, targets, latent.shape[1], config, seed)
+    targets = effects.believed.copy()
+    targets[:, depth:] -= _decoded(embedding, controls, targets[:, :depth])
+    network = fit_label_network(table, effects, torch.from_numpy(targets).float(), depth, config, seed)
     return network, _remember(embedding, table, network, effects, controls) if config.memory else {}
 
 
 def _remember(
     embedding: Any, table: Any, network: LabelNetwork, effects: Effects, controls: Tensor
 ) -> dict[str, Tensor]:
-    """Return for each training label the part of its mean effect that the network leaves, above the noise.
+    """Return for each training label the part of its mean effect [K] that the network leaves, above the
+    noise.
 
-    The remainder is shrunk like the effects themselves and scales with the dose.
+    The remainder is cut like the effects themselves and scales with the dose.
     """
     push, head = (part.numpy() for part in mean_effect(table, network, {}, effects.labels, effects.doses))
-    kept = trusted(effects.measured - head - _decoded(embedding, controls, push), effects.noise)[:, None]
-    latent = kept * (effects.pushes - push)
-    genes = kept * (effects.measured - head - _decoded(embedding, controls, push + latent))
-    rest = np.concatenate([latent, genes], axis=1)
+    said = np.hstack([push, head + _decoded(embedding, controls, push)])
+    left = effects.measured - said
+    left *= trust(left, effects.noise)
+    depth = push.shape[1]
+    left[:, depth:] += said[:, depth:] - head - _decoded(embedding, controls, push + left[:, :depth])
     memory = {}
     for label in sorted(set(effects.labels)):
         own = np.asarray(effects.labels) == label
         dose = effects.doses[own]
-        memory[label] = torch.from_numpy(dose @ rest[own] / (dose @ dose)).float()
+        memory[label] = torch.from_numpy(dose @ left[own] / (dose @ dose)).float()
     return memory
 
 
