@@ -17,8 +17,8 @@ _STEPS = 500
 class GreedyLinear:
     """One constant action a perturbation, found by linear algebra instead of by learning.
 
-    With decoder and dynamics linear, H steps of the action a move the profile by H s a E J, where J `[D, G]` is
-    the mean Jacobian of the decoder. The action of a label minimises the mean squared error to the matched
+    With decoder and dynamics linear, H steps of the action a move the profile by H s a E J, where J `[D, G]`
+    is the mean Jacobian of the decoder. The action of a label minimises the mean squared error to the matched
     profiles of its training cells plus the L2 cost, inside the box [-1, 1]. It stands in for a policy of one
     replica.
     """
@@ -51,7 +51,7 @@ def decoder_jacobian(world: World, n_cells: int = _CELLS) -> Tensor:
     """Mean Jacobian of the decoder `[D, G]` over the latent cells of the first controls."""
     z = world.z0[:n_cells].detach().requires_grad_(True)
     decoded = world.embedding.decode(z).mean(0)
-    # a decoded cell depends on its own latent alone, so n times the gradient of the mean is each cell's gradient
+    # a decoded cell depends on its own latent alone, so the gradients of the mean sum to the mean Jacobian
     rows = [torch.autograd.grad(gene, z, retain_graph=True)[0].sum(0) for gene in decoded]
     return torch.stack(rows, dim=1)
 

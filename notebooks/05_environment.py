@@ -1,0 +1,629 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 5. The environment
+#
+# A policy learns by acting, and a cell cannot be acted on a million times.
+# This chapter builds the place where it can: an environment in which a state is an encoded cell, an action adjusts the genes of a panel, and the reward is the fall of the error to a real perturbed cell.
+# Every piece is checked in numbers, two other libraries' checkers are run over it, and another library's agent trains in it unchanged.
+
+# %% [markdown]
+# **After this chapter you can**
+#
+# - name the state, the action, the reward and the end of an episode, and compute each by hand (15 minutes);
+# - say what the stochastic kick at the start of an episode stands for, and where it is absent (10 minutes);
+# - explain why the end of this horizon is a termination and not a truncation (10 minutes);
+# - run any gymnasium agent in the environment, on your own cells (10 minutes);
+# - measure what the linear step loses, and say why there is little in this landscape to escape from (15 minutes).
+
+# %% tags=["setup"]
+import importlib.util
+
+if importlib.util.find_spec("twinlib") is None:
+    raise ModuleNotFoundError(
+        "twinlib is not installed: run `pip install -r requirements.txt` in a copy of this book, "
+        "or set its address once with `make home URL=...` so that this cell can install it."
+    )
+import twinlib
+
+# %%
+import dataclasses
+import warnings
+
+import gymnasium
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+from twinlib import plots, record
+from twinlib.embedding import pretrained
+from twinlib.insilico import Dynamics, EnvironmentConfig, make_world
+from twinlib.insilico.greedy import GreedyLinear
+
+plots.style()
+dataset = twinlib.choose("papalexi2021", "waddington")
+
+# %% [markdown]
+# ## The question, and what is in a world
+#
+# Chapter 4 asked a model for the perturbed profile at once.
+# The paper's in-silico system asks for a path: a policy looks at a control cell and a perturbation, adjusts genes a little, looks again, and is paid for every bit by which the predicted profile comes nearer to an observed one.
+# To pose that as a task we need control cells, a target profile for each, an embedding of the perturbation, and the effect of an action on a latent cell.
+# Together they are called a *world*: frozen tensors, made once from prepared cells and a trained embedding.
+#
+# The targets come from optimal transport inside the training split (chapter 2): each perturbed cell is matched to one control.
+# They are never shown to the policy, and test cells take no part.
+
+# %%
+prepared = twinlib.data.standard(dataset)
+embedding = pretrained(dataset)
+world = make_world(prepared, embedding, density=True)
+record.say(
+    f"The world of `{dataset}`: **{len(world):,}** matched pairs under **{len(world.labels)}** perturbations, "
+    f"**{len(world.genes)}** genes, latent cells of **{world.latent_dim}** numbers, "
+    f"**{len(world.action_names)}** possible adjustments."
+)
+
+# %% [markdown]
+# ## The plain baseline: doing nothing
+#
+# Before any action is taken the prediction has to be right about something simple.
+# The predicted profile after $t$ steps is
+#
+# $$\hat y_t = x + \mathrm{decode}(z_t) - \mathrm{decode}(z_0),$$
+#
+# where $x$ is the observed control and $z_0$ its encoding.
+# The decoder contributes changes only; what it cannot reconstruct of $x$ is carried along untouched.
+# So a policy that does nothing predicts the control itself, and with noise and kick switched off its reward is zero.
+# Not nearly zero: the same numbers are subtracted from themselves.
+
+# %%
+quiet = EnvironmentConfig().quiet()  # process noise and kick off
+dynamics = Dynamics(world, quiet, replicas=1, n_cells=256)
+dynamics.reset([torch.Generator().manual_seed(0)])
+rewards = torch.stack([dynamics.step(torch.zeros(1, 256, dynamics.action_dim)).reward for _ in range(15)])
+print("largest reward of doing nothing:", float(rewards.abs().max()))
+assert float(rewards.abs().max()) == 0.0
+
+# %% [markdown]
+# A prediction of $\mathrm{decode}(z_t)$ alone would have made doing nothing look like a blurred copy of the control.
+# Blurring removes the noise of single cells, which lowers the squared error, and the policy would have been credited with it.
+#
+# ## State and observation
+#
+# The state holds the latent cell, the start, the goal and the time.
+# The observation is the part of it that the policy may see: the latent cell $z_t$, the embedding of the perturbation, and the fraction $t/H$ of the horizon $H$ that has passed.
+
+# %%
+cells = torch.arange(256)
+observation = dynamics.reset([torch.Generator().manual_seed(0)], cells=cells)[0]
+D, C = world.latent_dim, world.conditions.shape[1]
+print("observation:", tuple(observation.shape), "=", D, "latent +", C, "perturbation + 1 time")
+assert torch.equal(observation[:, :D], world.z0[cells])
+assert torch.equal(observation[:, D : D + C], world.condition[cells])
+assert torch.all(observation[:, -1] == 0)
+
+# %% [markdown]
+# The goal is not in it.
+# Two cells with the same latent, the same perturbation and different matched profiles look alike to the policy, and the best it can do is the mean of what is to come.
+#
+# ## The action
+#
+# An action has one entry in $[-1, 1]$ for each gene of the panel; larger values are cut.
+# The latent cell moves by
+#
+# $$z_{t+1} = z_t + s\, a_t E + \text{noise},$$
+#
+# where row $g$ of $E$ is the mean, over training controls, of the encoder's Jacobian $\partial z / \partial x_g$.
+# One unit of $E$ is one training standard deviation of the gene.
+# $E$ says where the encoder would put the cell if this gene had been *measured* one standard deviation higher.
+# It does not say what a change of this gene would cause in a living cell: no regulation stands in it.
+
+# %%
+action = torch.rand(1, 256, dynamics.action_dim, generator=torch.Generator().manual_seed(1)) * 2 - 1
+by_hand = world.z0[cells] + dynamics.action_scale * action[0] @ world.effects
+dynamics.step(action)
+print("largest difference to z + s a E:", float((dynamics.latent[0] - by_hand).abs().max()))
+assert torch.allclose(dynamics.latent[0], by_hand, atol=1e-5)
+
+# %% [markdown]
+# **How long is a step?**
+# The scale $s$ decides how fast anything can be learned.
+# If it is too large, the noise of exploration alone throws a cell past every goal; if it is too small, the horizon ends before the cell has moved.
+# The default takes the mean latent distance $d$ between a control and its match, and sets $s$ so that an action drawn uniformly from its box moves the cell by $d/H$, root mean square.
+# A policy that moves all genes in one consistent direction goes further than random steps do, so the goal is within reach; a random walk of $H$ such steps stays well inside $d$.
+
+# %%
+uniform = torch.rand(20_000, dynamics.action_dim, generator=torch.Generator().manual_seed(2)) * 2 - 1
+length = (dynamics.action_scale * uniform @ world.effects).square().sum(-1).mean().sqrt()
+record.say(
+    f"Mean distance to the match: {dynamics.distance:.3f} latent units. "
+    f"Action scale: **s = {dynamics.action_scale:.4f}** at H = {dynamics.horizon}. "
+    f"A uniform action moves the cell by {float(length):.4f}, and d/H is {dynamics.distance / 15:.4f}."
+)
+assert abs(float(length) / (dynamics.distance / 15) - 1) < 0.02
+
+# %% [markdown]
+# ## The reward
+#
+# The reward of a step is the fall of the squared error in z-scores, minus a small cost of the action:
+#
+# $$r_t = \mathrm{MSE}(\hat y_t, y) - \mathrm{MSE}(\hat y_{t+1}, y) - \lambda_1 \overline{|a_t|} - \lambda_2 \overline{a_t^2}.$$
+#
+# Bars are means over the genes, so that the cost of an action does not depend on the size of the panel.
+# Without costs the rewards of an episode add up to the error at its start minus the error at its end: intermediate errors cancel.
+# A policy therefore cannot collect reward by going back and forth, and the return has a meaning outside of reinforcement learning.
+
+# %%
+free = dataclasses.replace(quiet, l1=0.0, l2=0.0)
+dynamics = Dynamics(world, free, n_cells=256)
+dynamics.reset([torch.Generator().manual_seed(0)], cells=cells)
+first, total = dynamics.error.clone(), torch.zeros(1, 256)
+for _ in range(14):
+    total += dynamics.step(action).reward
+print(
+    "largest difference between return and fall of the error:",
+    float((total - (first - dynamics.error)).abs().max()),
+)
+assert torch.allclose(total, first - dynamics.error, atol=1e-4)
+
+# %% [markdown]
+# ## The stochastic perturbation
+#
+# A CRISPR knock-down never works equally well in two cells.
+# At the start of an episode the perturbed gene is kicked: the latent cell moves along that gene's row of $E$, downwards for a knock-out or an interference and upwards for an activation, by an efficacy drawn from a Beta distribution.
+# A gene that is not on the panel has no row, and the cell starts where the control was measured.
+# The policy sees the kicked cell, and its task is what follows downstream of the kick.
+
+# %%
+kicked = [i for i in range(len(world.labels)) if world.kicks[i].abs().sum() > 0]
+label = kicked[0]
+rows = torch.nonzero(world.label == label)[0].expand(4000)
+noisy = Dynamics(world, dataclasses.replace(EnvironmentConfig(), process_noise=0.0), n_cells=4000)
+noisy.reset([torch.Generator().manual_seed(0)], cells=rows)
+moved = noisy.latent[0] - world.z0[rows[0]]
+efficacy = (moved @ world.kicks[label] / world.kicks[label].square().sum()).numpy()
+record.say(
+    f"{len(kicked)} of {len(world.labels)} perturbations have a measured target and a kick. "
+    f"For `{world.labels[label]}` the mean efficacy of 4,000 episodes is {efficacy.mean():.3f}; "
+    f"Beta(4, 2) has mean {4 / 6:.3f}."
+)
+assert abs(efficacy.mean() - 4 / 6) < 0.02
+
+# %%
+fig, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.8))
+grid = np.linspace(0, 1, 200)
+left.hist(efficacy, bins=40, density=True, color=plots.COLOURS["perturbed"], alpha=0.6, label="episodes")
+left.plot(grid, 20 * grid**3 * (1 - grid), color=plots.COLOURS["real"], label="Beta(4, 2)")
+left.set(xlabel="efficacy of the kick", ylabel="density")
+left.legend()
+noise = Dynamics(world, EnvironmentConfig(), n_cells=60)
+noise.reset([torch.Generator().manual_seed(0)], cells=rows[:60])
+paths = [noise.latent[0]]
+for _ in range(14):
+    noise.step(torch.zeros(1, 60, noise.action_dim))
+    paths.append(noise.latent[0])
+away = (torch.stack(paths) - world.z0[rows[0]]).norm(dim=-1).numpy()
+right.plot(away, color=plots.COLOURS["do_nothing"], linewidth=0.7, alpha=0.7)
+right.plot(away.mean(1), color=plots.COLOURS["real"], label="mean of 60 episodes")
+right.axhline(noise.distance, color=plots.COLOURS["perturbed"], linestyle="--", label="distance to a match")
+right.set(xlabel="step", ylabel="latent distance from the control")
+right.legend()
+plots.show(
+    fig,
+    "kick-and-noise",
+    alt="Left: histogram of kick efficacies on the Beta(4, 2) curve. "
+    "Right: distance from the control over 15 steps of doing nothing, starting at the kick and growing slowly by noise, "
+    "far below the distance to a matched cell.",
+)
+
+# %% [markdown]
+# The right panel does nothing for a whole episode with kick and process noise on.
+# The lines start where the kick put them and spread with the square root of time.
+# Process noise is given as a share of the step length $d/H$, so that it means the same on every data set.
+#
+# ## Terminated or truncated?
+#
+# Gymnasium distinguishes two ways in which an episode ends.
+# *Terminated*: the task is over, and nothing that comes later counts.
+# *Truncated*: somebody stopped the clock from outside; the task would have gone on, and the value of the last observation has to be added to the last reward.
+# Our episode ends after $H$ steps because the task is to reach a profile in $H$ steps, and the observation carries $t/H$, so that the policy knows how much is left.
+# That is a termination.
+# Had we hidden the time and cut the episode for convenience, it would have been a truncation.
+# Mistaking one for the other is a common bug in published code, and it moves the value function by an amount that can be computed.
+#
+# Take a reward of 1 in each of 15 steps and a discount of 0.99.
+# The true value at step $t$ is the discounted sum of what is left.
+# An agent that bootstraps at the end as if truncated assumes that the last value continues, and its fixed point is the value of an endless task.
+
+# %%
+gamma, H = 0.99, 15
+true_value = np.array([sum(gamma**k for k in range(H - t)) for t in range(H + 1)])
+endless = 1 / (1 - gamma)
+record.say(
+    f"Value at the start: **{true_value[0]:.2f}** if the end is a termination, "
+    f"**{endless:.0f}** if it is taken for a truncation. At the end: {true_value[-1]:.0f} against {endless:.0f}."
+)
+step = None
+dynamics.reset([torch.Generator().manual_seed(0)])
+for _ in range(15):
+    step = dynamics.step(action)
+assert bool(step.terminated.all()) and not bool(step.truncated.any())
+assert torch.all(step.final_obs[..., -1] == 1) and torch.all(step.obs[..., -1] == 0)
+
+# %% [markdown]
+# Finished cells are replaced in the same step.
+# `final_obs` holds the observation with which the old episode ended, `obs` the start of the new one.
+#
+# ## One dynamics, two interfaces
+#
+# `gymnasium.make` gives the single environment, `make_vec` the vector environment, and both call the same batched code.
+# Without arguments they run on a small simulated world that comes with the package; `world=` takes any other.
+
+# %%
+single = gymnasium.make("twinlib/GeneScreen-v0", world=world, config=quiet)
+many = gymnasium.make_vec("twinlib/GeneScreen-v0", num_envs=4, world=world, config=quiet)
+one_obs, _ = single.reset(seed=0, options={"cell": 3})
+four_obs, _ = many.reset(seed=0, options={"cell": [3, 3, 5, 7]})
+move = single.action_space.sample() * 0 + 0.5
+one, four = single.step(move), many.step(np.tile(move, (4, 1)))
+print("rewards, single:", round(one[1], 6), " vector:", four[1].round(6))
+assert np.allclose(one_obs, four_obs[0], atol=1e-5) and np.isclose(one[1], four[1][0], atol=1e-5)
+
+# %%
+from gymnasium.utils.env_checker import check_env
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # it warns that a latent axis has no bound, which is true
+    check_env(single.unwrapped, skip_render_check=True)
+print("gymnasium's checker: passed")
+
+# %% [markdown]
+# Now the test that matters to a user: an agent of another library, written without knowledge of ours, trains in the environment with its default settings.
+# Stable-Baselines3 is used on this page only; `twinlib` itself never imports it.
+
+# %%
+if importlib.util.find_spec("stable_baselines3") is None:
+    print("Stable-Baselines3 is not installed here (pip install stable-baselines3): its PPO run is left out.")
+else:
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.env_checker import check_env as check_for_baselines
+    from stable_baselines3.common.evaluation import evaluate_policy
+
+    torch.manual_seed(0)
+    env = gymnasium.make("twinlib/GeneScreen-v0", world=world)
+    check_for_baselines(env.unwrapped)
+    agent = PPO("MlpPolicy", env, seed=0, device="cpu", n_steps=1024)
+    before = evaluate_policy(agent, env, n_eval_episodes=60, warn=False)[0]
+    agent.learn(4096)
+    after = evaluate_policy(agent, env, n_eval_episodes=60, warn=False)[0]
+    record.say(
+        "Stable-Baselines3's checker passed. Its PPO, deterministic action, mean return of 60 episodes: "
+        f"{before:+.4f} before and {after:+.4f} after 4,096 steps."
+    )
+
+# %% [markdown]
+# A few thousand steps are far too few to learn a policy over so many genes, and the two figures differ by little more than the cells that were drawn.
+# The cell shows that the interface holds, and no more.
+# Chapters 6 to 10 train on the batched dynamics, which steps many cells at a time.
+#
+# ## What the linear step loses
+#
+# The step $z + s\,aE$ replaces the encoder by its mean Jacobian.
+# `mode="exact"` does the same in expression space: it adds $s\,a$ to the genes of the predicted cell $\hat y_t$ and encodes the result again.
+# Doing nothing is still nothing, because the predicted cell of an untouched control is the control.
+# Two things then differ from the linear step.
+# The encoder is curved, and the round trip through decoder and encoder does not give back all of what had been moved: a change that the decoder writes into the profile is not read back in full.
+
+
+# %%
+def walk(config, action, cells):
+    """Latent paths [N, H+1, D] and returns [N] under constant actions [N, A]."""
+    dynamics = Dynamics(world, config, n_cells=len(cells))
+    obs = dynamics.reset([torch.Generator().manual_seed(0)], cells=cells)
+    path, total = [obs[0, :, :D]], 0.0
+    for _ in range(dynamics.horizon):
+        step = dynamics.step(action.unsqueeze(0))
+        path.append(step.final_obs[0, :, :D])
+        total = total + step.reward[0]
+    return torch.stack(path, dim=1), total
+
+
+some = torch.randperm(len(world), generator=torch.Generator().manual_seed(0))[:128]
+greedy = GreedyLinear(world, quiet)
+actions = {
+    "random": torch.rand(128, dynamics.action_dim, generator=torch.Generator().manual_seed(3)) * 2 - 1,
+    "greedy": greedy.actions[world.label[some]],
+}
+gap, returns = {}, {}
+for name, chosen in actions.items():
+    linear, gained = walk(quiet, chosen, some)
+    exact, gained_exact = walk(dataclasses.replace(quiet, mode="exact"), chosen, some)
+    way = (linear - linear[:, :1]).norm(dim=-1)
+    gap[name] = ((exact - linear).norm(dim=-1).mean(0)[1:] / way.mean(0)[1:]).numpy()
+    returns[name] = (float(gained.mean()), float(gained_exact.mean()))
+record.say(
+    f"Share of the way that linear and exact step disagree about, greedy action: **{gap['greedy'][0]:.0%}** after one step, "
+    f"**{gap['greedy'][-1]:.0%}** after {H}. "
+    f"Return of the greedy action: {returns['greedy'][0]:+.3f} linear, {returns['greedy'][1]:+.3f} exact."
+)
+
+# %% [markdown]
+# This is a large loss, and it should be kept in mind wherever this book speaks of a policy's return: it is a return in a model that is linear in the latent cell.
+# The linear step is the default because it is the one the paper's description and code imply, because it is cheap, and because predictions are scored against held-out cells afterwards, in which no such assumption is made.
+#
+# ## Is there anything to escape from?
+#
+# The title of the paper speaks of local optima.
+# In this environment the latent cell is a linear function of the actions, the decoder is close to linear, and the return is minus a squared error.
+# A squared error of a linear function is convex, so the return is close to concave in the sequence of actions, and a concave function has no local optimum other than the best one.
+#
+# Two checks follow.
+# The first draws the mean return of 256 cells over two random directions in the space of constant actions.
+# The second counts, on many random lines through that space, how often the middle of a segment lies below the mean of its ends, which a concave function never does.
+
+# %%
+sample = torch.randperm(len(world), generator=torch.Generator().manual_seed(5))[:256]
+generator = torch.Generator().manual_seed(6)
+directions = torch.randn(2, dynamics.action_dim, generator=generator)
+directions = directions / directions.abs().amax(1, keepdim=True)
+ticks = torch.linspace(-1, 1, 13)
+
+
+def mean_return(config, action):
+    """Mean return of the 256 sampled cells under one constant action [A] for all of them."""
+    return float(walk(config, action.clamp(-1, 1).expand(len(sample), -1), sample)[1].mean())
+
+
+drifting = dataclasses.replace(quiet, drift="density")
+surfaces = {}
+for name, config in (("no drift", quiet), ("density drift", drifting)):
+    surfaces[name] = np.array(
+        [[mean_return(config, (a * directions[0] + b * directions[1]) / 2) for a in ticks] for b in ticks]
+    )
+
+# %%
+fig, axes = plt.subplots(1, 2, figsize=(9.8, 4.2))
+for axis, (name, surface) in zip(axes, surfaces.items(), strict=True):
+    drawn = axis.contourf(ticks, ticks, surface, levels=14, cmap="cividis")
+    fig.colorbar(drawn, ax=axis, label="mean return")
+    axis.plot(0, 0, "s", color=plots.COLOURS["perturbed"], label="do nothing")
+    axis.set(title=name, xlabel="random direction 1", ylabel="random direction 2")
+    axis.legend(loc="lower left")
+plots.show(
+    fig,
+    "return-surface",
+    alt="Mean return over two random directions in action space as filled contours, without drift and with the density "
+    "drift. Without drift the contours are single nested ovals around a point near doing nothing.",
+)
+
+
+# %%
+def share_below(config, n_lines=60):
+    """Share of random segments whose middle lies below the mean of their ends."""
+    generator = torch.Generator().manual_seed(7)
+    below = 0
+    for _ in range(n_lines):
+        ends = torch.rand(2, dynamics.action_dim, generator=generator) * 2 - 1
+        values = [mean_return(config, end) for end in (ends[0], ends.mean(0), ends[1])]
+        below += values[1] < (values[0] + values[2]) / 2
+    return below / n_lines
+
+
+greedy_return = float(walk(quiet, greedy.actions[world.label[some]], some)[1].mean())
+record.say(
+    f"Segments that violate concavity: **{share_below(quiet):.0%}** without drift. "
+    f"Best point of the drawn surface: {surfaces['no drift'].max():+.4f}; "
+    f"greedy linear optimum, one constant action a perturbation: **{greedy_return:+.4f}**."
+)
+
+# %% [markdown]
+# The greedy optimum is one constant action for each perturbation, found by least squares inside the box, with decoder and dynamics linearised.
+# No policy gradient is needed for it, and it stands in the tables beside the policies.
+# Where it is better than they are, they have not yet learned what linear algebra gives at once.
+# Where a policy is better, it uses what a constant action cannot: it looks at the cell.
+#
+# ## A landscape with basins
+#
+# With `drift="density"` the latent cell also slides towards where training cells are dense:
+#
+# $$z_{t+1} = z_t - \gamma \nabla U(z_t) + s\, a_t E + \text{noise}, \qquad U = -\log p(z),$$
+#
+# where $p$ is a Gaussian mixture fitted to the latents of the training cells, its number of components chosen by the Bayesian information criterion.
+# Cell states become basins, and leaving one of them costs an effort that has to be kept up.
+
+# %%
+from twinlib.insilico.rendering import landscape, main_axes
+
+axes_2d = main_axes(world)
+a, b, U = landscape(world, axes_2d)
+flat = (world.z0 @ axes_2d).numpy()
+fig, axis = plt.subplots(figsize=(6.6, 4.6))
+drawn = axis.contourf(a, b, np.minimum(U, U.min() + 8), levels=16, cmap="cividis_r")
+fig.colorbar(drawn, ax=axis, label="U = -log density (nats, cut at 8 above the lowest)")
+axis.scatter(*flat[::4].T, s=3, color=plots.COLOURS["control"], alpha=0.5, linewidths=0)
+path = walk(drifting, greedy.actions[world.label[some]], some)[0][:12] @ axes_2d
+for line in path.numpy():
+    axis.plot(*line.T, color=plots.COLOURS["insilico"], linewidth=1)
+axis.set(xlabel="latent axis 1", ylabel="latent axis 2")
+plots.show(
+    fig,
+    "density-landscape",
+    alt="The landscape U over the two main latent axes with control cells as points and twelve paths of the greedy action.",
+)
+record.say(
+    f"The mixture has **{len(world.density.means)}** components. "
+    f"Segments that violate concavity with the drift: **{share_below(drifting):.0%}**. "
+    f"Doing nothing now earns {mean_return(drifting, torch.zeros(dynamics.action_dim)):+.4f}, "
+    "because the drift moves the cell by itself."
+)
+
+# %% [markdown]
+# ## Limitations
+#
+# The dynamics has no biology in it beyond the encoder.
+# There is no regulation, no time constant and no cell cycle; the steps have no unit of time.
+# The kick and the efficacy are modelling choices, and the Beta distribution was not fitted to anything.
+# Targets are matched, not followed: optimal transport picks a partner that is near, and an error to such a partner is smaller than to a cell drawn at random (chapter 2).
+#
+# **What this does not show.**
+# A policy that earns reward here has learned to move a latent cell towards profiles of matched cells.
+# It has not found the genes that a laboratory would have to adjust: several adjustments with the same sum $aE$ earn exactly the same reward up to the cost, and the environment cannot tell them apart.
+#
+# ## Key takeaways
+#
+# - Doing nothing is the control, exactly, and earns exactly zero with noise and kick off.
+# - The reward telescopes: the return is the fall of the error.
+# - The end of the horizon is a termination, because the task has $H$ steps and the observation says how many are left.
+# - Without drift the return is close to concave; linear algebra finds most of what a constant action can gain.
+# - The linear step is a strong simplification, and its loss has been measured above.
+#
+# ## Exercises
+
+# %% [markdown]
+# ### Exercise 5.1. The return by hand
+#
+# Write `total_return(errors, costs)`: the return of an episode from the errors $\mathrm{MSE}(\hat y_0, y), \dots, \mathrm{MSE}(\hat y_H, y)$ and the costs of its $H$ actions.
+
+
+# %% tags=["exercise-1"]
+def total_return(errors, costs):
+    return None
+
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def total_return(errors, costs):
+#     return errors[0] - errors[-1] - sum(costs)
+# ```
+#
+# </details>
+
+# %% tags=["check-1"]
+from twinlib.record import attempt
+
+
+def check_1(answer):
+    got = answer([1.0, 0.7, 0.9, 0.4], [0.01, 0.02, 0.03])
+    assert got is not None, "return a number"
+    assert abs(got - 0.54) < 1e-9, "the errors in the middle cancel; the costs do not"
+
+
+attempt("5.1", check_1, total_return)
+
+# %% [markdown]
+# ### Exercise 5.2. A blurred do-nothing
+#
+# Let `decode_encode(x)` be a decoder that shrinks a profile to half of itself.
+# Write `two_predictions(x, shrink)` that returns the do-nothing prediction in both conventions: `decode(z)` alone, and `x + decode(z) - decode(z)`.
+
+
+# %% tags=["exercise-2"]
+def two_predictions(x, shrink):
+    return None, None
+
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def two_predictions(x, shrink):
+#     return shrink * x, x + shrink * x - shrink * x
+# ```
+#
+# </details>
+
+# %% tags=["check-2"]
+import numpy as np
+
+from twinlib.record import attempt
+
+
+def check_2(answer):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 2000))
+    blurred, same = answer(x, 0.5)
+    assert blurred is not None and same is not None, "return both predictions"
+    assert np.allclose(same, x), "with the second convention doing nothing is the control"
+    assert np.allclose(blurred, 0.5 * x), "the first convention is the shrunken profile"
+    better = ((x - y) ** 2).mean() - ((blurred - y) ** 2).mean()
+    assert better > 0.5, "y is unrelated to x here, and still the blurred prediction has the smaller error"
+
+
+attempt("5.2", check_2, two_predictions)
+
+# %% [markdown]
+# ### Exercise 5.3. Find the silent bug
+#
+# This vectorised step ran without an error and trained a policy for weeks.
+# The returns looked plausible and the value function never fitted the last steps.
+# Return the corrected triple `(obs, terminated, final_obs)`.
+
+
+# %% tags=["exercise-3"]
+def step_and_replace(z, t, horizon, fresh):
+    """z [N], t [N] -> observation of the next decision, end flags, observation at the end of the episode."""
+    t = t + 1
+    terminated = t >= horizon
+    z = np.where(terminated, fresh, z)
+    final_obs = z
+    return z, terminated, final_obs
+
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# The last observation was taken after the finished cells had been replaced, so every episode seemed to end at the start of another one.
+#
+# ```python
+# import numpy as np
+#
+# def step_and_replace(z, t, horizon, fresh):
+#     t = t + 1
+#     terminated = t >= horizon
+#     final_obs = z
+#     obs = np.where(terminated, fresh, z)
+#     return obs, terminated, final_obs
+# ```
+#
+# </details>
+
+# %% tags=["check-3"]
+import numpy as np
+
+from twinlib.record import attempt
+
+
+def check_3(answer):
+    z, t = np.array([1.0, 2.0]), np.array([14, 3])
+    obs, terminated, final_obs = answer(z, t, 15, np.array([9.0, 9.0]))
+    assert terminated.tolist() == [True, False], "only the first episode has had its 15 steps"
+    assert obs.tolist() == [9.0, 2.0], "the next decision of the first cell is about its fresh start"
+    assert final_obs.tolist() == [1.0, 2.0], "the episode ended at z, before it was replaced"
+
+
+attempt("5.3", check_3, step_and_replace)
+
+# %% [markdown]
+# ## References
+#
+# - M. Towers and others, *Gymnasium: a standard interface for reinforcement learning environments*, 2024.
+# - A. Raffin and others, *Stable-Baselines3: reliable reinforcement learning implementations*, JMLR 22, 2021.
+# - F. Pardo and others, *Time limits in reinforcement learning*, ICML 2018: termination against truncation.
+# - Y. Nesterov, *A method for solving the convex programming problem with convergence rate O(1/k^2)*, 1983: the solver of the greedy optimum.
+
+# %%
+print(record.stamp_line())
