@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "twin": {"data", "embedding", "experimental", "insilico"},
     "replication": {"data", "embedding", "experimental", "insilico", "twin"},
 }
-BESIDE = {"plots", "record"}
+BESIDE = {"plots", "record", "surface"}
 FORBIDDEN = {"stable_baselines3", "sb3_contrib", "torch_geometric", "cell_eval"}
 HEAVY = (
     "torch",
