@@ -38,7 +38,7 @@ def test_papalexi_is_what_the_study_says(papalexi):
     assert (papalexi.obs["guide_share"] > 0.8).mean() > 0.7
     assert set(papalexi.obs["batch"]) == {"rep_1", "rep_2", "rep_3"}
     assert (papalexi.layers["counts"].data % 1 == 0).all()
-    assert papalexi.uns["twinlib"]["data_hash"] == PAPALEXI.file.sha256
+    assert papalexi.uns["twinlib"]["data_hash"] == PAPALEXI.files[0].digest.removeprefix("sha256:")
     measured = papalexi.obs.loc[papalexi.obs["target_measured"], "perturbation"]
     assert set(measured) == set("CMTM6 IFNGR2 JAK2 NFKBIA STAT1 STAT2 STAT3 TNFRSF14 UBE2L6".split())
     assert set(papalexi.obs.loc[labels == "control", "perturbation_type"]) == {"none"}
@@ -66,7 +66,7 @@ def test_unknown_name_lists_the_names():
 
 def test_no_file_and_no_network_names_both_ways_and_the_embedded_dataset(no_network):
     message = message_of(twinlib.load, "papalexi2021")
-    for word in ("TWINLIB_DATA_DIR", PAPALEXI.file.url, 'load("waddington")', "no route to host"):
+    for word in ("TWINLIB_DATA_DIR", PAPALEXI.files[0].url, 'load("waddington")', "no route to host"):
         assert word in message
     assert not twinlib.available("papalexi2021")
 
@@ -86,21 +86,21 @@ def test_a_folder_without_the_file_is_named(no_network, tmp_path):
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "empty"])
 def test_a_corrupt_file_is_never_read(no_network, real_data, tmp_path, damage):
-    path = tmp_path / PAPALEXI.file.path
+    path = tmp_path / PAPALEXI.files[0].path
     path.parent.mkdir()
-    shutil.copyfile(real_data / PAPALEXI.file.path, path)
+    shutil.copyfile(real_data / PAPALEXI.files[0].path, path)
     content = bytearray(path.read_bytes())
     if damage == "flip":
         content[1000] ^= 255
     path.write_bytes(content if damage == "flip" else content[:5000] if damage == "truncate" else b"")
-    assert "another sha256" in message_of(twinlib.load, "papalexi2021", data_dir=tmp_path)
+    assert "another hash" in message_of(twinlib.load, "papalexi2021", data_dir=tmp_path)
 
 
 def test_a_download_with_the_wrong_hash_is_refused(monkeypatch, tmp_path):
     """The address answers with other bytes: nothing is read and nothing stays in the cache."""
     other = tmp_path / "served.rda"
     other.write_bytes(b"other bytes")
-    file = sources.RemoteFile("x/served.rda", other.as_uri(), "0" * 64, 11)
+    file = sources.RemoteFile("x/served.rda", other.as_uri(), "sha256:" + "0" * 64, 11)
     monkeypatch.setattr(sources, "_cache_folder", lambda: tmp_path / "cache")
     monkeypatch.delenv(sources.FOLDER_VARIABLE, raising=False)
     assert "cannot be had" in message_of(sources._obtain, file, None)

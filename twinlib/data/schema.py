@@ -143,7 +143,7 @@ def kind_of_values(x: Any, n_cells: int = 2000) -> str:
     """Say from the numbers alone what X [n, G] holds, never trusting a flag.
 
     Returns `counts` (all values whole), `log1p` (undoing one logarithm gives whole multiples of each cell's
-    smallest value, and no cell sums to more than 10,000), `log1p_other` (the same, with larger sums),
+    smallest value), `log1p_other` (the same, but the sums show another total than 10,000 a cell),
     `log1p_twice`, `normalised` (whole multiples without undoing anything), or `unknown`.
     The first `n_cells` cells are looked at.
     """
@@ -156,7 +156,7 @@ def kind_of_values(x: Any, n_cells: int = 2000) -> str:
     if rows.data.max() > 30:
         return "normalised"
     if _whole_share(rows, np.expm1) >= 0.999:
-        return "log1p" if _largest_total(rows, np.expm1) < 1.01e4 else "log1p_other"
+        return "log1p_other" if _has_other_total(_totals(rows, np.expm1)) else "log1p"
     if rows.data.max() <= np.log1p(LARGEST_LOG) + 1e-3 and _is_logged_twice(rows):
         return "log1p_twice"
     return "normalised" if _whole_share(rows, np.asarray) >= 0.999 else "unknown"
@@ -174,8 +174,13 @@ def _totals(rows: sparse.csr_matrix, undo: Any) -> np.ndarray:
     return np.add.reduceat(undo(rows.data), rows.indptr[:-1][filled])
 
 
-def _largest_total(rows: sparse.csr_matrix, undo: Any) -> float:
-    return float(_totals(rows, undo).max())
+def _has_other_total(totals: np.ndarray) -> bool:
+    """Whether a cell sums to more than 10,000, or all cells [n] to one number that is not 10,000.
+
+    Smaller sums that differ are what remains of 10,000 when some genes were left out of a file.
+    """
+    same = len(totals) >= 20 and totals.std() < 1e-3 * totals.mean()
+    return bool(totals.max() > 1.01e4 or (same and totals.mean() < 0.99e4))
 
 
 def _expm1_twice(values: np.ndarray) -> np.ndarray:

@@ -5,40 +5,24 @@ from __future__ import annotations
 import hashlib
 import os
 import pathlib
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-import pandas as pd
-from scipy import sparse
-
-from twinlib.data import schema
-from twinlib.data.canonical import complete_obs, draw, from_anndata, from_counts
-from twinlib.data.schema import CONTROL, DataError
-
-__all__ = ["DATASETS", "Dataset", "RemoteFile", "available", "choose", "dataset", "from_anndata", "load"]
+from twinlib.data import readers, schema
+from twinlib.data.canonical import Columns, from_anndata
+from twinlib.data.download import RemoteFile, Unreachable, agrees, download, take_member
+from twinlib.data.schema import DataError
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+__all__ = ["DATASETS", "Dataset", "RemoteFile", "available", "choose", "dataset", "from_anndata", "load"]
+
 #: The environment variable that names a folder with the data files.
 FOLDER_VARIABLE = "TWINLIB_DATA_DIR"
 
-
-@dataclass(frozen=True)
-class RemoteFile:
-    """One file at a pinned address."""
-
-    #: Path inside a data folder, and inside the cache.
-    path: str
-    #: Pinned address.
-    url: str
-    #: sha256 of the bytes, in hexadecimal.
-    sha256: str
-    #: Size in bytes.
-    size: int
+#: Files above this size are never fetched to answer a question (`available`); in bytes.
+LARGE = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -51,100 +35,157 @@ class Dataset:
     what: str
     #: Licence of the place the file comes from.
     licence: str
-    #: The control label in the file.
-    control: str
     #: Citation of the study.
     citation: str
     #: Number of highly variable genes in the fixed panel of `standard`.
     panel: int
-    #: The file, or None for simulated cells.
-    file: RemoteFile | None
-    #: Reads the checked file into a canonical AnnData.
-    read: Callable[[pathlib.Path | None], AnnData]
+    #: Turns the checked files into a canonical AnnData.
+    read: readers.Reader
+    #: The files; none for simulated cells, and for a record whose list is asked for at run time.
+    files: tuple[RemoteFile, ...] = ()
+    #: Where the labels stand in the file.
+    columns: Columns | None = None
+    #: Kind of the perturbations (`schema.TYPES`).
+    kind: str = "CRISPRko"
+    #: Address of the record whose files are asked for at run time.
+    record: str = ""
+
+    @property
+    def large(self) -> bool:
+        """Whether the files are fetched only when `load` is called."""
+        return bool(self.record) or sum(file.size for file in self.files) > LARGE
 
 
-def _read_papalexi(path: pathlib.Path | None) -> AnnData:
-    table = _read_r_data(path)["lowmoi_example_data"]
-    response, guides = _r_matrix(table["response_matrix"]), _r_matrix(table["grna_matrix"])
-    genes = [str(name) for name in table["response_matrix"].Dimnames[0]]
-    targets = table["grna_target_data_frame"].set_index("grna_id")["grna_target"].astype(str)
-    guide_names = np.asarray(table["grna_matrix"].Dimnames[0], dtype=str)
-    chosen, share = _argmax_guide(guides)
-    target = targets.reindex(guide_names[chosen]).to_numpy(dtype=str)
-    obs = pd.DataFrame(
-        {
-            "perturbation": np.where(target == "non-targeting", CONTROL, target),
-            "guide": guide_names[chosen],
-            "guide_share": share.astype(np.float32),
-            "batch": table["extra_covariates"]["bio_rep"].astype(str).to_numpy(),
-            "cell_context": "THP-1",
-        },
-        index=[f"cell_{i:05d}" for i in range(response.shape[0])],
-    )
-    return from_counts(response, complete_obs(obs, genes, "CRISPRko"), genes, "given: raw counts of the file")
+_RAW = "https://raw.githubusercontent.com/"
+_SCEPTRE = _RAW + "Katsevich-Lab/sceptre/823bcdae9df321db501a59aa6b7acc1975052b9f/"
+_PERTURBENCH = _RAW + "altoslabs/perturbench/d357dfae3b50968e800e9f5f273ff145080ae67c/"
+_SCGEN = _RAW + "theislab/scgen/dd7e178f9b42b9dfef9eb18d0da4b8e3caea4cf7/"
 
+_DEVEL = RemoteFile(
+    "perturbench/devel.h5ad",
+    _PERTURBENCH + "src/perturbench/data/resources/devel.h5ad",
+    "sha256:220998f5630c813228c8661c86dd52244b9ac87127511289af90e0d900d8429b",
+    1_142_678,
+)
 
-def _read_r_data(path: pathlib.Path | None) -> dict[str, Any]:
-    """Read an R data file; matrices of the R package Matrix come back as bags of their slots."""
-    import rdata
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return rdata.read_rda(str(path))
-
-
-def _r_matrix(slots: Any) -> sparse.csr_matrix:
-    """Turn R's triplet matrix (features x cells) into a CSR matrix of cells x features."""
-    shape = (int(slots.Dim[1]), int(slots.Dim[0]))
-    return sparse.csr_matrix((slots.x.astype(np.float32), (slots.j, slots.i)), shape=shape)
-
-
-def _argmax_guide(guides: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
-    """Return each cell's guide with the most counts [n] and its share of the cell's guide counts [n]."""
-    chosen = np.asarray(guides.argmax(axis=1)).ravel()
-    totals = np.asarray(guides.sum(axis=1)).ravel()
-    if (totals == 0).any():
-        raise DataError(
-            f"{int((totals == 0).sum())} cells carry no guide count: the file is not the pinned one."
-        )
-    return chosen, np.asarray(guides.max(axis=1).todense()).ravel() / totals
-
-
-def _read_waddington(path: pathlib.Path | None) -> AnnData:
-    from twinlib.data.simulate import simulate_waddington
-
-    return simulate_waddington()
-
-
-_SCEPTRE = "https://raw.githubusercontent.com/Katsevich-Lab/sceptre/823bcdae9df321db501a59aa6b7acc1975052b9f/"
-
-DATASETS: dict[str, Dataset] = {
-    "papalexi2021": Dataset(
+_ENTRIES = (
+    Dataset(
         name="papalexi2021",
         what="THP-1 monocytes, ECCITE-seq, CRISPR knock-out of 25 genes; 20,729 x 299, raw counts",
         licence="GPL-3 (repository Katsevich-Lab/sceptre)",
-        control="non-targeting",
         citation="Papalexi et al. 2021, Nat Genet 53:322 (GSE153056)",
         panel=200,
-        file=RemoteFile(
-            "papalexi2021/lowmoi_example_data.rda",
-            _SCEPTRE + "data/lowmoi_example_data.rda",
-            "e3f8ad09bb4b1d0deeeec2850a2d96f8f5062fef31a9ab1cc080e60560421b6a",
-            1_358_267,
+        read=readers.papalexi,
+        files=(
+            RemoteFile(
+                "papalexi2021/lowmoi_example_data.rda",
+                _SCEPTRE + "data/lowmoi_example_data.rda",
+                "sha256:e3f8ad09bb4b1d0deeeec2850a2d96f8f5062fef31a9ab1cc080e60560421b6a",
+                1_358_267,
+            ),
         ),
-        read=_read_papalexi,
+        columns=Columns("grna_target", "non-targeting", batch="bio_rep"),
     ),
-    "waddington": Dataset(
+    Dataset(
+        name="norman2019",
+        what="K562, CRISPR activation, singles and pairs; 3,375 x 500, log1p, about 15 detected genes a cell",
+        licence="BSD-3-Clause (repository altoslabs/perturbench)",
+        citation="Norman et al. 2019, Science 365:786 (GSE133344)",
+        panel=200,
+        read=readers.norman,
+        files=(_DEVEL,),
+        columns=Columns("condition", "control", context="cell_type", batch="dataset"),
+        kind="CRISPRa",
+    ),
+    Dataset(
+        name="cross_study",
+        what="controls of McFaline 2023 (glioblastoma) beside perturbed cells of Norman 2019 (K562)",
+        licence="BSD-3-Clause (repository altoslabs/perturbench)",
+        citation="Norman et al. 2019, Science 365:786; McFaline-Figueroa et al. 2024, Cell Genomics 4:100487",
+        panel=50,
+        read=readers.cross_study,
+        files=(_DEVEL,),
+        columns=Columns("condition", "control", batch="dataset"),
+        kind="CRISPRa",
+    ),
+    Dataset(
+        name="kang2018",
+        what="blood cells, interferon-beta, 7 cell types; 1,975 x 6,998, log1p",
+        licence="GPL-3 (repository theislab/scgen)",
+        citation="Kang et al. 2018, Nat Biotechnol 36:89 (GSE96583)",
+        panel=100,
+        read=readers.kang,
+        files=(
+            RemoteFile(
+                "kang2018/valid.h5ad",
+                _SCGEN + "data/valid.h5ad",
+                "sha256:83f89f5356a4c01f65bbcee225eb45d8d8b13b6c962724431a26c1bf568ff09e",
+                2_321_480,
+            ),
+        ),
+        columns=Columns("condition", "control", context="cell_type", separator=None),
+        kind="cytokine",
+    ),
+    Dataset(
         name="waddington",
         what="simulated myeloid network (11 genes) with CRISPRi, downstream genes and counts; truth known",
         licence="part of this package (MIT)",
-        control="control",
         citation="network: Krumsiek et al. 2011, PLoS ONE 6:e22649",
         panel=100,
-        file=None,
-        read=_read_waddington,
+        read=readers.waddington,
+        kind="CRISPRi",
     ),
-}
+    Dataset(
+        name="vcc",
+        what="H1 stem cells, CRISPRi of 150 genes (the paper's 'Replogle'); 221,273 x 18,080, log1p",
+        licence="no licence text found: linked, never redistributed",
+        citation="Virtual Cell Challenge 2025, Arc Institute (Roohani et al. 2025, Cell)",
+        panel=200,
+        read=readers.backed,
+        files=(
+            RemoteFile(
+                "vcc/competition_support_set.zip",
+                "https://storage.googleapis.com/vcc_data_prod/datasets/state/competition_support_set.zip",
+                "sha256:f1d5fd56a2eee240e5585fac52bb75b0b830a7be6a5f6de1bf773bff4f507f7c",
+                8_716_992_349,
+                member="competition_train.h5",
+            ),
+        ),
+        columns=Columns("target_gene", "non-targeting", context="cell_type", batch="batch", separator=None),
+        kind="CRISPRi",
+    ),
+    Dataset(
+        name="parse_cytokines",
+        what="blood cells of 12 donors, 90 cytokines; 9,697,974 x 2,000, counts under a stale log1p flag",
+        licence="see figshare record 28589774",
+        citation="Parse Biosciences 2025, 10 million human PBMCs (figshare 28589774)",
+        panel=100,
+        read=readers.backed,
+        files=(
+            RemoteFile(
+                "parse_cytokines/parse_pbmc.h5ad",
+                "https://ndownloader.figshare.com/files/53372768",
+                "md5:d89559875a6c75ab37e0adf84c6e177d",
+                13_101_592_422,
+            ),
+        ),
+        columns=Columns("cytokine", "PBS", context="cell_type", batch="donor", separator=None),
+        kind="cytokine",
+    ),
+    Dataset(
+        name="ips2_perturbome",
+        what="induced stem cells, SMAD2 knock-down, 10x matrices told apart by barcode suffix",
+        licence="as the record says at run time",
+        citation="Balmas et al. 2025, Mol Syst Biol, 10.1038/s44320-025-00172-8",
+        panel=50,
+        read=readers.tenx,
+        columns=Columns("sample", "control", batch="sample_id"),
+        kind="CRISPRi",
+        record="https://zenodo.org/api/records/15731884",
+    ),
+)
+
+DATASETS: dict[str, Dataset] = {entry.name: entry for entry in _ENTRIES}
 
 
 def dataset(name: str) -> Dataset:
@@ -159,52 +200,54 @@ def load(
 ) -> AnnData:
     """Load a dataset as canonical AnnData [n, G].
 
-    A file is taken from `data_dir` (default: the folder named by TWINLIB_DATA_DIR) when its sha256 agrees,
-    else from the cache in the user's cache folder, else from its pinned address.
+    A file is taken from `data_dir` (default: the folder named by TWINLIB_DATA_DIR) when its hash agrees, else
+    from the cache in the user's cache folder, else from its pinned address. The draw from a large file reads
+    the drawn cells only.
 
-    Parameters
-    ----------
-    name
-        A key of `DATASETS`.
-    n_cells
-        Draw this many cells without replacement; None keeps all.
-    seed
-        Seed of the draw.
-    data_dir
-        Folder to look in first.
+    Args:
+        name: a key of `DATASETS`.
+        n_cells: draw this many cells without replacement; perturbations left with under 10 cells are dropped
+            and named in `uns["twinlib"]["dropped"]`. None keeps all cells.
+        seed: seed of the draw.
+        data_dir: folder to look in first.
 
-    Raises
-    ------
-    DataError
-        When the file cannot be had, or is not the pinned one, or holds what `schema.check` refuses.
+    Raises:
+        DataError: the file cannot be had, or is not the pinned one, or holds what `schema.check` refuses.
     """
     entry = dataset(name)
-    path = None if entry.file is None else _obtain(entry.file, data_dir)
+    files = _files_of(entry)
+    paths = [_obtain(file, data_dir) for file in files]
     try:
-        adata = entry.read(path)
+        adata = entry.read(entry, paths, n_cells, seed)
     except DataError:
         raise
     except Exception as error:
-        raise DataError(
-            f"{name} could not be read ({type(error).__name__}: {error}): fetch it again."
-        ) from error
-    if n_cells is not None:
-        adata = draw(adata, n_cells, seed)
-    source = adata.uns["twinlib"]["data_hash"] if entry.file is None else entry.file.sha256
+        raise DataError(f"{name} could not be read ({_brief(error)}): fetch the file again.") from error
+    source = adata.uns["twinlib"]["data_hash"] if not files else _joint_hash(files)
     said = {"dataset": name, "data_hash": _draw_hash(source, n_cells, seed)}
     adata.uns["twinlib"] = {**adata.uns["twinlib"], **said}
     return schema.check(adata)
 
 
+def _brief(error: BaseException) -> str:
+    """Return the kind and the first words of an error on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:160].rstrip(". ")
+
+
+def _files_of(entry: Dataset) -> tuple[RemoteFile, ...]:
+    """Return the pinned files, or those that the record lists now."""
+    return readers.record_files(entry.record, entry.name) if entry.record else entry.files
+
+
+def _joint_hash(files: tuple[RemoteFile, ...]) -> str:
+    """Name the bytes: the hash of the one file, or one hash over those of several."""
+    hashes = [file.digest.split(":")[1] for file in files]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
 def _draw_hash(source: str, n_cells: int | None, seed: int) -> str:
     """Name the cells by the hash of their source, and of the draw when there was one."""
     return source if n_cells is None else hashlib.sha256(f"{source}:{n_cells}:{seed}".encode()).hexdigest()
-
-
-def sha256_of(path: pathlib.Path) -> str:
-    """Return the sha256 of a file, read in pieces."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _cache_folder() -> pathlib.Path:
@@ -220,28 +263,44 @@ def _folder(data_dir: str | os.PathLike[str] | None) -> pathlib.Path | None:
 
 def _obtain(file: RemoteFile, data_dir: str | os.PathLike[str] | None) -> pathlib.Path:
     """Return a path to bytes with the pinned hash: the folder, then the cache, then the network."""
+    path, said = _from_folder(file, data_dir)
+    if path is None:
+        try:
+            path = _download(file)
+        except Exception as error:
+            if isinstance(error, DataError) and not isinstance(error, Unreachable):
+                raise
+            raise DataError(
+                f"{file.path} cannot be had: {said}, and the download from {file.url} failed "
+                f"({_brief(error)}); put the file ({file.digest[:19]}...) into that folder or "
+                'connect to the network, or use load("waddington"), which is embedded and needs neither.'
+            ) from error
+    if not file.member:
+        return path
+    return take_member(
+        path, file.member, _cache_folder() / pathlib.PurePosixPath(file.path).parent / file.member
+    )
+
+
+def _from_folder(
+    file: RemoteFile, data_dir: str | os.PathLike[str] | None
+) -> tuple[pathlib.Path | None, str]:
+    """Return the file of the data folder when its hash agrees, else None and the reason."""
     folder = _folder(data_dir)
-    said = f"{FOLDER_VARIABLE} names no folder"
-    if folder is not None:
-        path = folder / file.path
-        said = f"{path.name} is not in the folder that {FOLDER_VARIABLE} or data_dir names"
-        if path.is_file():
-            if sha256_of(path) == file.sha256:
-                return path
-            said = f"{path.name} in the data folder has another sha256 than the pinned {file.sha256[:12]}"
-    try:
-        return _download(file)
-    except Exception as error:
-        reason = " ".join(str(error).split())[:160]
-        raise DataError(
-            f"{file.path} cannot be had: {said}, and the download from {file.url} failed ({reason}); put the "
-            f"file (sha256 {file.sha256[:12]}...) into that folder or connect to the network, or use "
-            'load("waddington"), which is embedded and needs neither.'
-        ) from error
+    if folder is None:
+        return None, f"{FOLDER_VARIABLE} names no folder"
+    path = folder / file.path
+    if not path.is_file():
+        return None, f"{path.name} is not in the folder that {FOLDER_VARIABLE} or data_dir names"
+    if agrees(path, file):
+        return path, ""
+    return None, f"{path.name} in the data folder has another hash than the pinned {file.digest[:19]}"
 
 
 def _download(file: RemoteFile) -> pathlib.Path:
-    """Fetch a small file into the user's cache folder unless it is there with the right hash."""
+    """Fetch a file into the user's cache folder unless it is there with the right hash."""
+    if file.size > LARGE:
+        return download(file, _cache_folder())
     import pooch
 
     logger = pooch.get_logger()
@@ -251,7 +310,7 @@ def _download(file: RemoteFile) -> pathlib.Path:
         return pathlib.Path(
             pooch.retrieve(
                 url=file.url,
-                known_hash=f"sha256:{file.sha256}",
+                known_hash=file.digest,
                 fname=pathlib.PurePosixPath(file.path).name,
                 path=_cache_folder() / pathlib.PurePosixPath(file.path).parent,
                 downloader=pooch.HTTPDownloader(timeout=10),
@@ -262,15 +321,24 @@ def _download(file: RemoteFile) -> pathlib.Path:
 
 
 def available(name: str, data_dir: str | os.PathLike[str] | None = None) -> bool:
-    """Say whether `load(name)` can have its file; a small file is fetched into the cache to find out."""
+    """Say whether `load(name)` can have its files.
+
+    A small file is fetched into the cache to find out; a large one counts only when it is already here.
+    """
     entry = dataset(name)
-    if entry.file is None:
-        return True
+    if entry.large:
+        return bool(entry.files) and all(_is_here(file, data_dir) for file in entry.files)
     try:
-        _obtain(entry.file, data_dir)
+        for file in entry.files:
+            _obtain(file, data_dir)
     except DataError:
         return False
     return True
+
+
+def _is_here(file: RemoteFile, data_dir: str | os.PathLike[str] | None) -> bool:
+    """Whether a large file is whole in the data folder or in the cache, without any network."""
+    return _from_folder(file, data_dir)[0] is not None or agrees(_cache_folder() / file.path, file)
 
 
 def choose(*names: str, data_dir: str | os.PathLike[str] | None = None) -> str:
