@@ -233,6 +233,61 @@ class TwinScore:
         return f"{self.score:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
+@dataclass(frozen=True, eq=False)
+class Yardstick:
+    """Real cells resampled once, so that many twins are scored against the same draws."""
+
+    #: The real trajectory [H + 1, D].
+    real: Array
+    #: Bootstrap draws of it [B, H + 1, D].
+    draws: Array
+    #: Do-nothing [H + 1, D].
+    still: Array
+    #: Distance of do-nothing from each draw [B].
+    do_nothing: Array
+    #: Distance of two fresh real halves in each round [B].
+    halves: Array
+    #: Name of the distance in `DISTANCES`.
+    distance: str
+    #: Level of the intervals.
+    level: float
+
+    def score(self, twin: ArrayLike) -> TwinScore:
+        """Score a twin's trajectory [H + 1, D]."""
+        twin = np.asarray(twin, dtype=np.float64)
+        d, ceiling = (trajectory_distance(path, self.real, self.distance) for path in (twin, self.still))
+        floor = float(self.halves.mean())
+        gaps = self.do_nothing - self.halves
+        gap_low, gap_high = self._interval(gaps)
+        drawn = per_dimension(np.broadcast_to(twin, self.draws.shape), self.draws, self.distance).mean(
+            axis=-1
+        )
+        low, high = self._interval((self.do_nothing - drawn) / np.where(gaps == 0, np.nan, gaps))
+        score = (ceiling - d) / (ceiling - floor)
+        return TwinScore(score, low, high, d, ceiling, floor, bool(gap_low > 0 or gap_high < 0))
+
+    def _interval(self, values: Array) -> tuple[float, float]:
+        low, high = np.nanquantile(values, [(1 - self.level) / 2, (1 + self.level) / 2])
+        return float(low), float(high)
+
+
+def yardstick(
+    cells: RealCells,
+    rng: np.random.Generator,
+    distance: str = "dtw",
+    resamples: int = 200,
+    level: float = 0.95,
+) -> Yardstick:
+    """Draw what twin scores are measured with: resampled real trajectories, and two fresh halves a round."""
+    still = do_nothing(cells.start, cells.horizon)
+    draws = np.stack([cells.resampled(rng).trajectory for _ in range(resamples)])
+    pairs = [cells.halves(rng) for _ in range(resamples)]
+    first, second = (np.stack(side) for side in zip(*pairs, strict=True))
+    floor = per_dimension(first, second, distance).mean(axis=-1)
+    nothing = per_dimension(np.broadcast_to(still, draws.shape), draws, distance).mean(axis=-1)
+    return Yardstick(cells.trajectory, draws, still, nothing, floor, distance, level)
+
+
 def twin_score(
     twin: ArrayLike,
     cells: RealCells,
@@ -241,33 +296,9 @@ def twin_score(
     resamples: int = 200,
     level: float = 0.95,
 ) -> TwinScore:
-    """Score a twin's trajectory [H + 1, D] between do-nothing and the real cells' own noise.
+    """Score a twin's trajectory [H + 1, D] between do-nothing (0) and the real cells' own noise (1).
 
     The point estimate uses all real cells; each bootstrap round draws the cells anew, and two fresh halves.
     The twin itself is held fixed. A twin has skill only if it also beats `straight_line`.
     """
-    twin = np.asarray(twin, dtype=np.float64)
-    still = do_nothing(cells.start, cells.horizon)
-    rounds = np.stack([_one_round(twin, still, cells, rng, distance) for _ in range(resamples)])
-    real = cells.trajectory
-    floor = float(rounds[:, 2].mean())
-    d, ceiling = (trajectory_distance(path, real, distance) for path in (twin, still))
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    gap = np.quantile(rounds[:, 1] - rounds[:, 2], tails)
-    resolvable = bool(gap[0] > 0 or gap[1] < 0)
-    low, high = np.quantile((rounds[:, 1] - rounds[:, 0]) / (rounds[:, 1] - rounds[:, 2]), tails)
-    score = (ceiling - d) / (ceiling - floor)
-    return TwinScore(float(score), float(low), float(high), d, ceiling, floor, resolvable)
-
-
-def _one_round(
-    twin: Array, still: Array, cells: RealCells, rng: np.random.Generator, distance: str
-) -> tuple[float, float, float]:
-    """Return the distances of the twin and of do-nothing to resampled cells, and of two fresh halves."""
-    real = cells.resampled(rng).trajectory
-    first, second = cells.halves(rng)
-    return (
-        trajectory_distance(twin, real, distance),
-        trajectory_distance(still, real, distance),
-        trajectory_distance(first, second, distance),
-    )
+    return yardstick(cells, rng, distance, resamples, level).score(twin)

@@ -1,0 +1,55 @@
+"""The command line: `python -m twinlib.replication run ...` and `... report DIR`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from twinlib.replication.protocols import PROTOCOLS, RunConfig, run
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Describe both commands."""
+    parser = argparse.ArgumentParser(prog="python -m twinlib.replication", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    make = commands.add_parser("run", help="train, score and write the tables of one protocol on one dataset")
+    make.add_argument("--dataset", default="waddington", help="a name of twinlib.DATASETS")
+    make.add_argument("--protocol", default="described", choices=PROTOCOLS)
+    make.add_argument("--algorithms", nargs="*", default=[], help="default: all of the protocol")
+    make.add_argument("--seeds", type=int, default=3, help="number of seeds, trained side by side")
+    make.add_argument("--timesteps", type=int, default=150_000, help="environment steps of each seed")
+    make.add_argument("--out", required=True, help="folder for the results; one run a folder")
+    make.add_argument("--resume", action="store_true", help="continue a run that was stopped")
+    make.add_argument("--quiet", action="store_true", help="no progress bars")
+    show = commands.add_parser("report", help="print the tables of a finished run as Markdown")
+    show.add_argument("folder")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; a refusal is one sentence and exit status 2."""
+    chosen = _parser().parse_args(arguments)
+    try:
+        if chosen.command == "report":
+            from twinlib.replication.tables import report
+
+            print(report(chosen.folder), end="")
+            return 0
+        config = RunConfig(
+            dataset=chosen.dataset,
+            protocol=chosen.protocol,
+            algorithms=tuple(chosen.algorithms),
+            seeds=chosen.seeds,
+            timesteps=chosen.timesteps,
+        )
+        out = run(config, chosen.out, chosen.resume, progress=not chosen.quiet)
+        print(f"Wrote {out.name}; print its tables with: python -m twinlib.replication report {chosen.out}")
+    except (ValueError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,168 @@
+"""The two protocols as runs: what is computed for which row, how a run is written and resumed."""
+
+from __future__ import annotations
+
+import pathlib
+import shlex
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import pandas as pd
+
+from twinlib.replication import folder
+
+#: The algorithms of the described protocol, in the order of its tables.
+ALGORITHMS = ("PPO", "TRPO", "two_stage", "alternating", "PPO_restart")
+#: The protocols, with the module that computes their parts.
+PROTOCOLS = ("described", "released")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run of one protocol on one dataset."""
+
+    #: Name given to `twinlib.data.standard`.
+    dataset: str = "waddington"
+    #: described (the paper's text) or released (its public code).
+    protocol: str = "described"
+    #: Algorithms to train; empty: all of the protocol.
+    algorithms: tuple[str, ...] = ()
+    #: Number of seeds: 0, 1, ... are trained side by side.
+    seeds: int = 3
+    #: Environment steps of each seed and algorithm.
+    timesteps: int = 150_000
+    #: Cells stepped side by side for each seed (described).
+    n_cells: int = 64
+    #: Bootstrap draws of every twin score.
+    resamples: int = 200
+
+    def __post_init__(self) -> None:
+        if self.protocol not in PROTOCOLS:
+            raise ValueError(f"There is no protocol {self.protocol!r}; choose one of {', '.join(PROTOCOLS)}.")
+        for name in ("seeds", "timesteps", "n_cells", "resamples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; give 1 or more.")
+
+    def command(self) -> str:
+        """Return the command line that makes this run, with DIR for the folder."""
+        words = ["python", "-m", "twinlib.replication", "run", "--dataset", self.dataset]
+        words += ["--protocol", self.protocol]
+        words += ["--algorithms", *self.algorithms] if self.algorithms else []
+        words += ["--seeds", str(self.seeds), "--timesteps", str(self.timesteps), "--out", "DIR"]
+        return shlex.join(words)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of one part of a run and what it cost."""
+
+    #: Rows of regression.csv.
+    regression: list[dict[str, Any]]
+    #: Rows of similarity.csv.
+    similarity: list[dict[str, Any]] = field(default_factory=list)
+    #: Facts for the manifest (wall time, optimizer steps, ...).
+    facts: dict[str, Any] = field(default_factory=dict)
+    #: Learning history, one row a seed and iteration, where something was trained.
+    history: pd.DataFrame | None = None
+
+
+class Computes(Protocol):
+    """What a protocol gives to `run`."""
+
+    #: Names of the parts, in the order in which they are computed.
+    parts: tuple[str, ...]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Facts about data and settings for the manifest."""
+
+    def compute(self, part: str, scratch: pathlib.Path) -> Part:
+        """Compute one part; `scratch` is a folder for checkpoints."""
+
+
+def _protocol(config: RunConfig, progress: bool) -> Computes:
+    if config.protocol == "described":
+        from twinlib.replication.described import Described
+
+        return Described(config, progress)
+    from twinlib.replication.released import Released
+
+    return Released(config, progress)
+
+
+def run(
+    config: RunConfig,
+    out: str | pathlib.Path,
+    resume: bool = False,
+    progress: bool = True,
+    make: Callable[[RunConfig, bool], Computes] = _protocol,
+) -> pathlib.Path:
+    """Run a protocol and write regression.csv, similarity.csv and manifest.json into the folder `out`.
+
+    Every finished part is kept in `out`/parts and never computed again by a `resume`; training itself
+    continues from its last checkpoint. A folder that is taken is refused (`folder.FolderError`).
+    """
+    out = pathlib.Path(out)
+    with folder.claimed(out, resume, asdict(config) | {"algorithms": list(config.algorithms)}) as scratch:
+        started = time.perf_counter()
+        protocol = make(config, progress)
+        prepared_s = time.perf_counter() - started
+        for name in protocol.parts:
+            _finish(protocol, name, scratch, progress)
+        _assemble(out, scratch, protocol, config, prepared_s)
+    return out
+
+
+def _finish(protocol: Computes, name: str, scratch: pathlib.Path, progress: bool) -> None:
+    """Compute a part and keep its rows, unless that was done before."""
+    done = scratch / f"{name}.json"
+    if done.exists():
+        return
+    if progress:
+        print(f"{name} ...", flush=True)
+    started = time.perf_counter()
+    part = protocol.compute(name, scratch)
+    facts = {"wall_s": round(time.perf_counter() - started, 1), "peak_memory_mb": folder.peak_memory_mb()}
+    folder.write_table(scratch / f"{name}.regression.csv", pd.DataFrame(part.regression))
+    folder.write_table(scratch / f"{name}.similarity.csv", pd.DataFrame(part.similarity))
+    if part.history is not None:
+        folder.write_table(scratch / f"{name}.history.csv", part.history)
+    folder.write_json(done, facts | part.facts)  # last: its presence says that the part is complete
+
+
+def _read(path: pathlib.Path) -> pd.DataFrame:
+    """Read the rows of a part; a part without rows is an empty table."""
+    try:
+        return pd.read_csv(path)
+    except pd.errors.EmptyDataError:
+        return pd.DataFrame()
+
+
+def _assemble(
+    out: pathlib.Path, scratch: pathlib.Path, protocol: Computes, config: RunConfig, prepared_s: float
+) -> None:
+    """Join the parts into the files of the run; the manifest is written last."""
+    import json
+
+    for table in ("regression", "similarity"):
+        joined = [_read(scratch / f"{name}.{table}.csv") for name in protocol.parts]
+        folder.write_table(out / f"{table}.csv", pd.concat([t for t in joined if len(t)], ignore_index=True))
+    histories = [(n, scratch / f"{n}.history.csv") for n in protocol.parts]
+    found = [_read(path).assign(Algorithm=name) for name, path in histories if path.exists()]
+    if found:
+        folder.write_table(out / "history.csv", pd.concat(found, ignore_index=True))
+    parts = {name: json.loads((scratch / f"{name}.json").read_text()) for name in protocol.parts}
+    wall = prepared_s + sum(part["wall_s"] for part in parts.values())
+    manifest = {
+        "command": config.command(),
+        "config": asdict(config),
+        "seeds": list(range(config.seeds)),
+        "wall_s": round(wall, 1),
+        "peak_memory_mb": max(part["peak_memory_mb"] for part in parts.values()),
+        "versions": folder.versions(),
+        **protocol.facts,
+        "parts": parts,
+    }
+    folder.write_json(out / "manifest.json", manifest)

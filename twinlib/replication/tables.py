@@ -1,0 +1,232 @@
+"""Results as tables: read the packaged ones, lay them out like the paper's, print a run."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from twinlib.replication.evaluation import PER_CELL
+
+#: Rows of the in-silico tables (1, 4, 7), in their order.
+ORDER = (
+    "do_nothing",
+    "no_change",
+    "random",
+    "untrained",
+    "mean",
+    "matching_mean",
+    "additive",
+    "linear",
+    "latent_shift",
+    "experimental",
+    "PPO",
+    "TRPO",
+    "two_stage",
+    "alternating",
+    "PPO_restart",
+    "TRPO_PPO_zero_target",
+    "TRPO_PPO_mended_logged",
+    "TRPO_PPO_mended_kl",
+    "ceiling",
+)
+#: Rows of the similarity tables (3, 6, 9).
+SIMILARITY_ORDER = (
+    "real_halves",
+    "straight_line",
+    "do_nothing",
+    "reversed",
+    "experimental",
+    "experimental_shuffled",
+    "random",
+    "PPO",
+    "TRPO",
+    "two_stage",
+    "two_stage_shuffled",
+    "alternating",
+    "PPO_restart",
+)
+#: Which of the paper's tables a dataset stands in for: in-silico, experimental, similarity.
+STANDS_FOR = {"papalexi2021": (1, 2, 3), "cross_study": (4, 5, 6), "kang2018": (7, 8, 9)}
+#: The paper's columns in its own order, followed by what the described protocol adds.
+_POPULATION = ("pearson_delta", "pseudobulk_mse", "e_distance", "w1")
+
+
+class ResultsError(FileNotFoundError):
+    """Results that are not there; one sentence says which and how to make them."""
+
+
+def results_folder() -> pathlib.Path:
+    """Return where the packaged results lie: in the wheel, or in the repository of an editable install."""
+    packed = pathlib.Path(__file__).parents[1] / "_results"
+    return packed if packed.is_dir() else pathlib.Path(__file__).parents[2] / "results"
+
+
+def results(protocol: str, dataset: str, table: str = "regression") -> Any:
+    """Return a packaged result: `regression`, `similarity` or `history` as a DataFrame, `manifest` as a dict.
+
+    `protocol` is described or released. Raises ResultsError where the project ships no such run.
+    """
+    suffix = ".json" if table == "manifest" else ".csv"
+    path = results_folder() / protocol / dataset / f"{table}{suffix}"
+    if not path.is_file():
+        raise ResultsError(
+            f"No packaged {table} for {dataset}, {protocol} protocol; make it with "
+            f"'python -m twinlib.replication run --dataset {dataset} --protocol {protocol} --out DIR'."
+        )
+    return json.loads(path.read_text()) if table == "manifest" else pd.read_csv(path)
+
+
+def paper_tables() -> pd.DataFrame:
+    """Return the paper's Tables 1-9 in long form, as printed there (arXiv 2510.13018v2)."""
+    path = pathlib.Path(__file__).with_name("paper_tables.csv")
+    return pd.read_csv(path, dtype={"Value": str}, keep_default_na=False)
+
+
+def paper_table(number: int) -> pd.DataFrame:
+    """Return one of the paper's tables with its own rows and columns, digits as printed."""
+    long = paper_tables()
+    part = long[long["Table"] == number]
+    if part.empty:
+        raise ValueError(f"The paper has no Table {number}; choose 1 to 9.")
+    keys = [k for k in ("System", "Algorithm", "Split") if (part[k] != "").any()]
+    wide = part.pivot(index=keys, columns="Metric", values="Value")
+    columns = list(dict.fromkeys(part["Metric"]))
+    return wide[columns].reset_index().rename_axis(columns=None)
+
+
+def summarise(values: pd.Series, seed: int = 0) -> str:
+    """Return a cell of a table: the IQM over seeds with its bootstrap interval, or a single run's value."""
+    from twinlib.twin.statistics import bootstrap_interval, iqm
+
+    values = values.dropna()
+    if values.empty:
+        return "n/a"
+    if len(values) == 1 or np.ptp(values) == 0:
+        return f"{values.iloc[0]:.4f}"
+    low, high = bootstrap_interval(values, np.random.default_rng(seed), iqm)
+    return f"{iqm(values):.4f} [{low:.4f}, {high:.4f}]"
+
+
+def _ordered(names: pd.Index, order: tuple[str, ...]) -> list[str]:
+    """Return the names that occur, in the order of the table; unknown ones at the end."""
+    known = [name for name in order if name in names]
+    return known + [name for name in names if name not in known]
+
+
+def _table(rows: pd.DataFrame, by: list[str], columns: list[str], order: tuple[str, ...]) -> pd.DataFrame:
+    """Summarise over seeds: one row a group, in the order of the table."""
+    columns = [name for name in columns if name in rows]
+    cells = {key: {c: summarise(g[c]) for c in columns} for key, g in rows.groupby(by, sort=False)}
+    table = pd.DataFrame.from_dict(cells, orient="index")
+    table.index = pd.MultiIndex.from_tuples([k if isinstance(k, tuple) else (k,) for k in cells], names=by)
+    table = table.reset_index()
+    rank = {name: i for i, name in enumerate(_ordered(pd.Index(table["Algorithm"]), order))}
+    table["_rank"] = table["Algorithm"].map(rank)
+    return table.sort_values(["_rank"], kind="stable").drop(columns="_rank").reset_index(drop=True)
+
+
+def per_cell_table(regression: pd.DataFrame, split: str = "Test", space: str = "z") -> pd.DataFrame:
+    """Lay per-cell metrics out like Tables 1, 2, 4, 5, 7, 8: against the OT match, a random pair beside it.
+
+    MSE, RMSE, MAE, R2 and Pearson are against the OT match; the `random` columns score the same predictions
+    against a random cell of the same perturbation.
+    """
+    rows = regression[(regression["Split"] == split) & (regression["space"] == space)]
+    columns = [*PER_CELL, "random_MSE", "random_R2", "random_Pearson", "skill_MSE"]
+    table = _table(rows, ["System", "Algorithm", "Split"], columns, ORDER)
+    named = {name: f"{name} (OT match)" for name in PER_CELL}
+    named |= {f"random_{name}": f"{name} (random pair)" for name in PER_CELL}
+    return table.rename(columns=named)
+
+
+def population_table(regression: pd.DataFrame, split: str = "Test") -> pd.DataFrame:
+    """Lay the metrics that need no pairs out, the primary one (pearson_delta) first, each with its skill."""
+    rows = regression[(regression["Split"] == split) & (regression["space"] == "log1p")]
+    columns = [*_POPULATION, *(f"skill_{name}" for name in _POPULATION[1:]), "perturbations"]
+    table = _table(rows, ["System", "Algorithm"], columns, ORDER)
+    table["perturbations"] = table["perturbations"].str.replace(r"\..*", "", regex=True)
+    return table
+
+
+def similarity_table(similarity: pd.DataFrame, against: str = "real") -> pd.DataFrame:
+    """Lay the trajectory distances out like Tables 3, 6, 9: means over perturbations, IQM over seeds.
+
+    `DTW` is Eq. 10-11, `Eq. 12` what the paper calls Wasserstein, `W1` the true Wasserstein distance of the
+    values. The twin score stands on DTW over the perturbations whose score can be resolved.
+    """
+    rows = similarity[similarity["Against"] == against]
+    names = {"dtw": "DTW", "mean_absolute_difference": "Eq. 12", "w1": "W1"}
+    names |= {"dtw_per_path_length": "DTW / path", "twin_score_dtw": "twin score"}
+    columns = [name for name in names if name in rows]
+    means = rows.groupby(["System", "Algorithm", "Seed"], sort=False)[columns].mean().reset_index()
+    return _table(means, ["System", "Algorithm"], columns, SIMILARITY_ORDER).rename(columns=names)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """Return a table as GitHub Markdown."""
+    head = "| " + " | ".join(map(str, table.columns)) + " |"
+    rule = "|" + "---|" * len(table.columns)
+    body = ["| " + " | ".join(str(v) for v in row) + " |" for row in table.itertuples(index=False)]
+    return "\n".join([head, rule, *body])
+
+
+def report(folder: str | pathlib.Path) -> str:
+    """Return all tables of one run as Markdown, shaped like the paper's, the paper's own beside them."""
+    folder = pathlib.Path(folder)
+    missing = [n for n in ("regression.csv", "similarity.csv", "manifest.json") if not (folder / n).is_file()]
+    if missing:
+        raise ResultsError(f"{folder.name!r} has no {missing[0]}; finish the run, or name a finished one.")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    regression, similarity = (pd.read_csv(folder / f"{n}.csv") for n in ("regression", "similarity"))
+    return "\n\n".join(_sections(manifest, regression, similarity)) + "\n"
+
+
+def _sections(manifest: dict[str, Any], regression: pd.DataFrame, similarity: pd.DataFrame) -> list[str]:
+    """Return headings and tables of a report."""
+    config = manifest["config"]
+    dataset, protocol = config["dataset"], config["protocol"]
+    numbers = STANDS_FOR.get(dataset)
+    lines = [f"# {dataset}, {protocol} protocol", f"Made by `{manifest['command']}`.", _legend(config)]
+    titles = ("In-silico twin", "Experimental twin", "Similarity of trajectories")
+    tables = protocol_tables(regression, similarity, protocol)
+    for title, (name, table) in zip(
+        [titles[0], titles[0], titles[1], titles[2], titles[2]], tables, strict=False
+    ):
+        lines += [f"## {title}: {name}", markdown(table)]
+    for number in numbers or ():
+        lines += [f"## The paper's Table {number} (other data, other meaning: see chapter 12)"]
+        lines += [markdown(paper_table(number))]
+    return lines
+
+
+def _legend(config: dict[str, Any]) -> str:
+    """Say what stands in a cell."""
+    return (
+        f"Cells: interquartile mean over {config['seeds']} seeds, with the 95 % bootstrap interval of that mean; "
+        f"a single number where there is one run or no spread. {config['timesteps']:,} steps a seed."
+    )
+
+
+def protocol_tables(
+    regression: pd.DataFrame, similarity: pd.DataFrame, protocol: str = "described"
+) -> list[tuple[str, pd.DataFrame]]:
+    """Return the named tables of a run: both in-silico ones, the experimental one, both similarity ones."""
+    twin = regression[regression["System"] != "experimental"]
+    model = regression[regression["System"] == "experimental"]
+    found = [
+        ("test cells, z-scores, per cell", per_cell_table(twin)),
+        ("test cells, populations, log1p units", population_table(twin)),
+        ("z-scores, per cell, both splits", both_splits(model)),
+        ("against the real trajectory", similarity_table(similarity)),
+        ("against the experimental twin", similarity_table(similarity, "experimental")),
+    ]
+    return [(name, table) for name, table in found if len(table)]
+
+
+def both_splits(rows: pd.DataFrame, space: str = "z") -> pd.DataFrame:
+    """Return the per-cell tables of test and train one below the other."""
+    return pd.concat([per_cell_table(rows, split, space) for split in ("Test", "Train")], ignore_index=True)
