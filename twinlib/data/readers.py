@@ -166,22 +166,7 @@ def record_files(record: str, name: str) -> tuple[RemoteFile, ...]:
     The list could not be read when this was written: names are matched by `.h5`, `smad2` or `control`, and
     `aggregation`, and an answer without a match is refused with the names that were found.
     """
-    import requests
-
-    try:
-        answer = requests.get(record, timeout=10)
-        answer.raise_for_status()
-        listed = [
-            RemoteFile(
-                f"{name}/{file['key']}", file["links"]["self"], str(file["checksum"]), int(file["size"])
-            )
-            for file in answer.json()["files"]
-        ]
-    except (requests.RequestException, KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"The record {record} did not list its files ({type(error).__name__}): connect to the network, "
-            'or use load("waddington"), which is embedded.'
-        ) from error
+    listed = _listed_files(record, name)
     wanted = [file for file in listed if _is_wanted(file.path)]
     if not any(file.path.endswith(".h5") for file in wanted):
         names = ", ".join(pathlib.PurePosixPath(file.path).name for file in listed[:8])
@@ -191,10 +176,34 @@ def record_files(record: str, name: str) -> tuple[RemoteFile, ...]:
     return tuple(wanted)
 
 
+def _listed_files(record: str, name: str) -> list[RemoteFile]:
+    """Ask the record's API for its files."""
+    import requests
+
+    try:
+        answer = requests.get(record, timeout=10)
+        answer.raise_for_status()
+        facts = [
+            (file["key"], file["links"]["self"], file["checksum"], int(file["size"]))
+            for file in answer.json()["files"]
+        ]
+    except (requests.RequestException, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"The record {record} did not list its files ({type(error).__name__}): connect to the network, "
+            'or use load("waddington"), which is embedded.'
+        ) from error
+    return [RemoteFile(_inside(name, key), *more) for key, *more in facts]
+
+
+def _inside(folder: str, key: str) -> str:
+    """Return the path of a record's file in its folder; a name that leaves it is refused."""
+    if not re.fullmatch(r"\w[\w.\- ]*", key):
+        raise DataError(f"The record lists the file {key!r}, whose name leaves its folder: it is refused.")
+    return f"{folder}/{key}"
+
+
 def _is_wanted(path: str) -> bool:
     low = pathlib.PurePosixPath(path).name.lower()
-    if not re.fullmatch(r"[\w.\- ]+", low):
-        raise DataError(f"The record lists the file {path!r}, whose name leaves its folder: it is refused.")
     is_matrix = low.endswith(".h5") and any(word in low for word in ("smad2", "control", "perturbed"))
     return is_matrix or (low.endswith(".csv") and low.startswith("aggregation"))
 
@@ -205,7 +214,7 @@ def tenx(entry: Any, paths: Sequence[pathlib.Path], n_cells: int | None, seed: i
 
     tables = [path for path in paths if path.suffix == ".csv"]
     matrices = [path for path in paths if path.suffix == ".h5"]
-    pieces = [_read_tenx(path, tables) for path in matrices]
+    pieces = [_read_tenx(path, tables, alone=len(matrices) == 1) for path in matrices]
     cells = anndata.concat(pieces, join="inner", index_unique="-" if len(pieces) > 1 else None)
     samples = cells.obs["sample_id"].value_counts().to_dict()
     if n_cells is not None:
@@ -221,8 +230,12 @@ def tenx(entry: Any, paths: Sequence[pathlib.Path], n_cells: int | None, seed: i
     return adata
 
 
-def _read_tenx(path: pathlib.Path, tables: Sequence[pathlib.Path]) -> AnnData:
-    """Read one 10x matrix with the sample of each cell in `obs["sample_id"]`."""
+def _read_tenx(path: pathlib.Path, tables: Sequence[pathlib.Path], alone: bool) -> AnnData:
+    """Read one 10x matrix with the sample of each cell in `obs["sample_id"]`.
+
+    Several suffixes in a matrix that stands alone, or beside a table of samples, are samples; else the file is
+    one.
+    """
     import scanpy
 
     with warnings.catch_warnings():
@@ -230,7 +243,7 @@ def _read_tenx(path: pathlib.Path, tables: Sequence[pathlib.Path]) -> AnnData:
         cells = scanpy.read_10x_h5(path)
     cells.var_names_make_unique()
     suffixes = traps.barcode_suffixes(cells.obs_names)
-    if len(suffixes) == 1:
+    if len(suffixes) == 1 or not (alone or tables):
         cells.obs["sample_id"] = path.stem
         return cells
     if not tables:
