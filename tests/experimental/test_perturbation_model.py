@@ -155,6 +155,15 @@ def test_networks_are_zero_without_a_perturbation():
     assert network(z, torch.ones(4, 3)).abs().max() > 0
 
 
+def test_departures_of_cells_average_to_zero_over_training_controls(model):
+    """The cell network redistributes the mean effect over cells; it cannot change it."""
+    reference = model.cell_network.reference
+    push, _ = model.effect(["Gata1"] * len(reference))
+    departure = model.cell_network(reference, push)
+    assert departure.mean(dim=0).abs().max() < 1e-4
+    assert departure.std(dim=0).max() > 0
+
+
 def test_the_cell_network_never_raises_the_validation_error(model):
     errors_ = model.history["validation"]
     assert errors_.min() <= errors_.iloc[0] and model.history["epoch"].iloc[0] == 0

@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from twinlib.experimental.baselines import TrainingCells
 
 
+#: Training controls over which the departures of single cells average to zero.
+REFERENCE = 256
+
+
 @dataclass(frozen=True)
 class PerturbationModelConfig:
     """How the experimental twin is built and trained.
@@ -62,11 +66,11 @@ class PerturbationModelConfig:
     hidden_weight: float = 0.1
     memory: bool = True
     cell_network: bool = True
-    cell_rate: float = 1e-3
+    cell_rate: float = 3e-3
     cell_decay: float = 1e-2
     batch: int = 256
-    epochs: int = 20
-    patience: int = 3
+    epochs: int = 60
+    patience: int = 5
 
     def __post_init__(self) -> None:
         for name in ("hidden", "label_steps", "batch", "patience"):
@@ -125,12 +129,17 @@ class LabelNetwork(nn.Module):
 
 
 class CellNetwork(nn.Module):
-    """How far a cell z [n, D] departs from the average push s [n, D]: c(z, s) [n, D], zero where s is."""
+    """How far a cell z [n, D] departs from the average push s [n, D]: c(z, s) [n, D], zero where s is.
+
+    It averages to zero over the reference cells [r, D], training controls, so that it adds to the mean effect
+    nothing but what a different set of cells calls for.
+    """
 
     centre: Tensor
     spread: Tensor
     length: Tensor
     strength: Tensor
+    reference: Tensor
 
     def __init__(self, latent: int, hidden: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -145,13 +154,20 @@ class CellNetwork(nn.Module):
         self.register_buffer("spread", torch.ones(latent))
         self.register_buffer("length", torch.ones(()))
         self.register_buffer("strength", torch.zeros(()))
+        self.register_buffer("reference", torch.zeros(REFERENCE, latent))
 
-    def forward(self, z: Tensor, push: Tensor) -> Tensor:
-        """Return c [n, D]."""
+    def raw(self, z: Tensor, push: Tensor) -> Tensor:
+        """Return the departure [..., D] before its average over the reference cells is taken off."""
         state = (z - self.centre) / self.spread
         told = self.net(torch.cat([state, push / self.length], -1))
         change = told - self.net(torch.cat([state, torch.zeros_like(push)], -1))
         return change * (self.length * self.strength) * _acts(push)
+
+    def forward(self, z: Tensor, push: Tensor) -> Tensor:
+        """Return c [n, D], whose mean over the reference cells is zero for every push."""
+        kinds, index = torch.unique(push, dim=0, return_inverse=True)
+        average = [self.raw(self.reference, kind.expand_as(self.reference)).mean(dim=0) for kind in kinds]
+        return self.raw(z, push) - torch.stack(average)[index]
 
 
 @dataclass(frozen=True, eq=False)
@@ -372,9 +388,13 @@ def _pair_tensors(
     return PairTensors(change, torch.from_numpy(latent[pairs.control]), push), torch.from_numpy(held)
 
 
-def _pair_error(embedding: Any, network: CellNetwork, pairs: PairTensors) -> Tensor:
-    """Return the mean squared error of predicted against matched cells, in z-scores."""
-    moved = embedding.decode(pairs.z + pairs.push + network(pairs.z, pairs.push)) - embedding.decode(pairs.z)
+def _pair_error(embedding: Any, network: CellNetwork, pairs: PairTensors, centred: bool = True) -> Tensor:
+    """Return the mean squared error of predicted against matched cells, in z-scores.
+
+    Minibatches are fitted without centring, which would cost a pass over the reference cells a label.
+    """
+    departure = network(pairs.z, pairs.push) if centred else network.raw(pairs.z, pairs.push)
+    moved = embedding.decode(pairs.z + pairs.push + departure) - embedding.decode(pairs.z)
     return (moved - pairs.change).square().mean()
 
 
@@ -389,6 +409,7 @@ def fit_cell_network(
     network.centre.copy_(pairs.z.mean(0))
     network.spread.copy_(pairs.z.std(0).clamp_min(1e-6))
     network.length.copy_(pairs.push.square().mean().sqrt().clamp_min(1e-6))
+    network.reference.copy_(pairs.z[torch.randint(len(pairs.z), (REFERENCE,), generator=generator)])
     train, valid = pairs.rows(~held), pairs.rows(held)
     rows = [{"epoch": 0, "train": float("nan"), "validation": _no_gradient(embedding, network, valid)}]
     best = {name: value.clone() for name, value in network.state_dict().items()}
@@ -422,7 +443,7 @@ def _one_pass(
     """Go once over the pairs in random minibatches; returns the mean training error."""
     errors = []
     for index in torch.randperm(len(pairs.z), generator=generator).split(batch):
-        error = _pair_error(embedding, network, pairs.rows(index))
+        error = _pair_error(embedding, network, pairs.rows(index), centred=False)
         optimizer.zero_grad()
         error.backward()
         optimizer.step()
