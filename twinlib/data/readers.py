@@ -233,8 +233,8 @@ def tenx(entry: Any, paths: Sequence[pathlib.Path], n_cells: int | None, seed: i
 def _read_tenx(path: pathlib.Path, tables: Sequence[pathlib.Path], alone: bool) -> AnnData:
     """Read one 10x matrix with the sample of each cell in `obs["sample_id"]`.
 
-    Several suffixes in a matrix that stands alone, or beside a table of samples, are samples; else the file is
-    one.
+    Several suffixes in a matrix that stands alone, or beside a table of samples, are samples; else the
+    file is one.
     """
     import scanpy
 

@@ -16,7 +16,17 @@ from twinlib.data.schema import DataError
 if TYPE_CHECKING:
     from anndata import AnnData
 
-__all__ = ["DATASETS", "Dataset", "RemoteFile", "available", "choose", "dataset", "from_anndata", "load"]
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "RemoteFile",
+    "available",
+    "choose",
+    "dataset",
+    "from_anndata",
+    "load",
+    "table",
+]
 
 #: The environment variable that names a folder with the data files.
 FOLDER_VARIABLE = "TWINLIB_DATA_DIR"
@@ -179,13 +189,32 @@ _ENTRIES = (
         citation="Balmas et al. 2025, Mol Syst Biol, 10.1038/s44320-025-00172-8",
         panel=50,
         read=readers.tenx,
-        columns=Columns("sample", "control", batch="sample_id"),
+        columns=Columns("sample", "control", batch="sample_id", separator=None),
         kind="CRISPRi",
         record="https://zenodo.org/api/records/15731884",
     ),
 )
 
 DATASETS: dict[str, Dataset] = {entry.name: entry for entry in _ENTRIES}
+
+
+def table() -> str:
+    """Return the sources as a Markdown table: what, control label, size, hash, licence, citation."""
+    head = ["name", "what", "control label", "bytes", "hash", "licence", "citation"]
+    rows = [head, ["---"] * len(head), *(_row(entry) for entry in DATASETS.values())]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _row(entry: Dataset) -> list[str]:
+    """Return the cells of one row of the table."""
+    size = " + ".join(f"{file.size:,}" for file in entry.files)
+    digest = "<br>".join(f"`{file.digest}`" for file in entry.files)
+    where = [f"[{file.url.rsplit('/', 1)[-1]}]({file.url})" for file in entry.files]
+    at_run_time = f"[asked at run time]({entry.record})" if entry.record else "no file"
+    what = entry.what + ("; " + ", ".join(where) if where else "")
+    control = f"`{entry.columns.control}`" if entry.columns else "`control`"
+    fields = [f"`{entry.name}`", what, control, size or at_run_time, digest or at_run_time]
+    return [*fields, entry.licence, entry.citation]
 
 
 def dataset(name: str) -> Dataset:
