@@ -54,7 +54,7 @@ class Remembered:
         return getattr(self.embedding, name)
 
     def encode(self, x: Any) -> Any:
-        """Return the latent cells [..., D] of scaled cells [..., G], remembered where no gradient is asked."""
+        """Return the latent cells [..., D] of scaled cells [..., G], remembered without gradients."""
         import hashlib
 
         import torch

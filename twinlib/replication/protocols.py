@@ -36,7 +36,7 @@ class RunConfig:
     #: Cells stepped side by side for each seed (described).
     n_cells: int = 64
     #: Bootstrap draws of every twin score.
-    resamples: int = 200
+    resamples: int = 100
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:

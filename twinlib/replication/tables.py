@@ -206,7 +206,7 @@ def _sections(manifest: dict[str, Any], regression: pd.DataFrame, similarity: pd
 def _legend(config: dict[str, Any]) -> str:
     """Say what stands in a cell."""
     return (
-        f"Cells: interquartile mean over {config['seeds']} seeds, with the 95 % bootstrap interval of that mean; "
+        f"Cells: interquartile mean over {config['seeds']} seeds, with its 95 % bootstrap interval; "
         f"a single number where there is one run or no spread. {config['timesteps']:,} steps a seed."
     )
 
