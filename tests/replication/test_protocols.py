@@ -1,0 +1,105 @@
+"""A run into a folder: atomic, refused when taken, resumed without computing a finished part again."""
+
+import json
+import os
+
+import pandas as pd
+import pytest
+
+from twinlib.replication import folder
+from twinlib.replication.__main__ import main
+from twinlib.replication.protocols import Part, RunConfig, run
+
+
+class Fake:
+    """Three parts that count how often they are computed; the third fails on demand."""
+
+    facts = {"dataset": "fake"}
+    parts = ("one", "two", "three")
+
+    def __init__(self, fail=False):
+        self.fail, self.computed = fail, []
+
+    def __call__(self, config, progress):
+        return self
+
+    def compute(self, part, scratch):
+        if part == "three" and self.fail:
+            raise KeyboardInterrupt
+        self.computed.append(part)
+        history = pd.DataFrame({"seed": [0], "iteration": [1]}) if part == "two" else None
+        return Part([{"Algorithm": part, "MSE": 0.1}], [{"Algorithm": part, "dtw": 1.0}], {"n": 1}, history)
+
+
+def test_a_run_writes_its_files_and_says_how_it_was_made(tmp_path):
+    out = run(RunConfig(seeds=2, algorithms=("PPO",)), tmp_path / "r", progress=False, make=Fake())
+    assert list(pd.read_csv(out / "regression.csv").Algorithm) == ["one", "two", "three"]
+    assert len(pd.read_csv(out / "similarity.csv")) == 3 and len(pd.read_csv(out / "history.csv")) == 1
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["seeds"] == [0, 1] and manifest["dataset"] == "fake" and manifest["peak_memory_mb"] > 10
+    assert manifest["command"].endswith("--algorithms PPO --seeds 2 --timesteps 150000 --out DIR")
+    assert str(tmp_path) not in (out / "manifest.json").read_text()
+    assert manifest["versions"]["twinlib"] and manifest["parts"]["two"]["n"] == 1
+    assert not [p for p in out.rglob(".*")]  # no lock and no half-written file is left
+
+
+def test_a_second_run_into_the_folder_is_refused(tmp_path):
+    run(RunConfig(), tmp_path, progress=False, make=Fake())
+    with pytest.raises(folder.FolderError, match="already holds regression.csv"):
+        run(RunConfig(), tmp_path, progress=False, make=Fake())
+
+
+def test_a_folder_held_by_a_living_run_is_refused_even_for_a_resume(tmp_path):
+    (tmp_path / ".lock").write_text(str(os.getpid()))
+    with pytest.raises(folder.FolderError, match="Another run is writing"):
+        run(RunConfig(), tmp_path, resume=True, progress=False, make=Fake())
+
+
+def test_the_lock_of_a_dead_run_is_taken_over(tmp_path):
+    (tmp_path / ".lock").write_text("99999999")
+    run(RunConfig(), tmp_path, progress=False, make=Fake())
+    assert (tmp_path / "manifest.json").exists() and not (tmp_path / ".lock").exists()
+
+
+def test_a_resume_computes_only_what_is_missing(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(RunConfig(), tmp_path, progress=False, make=Fake(fail=True))
+    assert not (tmp_path / "regression.csv").exists()
+    again = Fake()
+    run(RunConfig(), tmp_path, resume=True, progress=False, make=again)
+    assert again.computed == ["three"]
+    assert list(pd.read_csv(tmp_path / "regression.csv").Algorithm) == ["one", "two", "three"]
+
+
+def test_a_resume_with_other_settings_is_refused(tmp_path):
+    run(RunConfig(seeds=2), tmp_path, progress=False, make=Fake())
+    with pytest.raises(folder.FolderError, match="other settings"):
+        run(RunConfig(seeds=3), tmp_path, resume=True, progress=False, make=Fake())
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    target = tmp_path / "a.csv"
+    target.write_text("old")
+
+    def fails(beside):
+        beside.write_text("half")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        folder.write_atomic(target, fails)
+    assert target.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["a.csv"]
+
+
+@pytest.mark.parametrize(
+    "bad", [{"protocol": "imagined"}, {"seeds": 0}, {"timesteps": 0}], ids=["protocol", "seeds", "timesteps"]
+)
+def test_bad_settings_are_refused_in_one_sentence(bad):
+    with pytest.raises(ValueError, match="choose one of|give 1 or more"):
+        RunConfig(**bad)
+
+
+def test_the_command_line_refuses_with_status_two_and_one_sentence(tmp_path, capsys):
+    assert main(["report", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    with pytest.raises(SystemExit):
+        main(["run", "--protocol", "imagined", "--out", "x"])
