@@ -366,26 +366,50 @@ def fit_label_network(
 
 @dataclass(frozen=True)
 class PairTensors:
-    """Matched pairs: y less x less head(p) [m, G] in z-scores, latent start z [m, D] and push s [m, D]."""
+    """Matched pairs as the cell network meets them.
 
-    change: Tensor
+    Attributes:
+        goal: what decode(z + m) should be, y - x - head(p) + decode(z), in z-scores [m, G].
+        z: latent start [m, D].
+        push: s(p) [m, D].
+    """
+
+    goal: Tensor
     z: Tensor
     push: Tensor
 
     def rows(self, index: Tensor) -> PairTensors:
         """Return the chosen pairs."""
-        return PairTensors(self.change[index], self.z[index], self.push[index])
+        return PairTensors(self.goal[index], self.z[index], self.push[index])
 
 
 def _pair_tensors(
-    prepared: Prepared, effect: tuple[Tensor, Tensor], latent: Array, pairs: Pairs
+    prepared: Prepared, embedding: Any, effect: tuple[Tensor, Tensor], latent: Array, pairs: Pairs
 ) -> tuple[PairTensors, Tensor]:
     """Return all pairs as tensors, and which of them [m] end in a validation cell."""
     push, head = effect
     values = prepared.scale(np.asarray(prepared.cells.X))
     change = torch.from_numpy(values[pairs.perturbed] - values[pairs.control]) - head
+    start = torch.from_numpy(latent[pairs.control])
+    with torch.no_grad():
+        goal = change + embedding.decode(start)
     held = prepared.cells.obs["validation"].to_numpy(dtype=bool)[pairs.perturbed]
-    return PairTensors(change, torch.from_numpy(latent[pairs.control]), push), torch.from_numpy(held)
+    return PairTensors(goal, start, push), torch.from_numpy(held)
+
+
+def _reference_cells(prepared: Prepared, latent: Array, pairs: Pairs, seed: int) -> Tensor:
+    """Return latent training controls [r, D], drawn uniformly within the contexts of the perturbed cells.
+
+    Not the partners in the pairs: transport chooses some controls often and others never.
+    """
+    rng = np.random.default_rng(seed)
+    contexts = prepared.cells.obs["cell_context"].to_numpy(dtype=str)
+    controls = prepared.rows("train", CONTROL)
+    chosen = []
+    for context in contexts[rng.choice(pairs.perturbed, REFERENCE)]:
+        here = controls[contexts[controls] == context]
+        chosen.append(rng.choice(here if len(here) else controls))
+    return torch.from_numpy(latent[np.array(chosen)])
 
 
 def _pair_error(embedding: Any, network: CellNetwork, pairs: PairTensors, centred: bool = True) -> Tensor:
@@ -394,12 +418,16 @@ def _pair_error(embedding: Any, network: CellNetwork, pairs: PairTensors, centre
     Minibatches are fitted without centring, which would cost a pass over the reference cells a label.
     """
     departure = network(pairs.z, pairs.push) if centred else network.raw(pairs.z, pairs.push)
-    moved = embedding.decode(pairs.z + pairs.push + departure) - embedding.decode(pairs.z)
-    return (moved - pairs.change).square().mean()
+    return (embedding.decode(pairs.z + pairs.push + departure) - pairs.goal).square().mean()
 
 
 def fit_cell_network(
-    embedding: Any, pairs: PairTensors, held: Tensor, config: PerturbationModelConfig, seed: int
+    embedding: Any,
+    pairs: PairTensors,
+    held: Tensor,
+    reference: Tensor,
+    config: PerturbationModelConfig,
+    seed: int,
 ) -> tuple[CellNetwork, pd.DataFrame]:
     """Fit the cell network on pairs and keep the pass with the lowest validation error, pass 0 (c = 0)
     included.
@@ -409,7 +437,7 @@ def fit_cell_network(
     network.centre.copy_(pairs.z.mean(0))
     network.spread.copy_(pairs.z.std(0).clamp_min(1e-6))
     network.length.copy_(pairs.push.square().mean().sqrt().clamp_min(1e-6))
-    network.reference.copy_(pairs.z[torch.randint(len(pairs.z), (REFERENCE,), generator=generator)])
+    network.reference = reference
     train, valid = pairs.rows(~held), pairs.rows(held)
     rows = [{"epoch": 0, "train": float("nan"), "validation": _no_gradient(embedding, network, valid)}]
     best = {name: value.clone() for name, value in network.state_dict().items()}
@@ -490,9 +518,9 @@ def fit_perturbation_model(
             pairs = pair(prepared, split="train")
         doses = prepared.cells.obs["dose"].to_numpy()[pairs.perturbed]
         effect = mean_effect(table, label_network, memory, list(pairs.perturbation), doses)
-        network, history = fit_cell_network(
-            embedding, *_pair_tensors(prepared, effect, latent, pairs), config, seed
-        )
+        tensors, held = _pair_tensors(prepared, embedding, effect, latent, pairs)
+        reference = _reference_cells(prepared, latent, pairs, seed)
+        network, history = fit_cell_network(embedding, tensors, held, reference, config, seed)
     return PerturbationModel(prepared, embedding, table, label_network, memory, network, config, history)
 
 
