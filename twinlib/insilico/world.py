@@ -73,6 +73,7 @@ class World:
         embedding: encoder and decoder.
         data_hash, fingerprint: hash of the data and of the preparation.
         density: Gaussian mixture of the training cells' latents, where `drift="density"` is wanted.
+        distance: mean latent distance from a control to its match; None works it out when asked for.
     """
 
     dataset: str
@@ -93,6 +94,7 @@ class World:
     data_hash: str = ""
     fingerprint: str = ""
     density: Density | None = None
+    distance: float | None = None
 
     @property
     def condition(self) -> Tensor:
@@ -173,6 +175,8 @@ class World:
     @torch.no_grad()
     def match_distance(self) -> float:
         """Mean latent distance from a control to the profile it is matched to."""
+        if self.distance is not None:
+            return self.distance
         z = torch.cat([self.embedding.encode(self.scale(part)) for part in torch.split(self.y, 512)])
         return float((z - self.z0).norm(dim=-1).mean())
 
@@ -293,7 +297,7 @@ def _assemble(
     controls, inverse = np.unique(rows.control, return_inverse=True)
     scaled = torch.from_numpy(np.asarray(prepared.scale(expression[controls]), dtype=np.float32))
     z = torch.cat([embedding.encode(part) for part in torch.split(scaled, 512)])
-    return World(
+    world = World(
         dataset=prepared.dataset,
         genes=tuple(prepared.genes),
         action_names=tuple(action_names),
@@ -312,6 +316,7 @@ def _assemble(
         data_hash=prepared.data_hash,
         fingerprint=prepared.fingerprint,
     )
+    return dataclasses.replace(world, distance=world.match_distance())
 
 
 def _gene_effects(prepared: Prepared, embedding: Embedding) -> Tensor:
@@ -399,7 +404,11 @@ def save_world(world: World, path: str | os.PathLike[str]) -> None:
     if world.density is not None:
         arrays |= {f"density_{name}": value for name, value in world.density.arrays().items()}
     meta = {name: getattr(world, name) for name in ("dataset", "genes", "action_names", "labels")}
-    meta |= {"data_hash": world.data_hash, "fingerprint": world.fingerprint}
+    meta |= {
+        "data_hash": world.data_hash,
+        "fingerprint": world.fingerprint,
+        "distance": world.match_distance(),
+    }
     meta["embedding"] = embedding_fingerprint(world.embedding)
     beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     with beside.open("wb") as file:
@@ -423,7 +432,7 @@ def load_world(path: str | os.PathLike[str], embedding: Embedding) -> World:
     }
     fields: dict[str, Any] = {name: torch.from_numpy(arrays[name]) for name in _TENSORS}
     fields |= {name: tuple(meta[name]) for name in ("genes", "action_names", "labels")}
-    fields |= {name: meta[name] for name in ("dataset", "data_hash", "fingerprint")}
+    fields |= {name: meta[name] for name in ("dataset", "data_hash", "fingerprint", "distance")}
     return World(**fields, embedding=embedding, density=_read_density(density) if density else None)
 
 
