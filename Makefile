@@ -1,5 +1,7 @@
 # make book   build the book into _build/html, after executing the notebooks whose outputs are stale
 # make test   every check: lint, types, unit tests, notebooks, strict book build
+# make look   every built page in a browser without a network (needs Chromium and Node)
+# make home URL=...   write the repository's address wherever it belongs
 PYTHON ?= python3
 JOBS ?= 2
 NOTEBOOK_TIMEOUT ?= 300
@@ -48,6 +50,10 @@ execute: environment
 
 results: environment
 	$(BIN)/python -m twinlib.replication run --help
+
+# Every built page in headless Chromium with the network cut; skipped with a reason where it cannot run.
+look: html
+	@sh scripts/look/look.sh $(SHOTS)
 
 home: environment
 	$(BIN)/python scripts/notebooks.py home "$(URL)"

@@ -1,7 +1,8 @@
 """The book's own Sphinx extension.
 
 It marks every page whose outputs are older than their source, lists on an API page every module of its room,
-and reads docstrings as plain text: a `|` or a trailing `_` outside backquotes is a letter, not markup.
+and reads docstrings as plain text: a `|` or a trailing `_` outside backquotes is a letter, not markup, and
+`a name` in backquotes is code.
 """
 
 from __future__ import annotations
@@ -31,6 +32,25 @@ def _mark(app: Any, page: str, template: str, context: dict[str, Any], doctree: 
         context["body"] = NOTE + context["body"]
 
 
+def _without_thebe(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Leave out the script that starts kernels on another host; Jupyter Book has no switch for it."""
+    kept = [
+        file
+        for file in context["script_files"]
+        if "thebe" not in f"{file} {file.attributes.get('body', '')}".lower()
+    ]
+    context["script_files"] = kept
+    context["css_files"] = [file for file in context["css_files"] if "thebe" not in str(file)]
+
+
+_UNLISTED = '<div role="list" class="citation-list">'
+
+
+def _bibliography(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Make a bibliography's entries plain parts of the page: a list may hold list items only."""
+    context["body"] = context.get("body", "").replace(_UNLISTED, '<div class="citation-list">')
+
+
 def _modules(match: re.Match[str]) -> str:
     """Return one automodule a module for a room, or for the modules that stand beside the rooms."""
     room = match.group(1)
@@ -46,9 +66,23 @@ def _list_modules(app: Any, page: str, source: list[str]) -> None:
     source[0] = re.sub(r"^<!-- modules: (\w+) -->$", _modules, source[0], flags=re.M)
 
 
+_CHAPTER_LINK = re.compile(r"\[([^\]\[]+)\]\((?:\.\./notebooks/)?(\d\d_\w+)\.(?:ipynb|md)(?:#[^)\s]*)?\)")
+
+
+def _planned_chapters(app: Any, page: str, source: list[str]) -> None:
+    """Turn a link to a chapter that is not written yet into its text."""
+    present = {path.stem for path in stamp.NOTEBOOKS.glob("*.ipynb")}
+    source[0] = _CHAPTER_LINK.sub(lambda link: link[0] if link[2] in present else link[1], source[0])
+
+
 def _plain_letters(line: str) -> str:
+    if line.count("`") % 2:
+        line = line.replace("`", "'")
     pieces = re.split(r"(``.*?``|`[^`]*`_?)", line)
     pieces[::2] = [re.sub(r"(?<=\w)_(?=\W|$)", r"\_", piece).replace("|", r"\|") for piece in pieces[::2]]
+    for i in range(1, len(pieces), 2):
+        if not pieces[i].startswith("``") and not pieces[i].endswith("_") and not pieces[i - 1].endswith(":"):
+            pieces[i] = f"`{pieces[i]}`"
     return "".join(pieces)
 
 
@@ -60,6 +94,9 @@ def setup(app: Any) -> dict[str, Any]:
     """Register with Sphinx."""
     app.connect("builder-inited", _remember_stale)
     app.connect("source-read", _list_modules)
+    app.connect("source-read", _planned_chapters)
     app.connect("autodoc-process-docstring", _docstring, priority=100)
     app.connect("html-page-context", _mark)
+    app.connect("html-page-context", _bibliography)
+    app.connect("html-page-context", _without_thebe, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
