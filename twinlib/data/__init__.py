@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,6 +12,11 @@ if TYPE_CHECKING:
     from twinlib.data.schema import CONTROL, DataError, check, parts
     from twinlib.data.simulate import MyeloidNetwork, ToggleSwitch, simulate_waddington
     from twinlib.data.sources import DATASETS, available, choose, from_anndata, load
+
+# numba (inside scanpy) opens its OpenMP pool on all cores and thereby raises torch's thread count, whatever
+# OMP_NUM_THREADS said; on a shared machine that made training ten times slower. It reads this at its import.
+if os.environ.get("OMP_NUM_THREADS", "").isdigit():
+    os.environ.setdefault("NUMBA_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
 
 _WHERE = {
     "CONTROL": "schema",
