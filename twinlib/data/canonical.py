@@ -70,13 +70,17 @@ def from_anndata(
     Raises:
         DataError: one sentence for the first thing that cannot be used.
     """
+    if not hasattr(adata, "obs") or not hasattr(adata, "isbacked"):
+        raise DataError(f"from_anndata was given a {type(adata).__name__}: give an AnnData.")
     if perturbation_type not in schema.TYPES[:-1]:
         raise DataError(
             f"perturbation_type={perturbation_type!r} is unknown: use one of {list(schema.TYPES[:-1])}."
         )
     if adata.isbacked:
         adata = adata.to_memory()
-    columns = Columns(perturbation_key, control, context_key, batch_key, dose_key, separator, guide_targets)
+    columns = Columns(
+        perturbation_key, str(control), context_key, batch_key, dose_key, separator, guide_targets
+    )
     made = bring(adata, columns, name, perturbation_type)
     print(f"from_anndata: {made.uns['twinlib']['taken_for']}.")
     return schema.check(made)
@@ -85,6 +89,7 @@ def from_anndata(
 def bring(adata: AnnData, columns: Columns, name: str, kind: str) -> AnnData:
     """Build the canonical AnnData [n, G] of a file whose obs `columns` describes; hashed, not yet checked."""
     schema.check_shape_and_names(adata)
+    schema.check_numbers(adata.X, "X")
     obs = read_obs(adata.obs, columns)
     genes = [str(gene) for gene in adata.var_names]
     made = _from_values(adata.X, adata.layers.get("counts"), complete_obs(obs, genes, kind), genes)
@@ -199,7 +204,6 @@ def from_counts(counts: Any, obs: pd.DataFrame, genes: list[str], said: str) -> 
 
 def _from_values(x: Any, counts: Any, obs: pd.DataFrame, genes: list[str]) -> AnnData:
     """Build the AnnData from X [n, G] that holds counts or log1p, told from the numbers."""
-    schema.check_numbers(x, "X")
     found = schema.kind_of_values(x)
     if found == "counts":
         return from_counts(x, obs, genes, "given: X holds whole numbers")

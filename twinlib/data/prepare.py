@@ -279,7 +279,8 @@ def dispersion(x: Any) -> np.ndarray:
     import scanpy as sc
     from anndata import AnnData
 
-    found = sc.pp.highly_variable_genes(AnnData(x), flavor="seurat", inplace=False)
+    with np.errstate(all="ignore"):  # silent genes: log of 0 / 0, answered below
+        found = sc.pp.highly_variable_genes(AnnData(x), flavor="seurat", inplace=False)
     score = found["dispersions_norm"].to_numpy(dtype=np.float64)
     return np.where(np.isnan(score), -np.inf, score)
 

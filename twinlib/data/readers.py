@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from twinlib.data import traps
+from twinlib.data import schema, traps
 from twinlib.data.canonical import (
     bring,
     complete_obs,
@@ -87,11 +87,16 @@ def _argmax_guide(guides: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read_h5ad(path: pathlib.Path, backed: bool = False) -> AnnData:
+    """Read an h5ad file, backed or whole; of a whole one X (checked before use), obs and var are kept."""
     import anndata
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return anndata.read_h5ad(path, backed="r" if backed else None)
+        cells = anndata.read_h5ad(path, backed="r" if backed else None)
+    if backed:
+        return cells
+    schema.check_sparse(cells.X, f"X of {path.name}")
+    return anndata.AnnData(cells.X, obs=cells.obs, var=cells.var)
 
 
 def norman(entry: Any, paths: Sequence[pathlib.Path], n_cells: int | None, seed: int) -> AnnData:
@@ -149,6 +154,7 @@ def _told(entry: Any, drawn: AnnData) -> AnnData:
         raise DataError(
             f"obs of {entry.name} has no column {entry.columns.perturbation!r}: it is another file."
         )
+    schema.check_numbers(drawn.X, "X")
     labels = own_labels(drawn.obs[entry.columns.perturbation].astype(str).to_numpy(dtype=str), entry.columns)
     found = traps.found_in(drawn, labels)
     print(f"{entry.name}: {found}.")

@@ -81,6 +81,7 @@ def check_shape_and_names(adata: AnnData) -> None:
 
 def check_numbers(x: Any, where: str) -> None:
     """Raise a DataError when the stored values of x [n, G] are not finite, non-negative real numbers."""
+    check_sparse(x, where)
     values = values_of(x)
     if values.dtype.kind not in "fiub":
         raise DataError(f"{where} holds values of type {values.dtype}: give real numbers.")
@@ -92,6 +93,16 @@ def check_numbers(x: Any, where: str) -> None:
             f"{where} holds negative values (smallest {values.min():.4g}): give counts or log1p of counts, "
             "not scaled data."
         )
+
+
+def check_sparse(x: Any, where: str) -> None:
+    """Raise a DataError when a sparse x [n, G] points outside itself: scipy would read foreign memory."""
+    if getattr(x, "format", "") not in ("csr", "csc"):
+        return
+    try:
+        x.check_format(full_check=True)
+    except ValueError as error:
+        raise DataError(f"{where} is a broken sparse matrix ({error}): read the file again.") from error
 
 
 def _check_columns(adata: AnnData) -> None:

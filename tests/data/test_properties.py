@@ -1,0 +1,121 @@
+"""Properties that hold for any shape, type, form and label (hypothesis)."""
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+
+import twinlib
+from twinlib.data import schema
+from twinlib.data.canonical import Columns, own_labels
+from twinlib.data.pairing import pair
+from twinlib.data.prepare import prepare
+from twinlib.data.schema import DataError
+
+FAST = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FORMS = {
+    "dense": np.asarray,
+    "csr": sparse.csr_matrix,
+    "csc": sparse.csc_matrix,
+    "csr_array": sparse.csr_array,
+    "fortran": np.asfortranarray,
+}
+NAMES = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), min_size=1, max_size=8)
+
+
+@st.composite
+def raw_cells(draw):
+    """Counts [n, G] of two to four groups of 0 to 25 cells, in any form and dtype, with any names."""
+    seed = draw(st.integers(0, 10_000))
+    sizes = draw(st.lists(st.integers(0, 25), min_size=2, max_size=4))
+    n_genes = draw(st.integers(1, 12))
+    labels = ["control", *draw(st.lists(NAMES, min_size=3, max_size=3, unique=True))]
+    rng = np.random.default_rng(seed)
+    counts = rng.poisson(rng.gamma(1, 2, n_genes), (sum(sizes), n_genes))
+    dtype = draw(st.sampled_from([np.int32, np.int64, np.float32, np.float64]))
+    obs = pd.DataFrame(
+        {"label": np.repeat(labels[: len(sizes)], sizes)}, index=[f"c{i}" for i in range(sum(sizes))]
+    )
+    form = FORMS[draw(st.sampled_from(sorted(FORMS)))]
+    var = pd.DataFrame(index=[f"g{i}" for i in range(n_genes)])
+    return anndata.AnnData(form(counts.astype(dtype)), obs=obs, var=var)
+
+
+@FAST
+@given(raw_cells())
+def test_any_cells_become_canonical_or_are_refused_in_one_sentence(raw):
+    before = raw.X.copy()
+    try:
+        made = twinlib.from_anndata(raw, "label", "control")
+    except DataError as error:
+        assert "\n" not in str(error) and str(error).endswith(".")
+        return
+    assert schema.check(made) is made
+    assert made.shape == raw.shape
+    counts = np.asarray(before.toarray() if sparse.issparse(before) else before, dtype=float)
+    np.testing.assert_allclose(made.layers["counts"].toarray(), counts)
+    totals = counts.sum(axis=1)
+    np.testing.assert_allclose(
+        np.expm1(made.X.toarray().astype(float)).sum(axis=1), np.where(totals > 0, 1e4, 0), rtol=1e-4
+    )
+
+
+@FAST
+@given(raw_cells(), st.floats(0.05, 0.6), st.integers(0, 5), st.integers(1, 20))
+def test_a_split_is_a_partition_and_the_scaler_is_the_training_cells(raw, test_size, seed, n_top_genes):
+    try:
+        cells = twinlib.from_anndata(raw, "label", "control")
+    except DataError:
+        assume(False)
+    assume(np.asarray(cells.X.sum(axis=0)).any())
+    prepared = prepare(cells, n_top_genes, test_size=test_size, seed=seed)
+    train, test = prepared.rows("train"), prepared.rows("test")
+    assert len(train) + len(test) == cells.n_obs and not set(train) & set(test)
+    x = prepared.expression("train").astype(float)
+    np.testing.assert_allclose(prepared.mean, x.mean(axis=0), atol=1e-4)
+    assert (prepared.std > 0).all() and np.isfinite(prepared.scale(prepared.cells.X)).all()
+    validation = prepared.cells.obs["validation"].to_numpy()
+    assert not validation[test].any()
+    if len(prepared.rows("train", "control")):
+        pairs = pair(prepared, "train", "random", seed)
+        assert len(pairs) == len(train) - len(prepared.rows("train", "control"))
+
+
+@FAST
+@given(st.lists(NAMES, min_size=1, max_size=6), st.sampled_from(["+", "_", "|", None]))
+def test_labels_become_parts_or_are_refused(names, separator):
+    labels = np.asarray(["NT", *names])
+    try:
+        own = own_labels(labels, Columns("x", "NT", separator=separator))
+    except DataError as error:
+        assert "\n" not in str(error)
+        return
+    assert own[0] == "control"
+    for label in own[1:]:
+        assert label == "control" or schema.parts(label)
+        assert label == "control" or "+".join(schema.parts(label)) == label
+
+
+@FAST
+@given(raw_cells())
+def test_a_logarithm_is_recognised_or_left_unknown_and_never_mistaken(raw):
+    counts = sparse.csr_matrix(raw.X, dtype=float)
+    assume(counts.nnz > 0)
+    x = schema.log_normalise(counts)
+    assert schema.kind_of_values(counts) == "counts"
+    assert schema.kind_of_values(x) in ("log1p", "unknown")
+    assert schema.kind_of_values(x.log1p()) in ("log1p_twice", "unknown")
+
+
+@pytest.mark.parametrize("n", [1, 9])
+def test_single_cells_and_small_groups_are_refused(bring, make_raw, n):
+    raw = make_raw(n_per_group=40)
+    keep = (
+        np.flatnonzero(raw.obs["label"] != "B").tolist()
+        + np.flatnonzero(raw.obs["label"] == "B")[:n].tolist()
+    )
+    with pytest.raises(DataError, match=f"'B' has {n} cells"):
+        bring(raw[keep].copy())
