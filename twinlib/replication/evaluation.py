@@ -60,13 +60,20 @@ class Questions:
 
 
 def questions(
-    prepared: Prepared, split: str = "test", seed: int = 0, max_controls: int | None = None
+    prepared: Prepared,
+    split: str = "test",
+    seed: int = 0,
+    max_controls: int | None = None,
+    matched: Pairs | None = None,
 ) -> Questions:
     """Collect what every predictor is asked about one split of prepared data.
 
     `max_controls` draws that many controls with `seed` for the population metrics; None takes all. Pairs are
-    made inside the split (`twinlib.data.pair`). Raises ValueError where no perturbation has enough cells.
+    made inside the split (`twinlib.data.pair`), the optimal-transport ones unless `matched` is given.
+    Raises ValueError where no perturbation has enough cells.
     """
+    from twinlib.data import pair
+
     truth = {name: prepared.expression(split, name) for name in prepared.perturbations}
     truth = {name: cells for name, cells in truth.items() if len(cells) >= MIN_CELLS}
     if not truth:
@@ -81,19 +88,16 @@ def questions(
         labels=tuple(truth),
         controls=controls,
         truth=truth,
-        matched=_pairs(prepared, split, "ot", seed),
-        random=_pairs(prepared, split, "random", seed),
+        matched=_paired(prepared, matched or pair(prepared, split=split)),
+        random=_paired(prepared, pair(prepared, split=split, method="random", seed=seed)),
         reference=prepared.expression("train", "control").mean(axis=0),
         scaler=(prepared.mean, prepared.std),
     )
     return whole.only(whole.labels)  # drops the pairs of perturbations that are too small
 
 
-def _pairs(prepared: Prepared, split: str, method: str, seed: int) -> tuple[Array, Array, Array]:
-    """Return the controls x [m, G], cells y [m, G] and labels [m] of the pairs of a split."""
-    from twinlib.data import pair
-
-    pairs: Pairs = pair(prepared, split=split, method=method, seed=seed)
+def _paired(prepared: Prepared, pairs: Pairs) -> tuple[Array, Array, Array]:
+    """Return the controls x [m, G], cells y [m, G] and labels [m] of pairs."""
     cells = np.asarray(prepared.cells.X)
     return cells[pairs.control], cells[pairs.perturbed], np.asarray(pairs.perturbation).astype(str)
 

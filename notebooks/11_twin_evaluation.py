@@ -1,0 +1,562 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 11. The twin's verdict: how similar is similar?
+#
+# The paper closes its digital twin with two numbers: a dynamic-time-warping distance (Eq. 10-11) and a distance it calls Wasserstein (Eq. 12) between a simulated and a measured trajectory.
+# A distance alone says nothing.
+# This chapter derives both, shows what each can and cannot see, and then puts every distance between a floor that real cells set against themselves and a ceiling that doing nothing sets, so that a reader can tell a twin from a coincidence.
+
+# %% [markdown]
+# ## Objectives
+#
+# After this chapter you can
+#
+# - fill the table of Eq. 10 by hand, read the alignment from it, and say why two points leave nothing to align (20 minutes);
+# - tell Eq. 12 from the Wasserstein distance, and name a trajectory that one of them cannot see (10 minutes);
+# - turn held-out cells, which are measured once and destroyed, into a trajectory, and list what that costs (15 minutes);
+# - judge a twin between its floor and its references, with an interval (20 minutes);
+# - find a bug that makes every twin look a little better (10 minutes).
+
+# %% tags=["setup"]
+import importlib.util
+
+if importlib.util.find_spec("twinlib") is None:
+    raise ModuleNotFoundError(
+        "twinlib is not installed: run `pip install -r requirements.txt` in a copy of this book, "
+        "or set its address once with `make home URL=...` so that this cell can install it."
+    )
+import twinlib
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+
+from twinlib import plots, record
+from twinlib.embedding import pretrained
+from twinlib.experimental import fit_perturbation_model
+from twinlib.insilico import Dynamics, EnvironmentConfig, TrainingConfig, make_world, train
+from twinlib.insilico.prediction import rollout_cells
+from twinlib.replication import tables
+from twinlib.twin import similarity, trajectories
+
+plots.style()
+torch.set_num_threads(1)
+rng = np.random.default_rng(0)
+dataset = twinlib.choose("papalexi2021", "waddington")
+
+# %% [markdown]
+# ## The question
+#
+# Somebody shows you a simulated trajectory of a perturbed cell and says that its distance to the experiment is 1.40.
+# Is that near?
+# The number has the units of the latent space, grows with the number of steps, and depends on how far the perturbation moves cells at all: a perturbation without effect is matched by a simulator that does nothing.
+# So the question of this chapter is not how large the distance is, but **what it must be compared with**.
+#
+# ## The plain baseline: two points
+#
+# The released code of the paper runs its environment for a single step, so each series in its Tables 3, 6 and 9 has two points, a start and an end.
+# Eq. 10 and Eq. 11 define
+#
+# $$D[i, j] = |a_i - b_j| + \min\bigl(D[i-1, j],\; D[i, j-1],\; D[i-1, j-1]\bigr).$$
+#
+# For two points the diagonal path costs $|a_0 - b_0| + |a_1 - b_1|$.
+# Every other path visits these two corners *and* one more cell of the table, whose cost is not negative, so the diagonal is always among the cheapest.
+# Eq. 12 is the mean of the same two terms, hence
+#
+# $$\mathrm{DTW}(a, b) = 2\,\cdot\,\text{Eq. 12}(a, b) \quad\text{whenever the series have two points.}$$
+#
+# The next cell checks it on ten thousand random pairs.
+
+# %%
+a, b = rng.normal(size=(2, 10_000, 2))
+gap = np.abs(similarity.dtw_distances(a, b) - 2 * similarity.mean_absolute_difference(a, b)).max()
+assert gap < 1e-12
+print(f"largest difference between DTW and twice Eq. 12 over {len(a):,} pairs of two points: {gap:.1e}")
+
+# %% [markdown]
+# At horizon 1 the two columns of the table are therefore one column, printed twice.
+# The printed numbers allow a check of what the second column holds.
+# If it were Eq. 12, the ratio of the columns would be exactly 2.
+# The true Wasserstein-1 distance of two samples never exceeds Eq. 12 (pairing the sorted values is the cheapest pairing), so with the true distance the ratio would be 2 or more.
+
+# %%
+ratios = []
+for number in (3, 6, 9):
+    for _, row in tables.paper_table(number).iterrows():
+        ratios.append((number, row["System"], float(row["DTW"]) / float(row["Wasserstein"])))
+ratios = pd.DataFrame(ratios, columns=["Table", "System", "DTW / Wasserstein, as printed"])
+assert (ratios.iloc[:, 2] >= 2).all()
+record.say(tables.markdown(ratios.round(3)))
+
+# %% [markdown]
+# All six ratios lie above 2, which fits the true Wasserstein distance and excludes Eq. 12.
+# Chapter 12 reads the released code and finds the same: it calls a library's Wasserstein distance of two samples of size two.
+# From here on the book gives each quantity its own name: **DTW** for Eq. 10-11, **Eq. 12** for the mean absolute difference, **W1** for the Wasserstein-1 distance of the values.
+#
+# ## Dynamic time warping, step by step
+#
+# With more than two points warping begins to matter.
+# Take a series that rises late and one that rises early.
+# Filled by hand, row by row, the table of Eq. 10 is as follows; each cell is its own cost plus the cheapest of its three predecessors.
+
+# %%
+late, early = np.array([0.0, 0.0, 1.0, 3.0]), np.array([0.0, 1.0, 3.0, 3.0])
+table = np.full((5, 5), np.inf)
+table[0, 0] = 0.0
+for i in range(1, 5):
+    for j in range(1, 5):
+        cost = abs(late[i - 1] - early[j - 1])  # Eq. 11
+        table[i, j] = cost + min(table[i - 1, j], table[i, j - 1], table[i - 1, j - 1])  # Eq. 10
+distance, path = similarity.dtw(late, early)
+assert distance == table[-1, -1] == 0.0
+assert np.array_equal(table[1:, 1:], similarity.dtw_matrix(late, early))
+print(pd.DataFrame(table[1:, 1:], index=late, columns=early))
+print("alignment:", [tuple(int(v) for v in step) for step in path])
+print(f"DTW {distance:.1f}, Eq. 12 {float(similarity.mean_absolute_difference(late, early)):.2f}")
+
+# %% [markdown]
+# DTW is zero: the same values in the same order, only at another pace.
+# Eq. 12 is not, because it compares step with step.
+# Which of the two you want depends on whether the pace is part of the claim.
+#
+# The package fills one anti-diagonal of the table at a time, for all pairs of series at once.
+# An independent C library gives the same figures; note its argument, without which it would return the square root of summed squares.
+
+# %%
+from dtaidistance import dtw as c_library
+
+a, b = rng.normal(size=(2, 60, 16)).cumsum(axis=-1)
+ours = similarity.dtw_distances(a, b)
+theirs = [c_library.distance(x, y, inner_dist="euclidean", use_c=True) for x, y in zip(a, b, strict=True)]
+assert np.abs(ours - theirs).max() < 1e-12
+print(f"largest difference to dtaidistance over {len(a)} pairs: {np.abs(ours - theirs).max():.1e}")
+
+# %% [markdown]
+# ## Three distances and a reversed ramp
+#
+# A ramp and its mirror image in time hold the same values.
+# W1 forgets time, so it sees no difference at all; DTW and Eq. 12 do.
+
+# %%
+ramp = np.arange(16) / 15
+found = {name: float(d(ramp, ramp[::-1])) for name, d in trajectories.DISTANCES.items()}
+assert found["w1"] < 1e-12 and found["dtw"] > 1 and abs(found["mean_absolute_difference"] - 0.533) < 1e-3
+print({name: round(value, 3) for name, value in found.items()})
+
+# %% [markdown]
+# This is why a reversed trajectory stands among the references below, and why W1 alone must never be the verdict on a *trajectory*.
+#
+# ## A trajectory out of cells that were measured once
+#
+# A sequenced cell is destroyed: no cell has a trajectory.
+# What can be had is an order of many cells.
+# We take held-out controls and held-out cells of one perturbation, encode them with the encoder that saw training cells only, compute diffusion pseudotime from the medoid of the controls, cut the order into $H + 1 = 16$ bins of equal count, and average each bin.
+# The chapter works with the perturbation whose training cells move furthest from the controls, because a comparison that fails there will fail everywhere.
+
+# %%
+prepared = twinlib.standard(dataset)
+embedding = pretrained(dataset)
+controls = prepared.expression("test", "control")
+train_control = trajectories.encode(prepared, embedding, prepared.expression("train", "control")).mean(0)
+train_means = {
+    p: trajectories.encode(prepared, embedding, prepared.expression("train", p)).mean(0)
+    for p in prepared.train_perturbations
+    if len(prepared.expression("test", p)) >= 20
+}
+moved = {p: float(np.linalg.norm(m - train_control)) for p, m in train_means.items()}
+perturbation = max(moved, key=moved.get)
+cells = trajectories.real_cells(prepared, embedding, perturbation)
+real = cells.trajectory
+record.say(
+    f"On **{dataset}** the perturbation that moves its training cells furthest is **{perturbation}** "
+    f"(latent shift {moved[perturbation]:.2f}; the median over {len(moved)} perturbations is "
+    f"{np.median(list(moved.values())):.2f}). Held out are {int((~cells.perturbed).sum())} controls and "
+    f"{int(cells.perturbed.sum())} perturbed cells."
+)
+
+# %%
+centre = cells.latent.mean(0)
+axes = np.linalg.svd(cells.latent - centre, full_matrices=False)[2][:2]
+flat, line = (cells.latent - centre) @ axes.T, (real - centre) @ axes.T
+fig, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2))
+for kind, name in ((False, "control"), (True, "perturbed")):
+    rows = cells.perturbed == kind
+    left.scatter(*flat[rows].T, s=8, alpha=0.5, color=plots.COLOURS[name], label=name)
+left.plot(*line.T, "-o", ms=4, color=plots.COLOURS["real"], label="mean of each bin")
+left.set(xlabel="first principal axis of the latent cells", ylabel="second")
+left.legend()
+share = trajectories.binned(cells.perturbed[:, None].astype(float), cells.time)[:, 0]
+right.bar(np.arange(16), share, color=plots.COLOURS["perturbed"])
+right.axhline(cells.perturbed.mean(), color=plots.COLOURS["control"], ls="--", label="share among all cells")
+right.set(xlabel="pseudotime bin", ylabel="share of perturbed cells")
+right.legend()
+plots.show(
+    fig,
+    "real-trajectory",
+    "Left: held-out cells in the two main latent axes with the path of the sixteen bin means drawn through them. "
+    "Right: share of perturbed cells in each pseudotime bin beside their share among all cells.",
+)
+corr = np.corrcoef(np.arange(16), share)[0, 1]
+record.say(
+    f"If pseudotime ordered cells by the perturbation, the bars would climb from 0 to 1. The correlation of bin and "
+    f"share is {corr:.2f}, and the last bin holds {share[-1]:.0%} perturbed cells against "
+    f"{cells.perturbed.mean():.0%} overall."
+)
+
+# %% [markdown]
+# The right panel is the first honest limit of the method.
+# Pseudotime orders cells by distance from the middle of the controls, along whatever varies most; cell cycle and quality vary, too.
+# The perturbation is one direction among several, so the 'real trajectory' mixes its effect with others.
+# Nothing in Eq. 10-12 can repair that, and therefore the references below are computed from the same bins and suffer from the same mixture.
+#
+# ## The references
+#
+# - **real halves**: two random halves of the same cells, binned separately. No twin can be expected to come nearer than one half of the experiment comes to the other. This is the floor.
+# - **do-nothing**: stays at the mean control. This is the distance that needs no model.
+# - **straight line**: from the mean control to the mean of the *training* cells of this perturbation in equal steps. It needs no simulator, only an average.
+# - **reversed**: the real trajectory run backwards.
+#
+# ## The two twins
+#
+# The experimental twin is the supervised model of chapter 4; its path is the latent path along the dose $h/H$.
+# The in-silico twin is a policy trained in the environment of chapter 5 with the two-stage algorithm of chapter 10, here for few steps so that the page runs in a minute; the packaged runs of 150,000 steps follow below.
+# For each, the path is the mean over all held-out controls, with the mean action, process noise off and the kick at reset off.
+
+# %%
+model = fit_perturbation_model(prepared, embedding)
+world = make_world(prepared, embedding)
+config = EnvironmentConfig()
+settings = TrainingConfig(algorithm="two_stage", timesteps=20_480, warm_start_steps=4_096)
+policy = train(Dynamics(world, config, replicas=1, n_cells=64), settings, seeds=[0]).policy
+labels = [perturbation] * len(controls)
+experimental = model.trajectory(controls, labels, 15).mean(axis=0)
+insilico = rollout_cells(policy, world, config, controls, labels)[0].mean(dim=0).numpy()
+assert np.allclose(experimental[0], cells.start, atol=1e-3) and np.allclose(
+    insilico[0], cells.start, atol=1e-3
+)
+print("both twins start at the mean control; paths have shape", experimental.shape)
+
+# %%
+paths = {
+    "do_nothing": trajectories.do_nothing(cells.start),
+    "straight_line": trajectories.straight_line(cells.start, train_means[perturbation]),
+    "reversed": trajectories.reversed_time(real),
+    "experimental": experimental,
+    "insilico": insilico,
+}
+halves = [trajectories.halves(cells, rng) for _ in range(50)]
+rows = {}
+for name in trajectories.DISTANCES:
+    rows[name] = {k: trajectories.trajectory_distance(p, real, name) for k, p in paths.items()}
+    rows[name]["real halves"] = np.mean([trajectories.trajectory_distance(*h, name) for h in halves])
+comparison = pd.DataFrame(rows).sort_values("dtw")
+comparison.columns = ["DTW", "Eq. 12", "W1"]
+assert abs(comparison.loc["reversed", "W1"]) < 1e-9
+record.say(tables.markdown(comparison.round(3).reset_index(names="trajectory")))
+
+# %% [markdown]
+# Read the table by columns and from the top.
+# A twin between the floor and do-nothing knows something; a twin below the straight line knows more than an average.
+# The reversed trajectory has a W1 of zero, as promised, which disqualifies W1 as the only judge.
+#
+# ## Which dimensions carry the distance
+#
+# The paper's Figures 4 to 6 show a heat map of the warping distance per latent dimension.
+# A single map of one twin has no scale; here the floor and do-nothing stand beside both twins.
+
+# %%
+order = np.argsort(-trajectories.per_dimension(paths["do_nothing"], real))
+maps = {"real halves": np.mean([trajectories.per_dimension(*h) for h in halves], axis=0)}
+maps |= {
+    k: trajectories.per_dimension(paths[k], real)
+    for k in ("experimental", "insilico", "straight_line", "do_nothing")
+}
+fig, ax = plt.subplots(figsize=(10, 2.8))
+sns.heatmap(
+    pd.DataFrame(maps).T.iloc[:, order], ax=ax, cmap="viridis_r", cbar_kws={"label": "DTW"}, xticklabels=order
+)
+ax.set(xlabel="latent dimension, furthest moved first", ylabel="")
+ax.tick_params(axis="x", labelsize=8)
+plots.show(
+    fig,
+    "dtw-per-dimension",
+    "Heat map of the DTW distance to the real trajectory: one column a latent dimension, one row each for the two "
+    "real halves, the experimental twin, the in-silico twin, the straight line and do-nothing.",
+)
+
+# %% [markdown]
+# ## The alignment itself
+#
+# Eq. 10 not only scores, it aligns.
+# The figure draws the two series of the dimension that moves most, with a grey thread for each pair on the cheapest path.
+# Threads that stand upright mean that the twin keeps the pace of the experiment; fans mean that one step of one series answers many of the other.
+
+# %%
+dimension = int(order[0])
+fig, panels = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
+for ax, name in zip(panels, ("experimental", "insilico"), strict=True):
+    twin, truth = paths[name][:, dimension], real[:, dimension]
+    d, path = similarity.dtw(twin, truth)
+    for i, j in path:
+        ax.plot([i, j], [twin[i], truth[j]], color="#d1d5db", lw=0.8, zorder=0)
+    ax.plot(truth, "-o", ms=4, color=plots.COLOURS["real"], label="real cells")
+    ax.plot(twin, "-o", ms=4, color=plots.COLOURS[name], label=f"{name} twin")
+    ax.set(xlabel="step", title=f"dimension {dimension}, DTW {d:.2f}")
+    ax.legend()
+panels[0].set_ylabel("latent value")
+plots.show(
+    fig,
+    "dtw-alignment",
+    "Two panels, one a twin: the latent dimension that moves most over sixteen steps, the real trajectory and the "
+    "twin's, with grey threads joining the steps that dynamic time warping aligns.",
+)
+
+# %% [markdown]
+# ## The twin score
+#
+# One number that has a scale is
+#
+# $$\text{score} = \frac{d(\text{do-nothing}) - d(\text{twin})}{d(\text{do-nothing}) - d(\text{real halves})},$$
+#
+# 0 for doing nothing and 1 for being as near as half of the experiment is to its other half.
+# Each bootstrap round draws the real cells anew, and two fresh halves.
+# When the interval of the denominator holds zero, the cells cannot resolve the perturbation, and the score is withheld.
+
+# %%
+stick = trajectories.yardstick(cells, rng)
+scores = {k: stick.score(p) for k, p in paths.items()}
+assert abs(scores["do_nothing"].score) < 1e-12
+lines = pd.DataFrame(
+    {"trajectory": scores.keys(), "twin score, DTW [95 % interval]": map(str, scores.values())}
+)
+record.say(tables.markdown(lines))
+best = max(("experimental", "insilico"), key=lambda k: scores[k].score)
+beats = scores[best].distance < scores["straight_line"].distance
+above = scores[best].resolvable and scores[best].low > 0
+record.say(
+    f"On **{dataset}**, {perturbation}: the better twin is the {best} one ({scores[best]}); the straight line has "
+    f"{scores['straight_line']}. Its interval "
+    + ("lies above 0" if above else "does not lie above 0")
+    + ", and it "
+    + ("is" if beats else "is not")
+    + " nearer than the straight line: by both tests together it "
+    + ("**has**" if above and beats else "has **no**")
+    + " skill on this trajectory."
+)
+
+# %% [markdown]
+# ## All perturbations, long training
+#
+# The command `python -m twinlib.replication run` repeats this comparison for every perturbation with at least ten test cells and for every algorithm.
+# The cell below reads its packaged result and prints it in the shape of the paper's Table 3, with the references above it.
+
+# %%
+try:
+    packaged = tables.results("described", dataset, "similarity")
+    record.say(tables.markdown(tables.similarity_table(packaged)))
+except tables.ResultsError as error:
+    record.say(f"No packaged run to show: {error}")
+
+# %% [markdown]
+# ## Limitations
+#
+# - A real trajectory is an order of cells that were measured once, not a time course. Where the data have true time (waddington), the same functions take it in place of pseudotime.
+# - The root is the control medoid, the middle of the controls. Distances to it grow in all directions, so early bins are 'typical controls', not 'early cells'.
+# - Mean paths hide spread: two populations with the same mean path and different variance get the same DTW. Chapter 12 puts the E-distance and W1 of whole populations beside it.
+# - The twin is held fixed in the bootstrap; the interval covers the sampling of real cells, not of training seeds. The packaged table has both.
+#
+# ## What this does not show
+#
+# A high twin score says that a mean path in a learned latent space is near another.
+# It does not say that the simulated mechanism is the biological one, that the perturbation acts through the genes that the policy adjusts, or that the policy would work on a perturbation it has not seen.
+# The straight line, which knows no mechanism at all, makes that plain whenever it wins.
+#
+# ## Key takeaways
+#
+# - With two points DTW is twice Eq. 12, so the paper's similarity tables carry one number in two columns.
+# - Eq. 12 is not the Wasserstein distance; the printed ratios show that the tables hold the latter. A reversed trajectory has a Wasserstein distance of zero.
+# - A distance needs a floor (two real halves) and a ceiling (do-nothing), and a twin has skill only if it also beats the straight line.
+# - Pseudotime in a mixture of cells orders by what varies most, which need not be the perturbation. Look at the share of perturbed cells per bin before you trust a trajectory.
+
+# %% [markdown]
+# ## Exercises
+#
+# ### Exercise 11.1. Eq. 12 and its name
+#
+# Write `eq12_and_w1(a, b)` for two series of equal length: return Eq. 12 and the Wasserstein-1 distance of their values, in plain numpy.
+
+# %% tags=["exercise-1"]
+import numpy as np
+
+
+def eq12_and_w1(a, b):
+    return 0.0, 0.0
+
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# Sorting both samples gives the cheapest pairing of equally many points on a line.
+#
+# ```python
+# import numpy as np
+#
+#
+# def eq12_and_w1(a, b):
+#     a, b = np.asarray(a), np.asarray(b)
+#     return np.abs(a - b).mean(), np.abs(np.sort(a) - np.sort(b)).mean()
+# ```
+#
+# </details>
+
+# %% tags=["check-1"]
+import numpy as np
+
+from twinlib.record import attempt
+from twinlib.twin import similarity
+
+
+def check_1(eq12_and_w1):
+    a, b = np.random.default_rng(1).normal(size=(2, 20))
+    eq12, w1 = eq12_and_w1(a, b)
+    assert abs(eq12 - similarity.mean_absolute_difference(a, b)) < 1e-9, f"Eq. 12 should not be {eq12:.3f}"
+    assert abs(w1 - similarity.wasserstein_1(a, b)) < 1e-9, f"W1 should not be {w1:.3f}"
+    assert abs(eq12_and_w1(a, a[::-1])[1]) < 1e-12, "W1 must not see the order of time"
+
+
+attempt("11.1", check_1, eq12_and_w1)
+
+# %% [markdown]
+# ### Exercise 11.2. A score that knows when to be silent
+#
+# Write `twin_score(d_twin, d_nothing, d_halves)`: the last two are arrays of bootstrap draws, the first a number.
+# Return the score at the means of the draws, or `None` when the 95 % percentile interval of `d_nothing - d_halves` holds zero.
+
+# %% tags=["exercise-2"]
+import numpy as np
+
+
+def twin_score(d_twin, d_nothing, d_halves):
+    return (np.mean(d_nothing) - d_twin) / (np.mean(d_nothing) - np.mean(d_halves))
+
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# import numpy as np
+#
+#
+# def twin_score(d_twin, d_nothing, d_halves):
+#     low, high = np.quantile(d_nothing - d_halves, [0.025, 0.975])
+#     if low <= 0 <= high:
+#         return None
+#     return (np.mean(d_nothing) - d_twin) / (np.mean(d_nothing) - np.mean(d_halves))
+# ```
+#
+# </details>
+
+# %% tags=["check-2"]
+import numpy as np
+
+from twinlib.record import attempt
+
+
+def check_2(twin_score):
+    rng = np.random.default_rng(2)
+    floor, nothing = rng.normal(1.0, 0.1, 500), rng.normal(3.0, 0.1, 500)
+    assert abs(twin_score(nothing.mean(), nothing, floor)) < 1e-9, "do-nothing must score 0"
+    assert abs(twin_score(floor.mean(), nothing, floor) - 1) < 1e-9, "the floor must score 1"
+    assert twin_score(2.0, floor + rng.normal(0, 0.1, 500), floor) is None, (
+        "when do-nothing is as near as the halves are, nothing can be told: return None"
+    )
+
+
+attempt("11.2", check_2, twin_score)
+
+# %% [markdown]
+# ### Exercise 11.3. Find the silent bug
+#
+# A colleague's DTW runs, is symmetric, is zero for equal series, and makes every twin look a little better.
+# Mend it.
+
+# %% tags=["exercise-3"]
+import numpy as np
+
+
+def warp(a, b):
+    table = np.zeros((len(a) + 1, len(b) + 1))
+    for i in range(1, len(a) + 1):
+        for j in range(1, len(b) + 1):
+            cost = abs(a[i - 1] - b[j - 1])
+            table[i, j] = cost + min(table[i - 1, j], table[i, j - 1], table[i - 1, j - 1])
+    return table[-1, -1]
+
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# The border of the table must be infinite except at its corner.
+# With zeros an alignment may begin in the middle of either series and skip its beginning for free.
+#
+# ```python
+# import numpy as np
+#
+#
+# def warp(a, b):
+#     table = np.full((len(a) + 1, len(b) + 1), np.inf)
+#     table[0, 0] = 0.0
+#     for i in range(1, len(a) + 1):
+#         for j in range(1, len(b) + 1):
+#             cost = abs(a[i - 1] - b[j - 1])
+#             table[i, j] = cost + min(table[i - 1, j], table[i, j - 1], table[i - 1, j - 1])
+#     return table[-1, -1]
+# ```
+#
+# </details>
+
+# %% tags=["check-3"]
+import numpy as np
+
+from twinlib.record import attempt
+from twinlib.twin import similarity
+
+
+def check_3(warp):
+    late = warp([9.0, 0.0, 1.0], [0.0, 1.0])
+    assert late > 0, (
+        "the first point of the first series, 9, must be aligned with something and cost something"
+    )
+    a, b = np.random.default_rng(3).normal(size=(2, 12))
+    expected = similarity.dtw(a, b)[0]
+    assert abs(warp(a, b) - expected) < 1e-9, f"Eq. 10 gives {expected:.3f} here, not {warp(a, b):.3f}"
+
+
+attempt("11.3", check_3, warp)
+
+# %% [markdown]
+# ## References
+#
+# - Boabang and Gyamerah, *Escaping local optima in the Waddington landscape* (arXiv 2510.13018): Eq. 10-12, Figures 4-6, Tables 3, 6, 9.
+# - Sakoe and Chiba, *Dynamic programming algorithm optimization for spoken word recognition* (IEEE Trans. ASSP 1978).
+# - Haghverdi, Buettner, Wolf, Buettner and Theis, *Diffusion pseudotime robustly reconstructs lineage branching* (Nature Methods 2016).
+# - Flamary et al., *POT: Python Optimal Transport* (JMLR 2021).
+# - Meert et al., *dtaidistance* (software, KU Leuven).
+
+# %%
+print(record.stamp_line())
