@@ -149,3 +149,41 @@ def test_gene_effects_equal_finite_differences():
             down[:, g] -= step
             slope = (embedding.encode(up) - embedding.encode(down)).mean(0) / (2 * step)
             assert (slope - effects[g]).abs().max() < 1e-3 * effects.abs().max()
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_the_hand_written_backward_pass_is_the_derivative(known):
+    genes = [f"g{i}" for i in range(6)]
+    generator = torch.Generator().manual_seed(7)
+    table = knn_graph(torch.randn(40, 6, generator=generator), 3)
+    if known:
+        table = from_edges([("g1", "g0"), ("g2", "g0"), ("g5", "g3")], genes)
+    layer = GraphAttention(table, 2, heads=2, channels=3, generator=generator).double()
+    nodes = torch.randn(6, 2, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    parameters = list(layer.parameters())
+    assert torch.autograd.gradcheck(lambda n, *_: layer(n), (nodes, *parameters))
+
+
+@pytest.mark.parametrize("attention", ["learned", "uniform", "none"])
+def test_the_output_is_the_weighted_sum_of_the_shown_weights(attention):
+    genes = [f"g{i}" for i in range(5)]
+    table = from_edges([("g1", "g0"), ("g2", "g0"), ("g4", "g3")], genes)
+    layer = GraphAttention(table, 2, 2, 3, torch.Generator().manual_seed(1), attention).double()
+    nodes = torch.randn(5, 2, 4, dtype=torch.float64)
+    source = (layer.source @ nodes).view(5, 2, 3, 4)
+    expected = torch.einsum("gkhn,gkhcn->ghcn", layer.weights(nodes), source[table]).flatten(1, 2)
+    assert torch.allclose(layer(nodes), expected, atol=1e-12)
+
+
+def test_the_start_is_a_pca():
+    embedding = small()
+    x = torch.randn(60, 12, dtype=torch.float64) @ torch.randn(12, 12, dtype=torch.float64)
+    x = x / x.std(0)
+    embedding.start_at_principal_components(x, torch.Generator().manual_seed(2))
+    centred = x - x.mean(0)
+    u, s, v = torch.linalg.svd(centred, full_matrices=False)
+    expected = (u[:, :6] * s[:6]) @ v[:6] + x.mean(0)
+    assert torch.allclose(embedding(x), expected, atol=1e-10)
+    z = embedding.encode(x)
+    assert torch.allclose(z.mean(0), torch.zeros(6, dtype=torch.float64), atol=1e-10)
+    assert torch.allclose(z.square().sum(), s[:6].square().sum())

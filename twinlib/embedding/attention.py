@@ -7,7 +7,7 @@ all cells, which is what makes the gather cheap on a processor.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +85,68 @@ def _glorot(*shape: int, generator: torch.Generator | None) -> nn.Parameter:
     return nn.Parameter((torch.rand(*shape, generator=generator) * 2 - 1) * bound)
 
 
+class _Attend(torch.autograd.Function):
+    """GATv2's scores, softmax and weighted sum with a backward pass written out by hand.
+
+    Both passes go over one neighbour at a time and keep nothing of size [G, k + 1, channels, cells], which
+    would not fit the processor's cache. source, target [G, W, n]; score [heads, channels]; mask [k + 1, G]
+    or None.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, source: Tensor, target: Tensor, score: Tensor, neighbours: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        weights = attention_weights(source, target, score, neighbours, mask)
+        ctx.save_for_backward(source, target, score, neighbours, weights)
+        return weighted_sum(source, weights, neighbours)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        source, target, score, neighbours, weights = ctx.saved_tensors
+        shape = (len(source), *score.shape, -1)
+        out = gradients[0].reshape(shape)
+        columns = neighbours.unbind(1)
+        by_weight = torch.stack([(source.index_select(0, c).view(shape) * out).sum(2) for c in columns])
+        by_score = weights * (by_weight - (weights * by_weight).sum(0))
+        to_source, to_target, to_score = map(torch.zeros_like, (source, target, score))
+        for column, weight, slope in zip(columns, weights.unsqueeze(3), by_score.unsqueeze(3), strict=True):
+            sums = source.index_select(0, column).add_(target).view(shape)
+            leak = torch.where(sums > 0, slope, SLOPE * slope)
+            to_score += sums.mul_(leak).sum((0, 3))
+            leak *= score.unsqueeze(-1)
+            to_target += leak.view_as(target)
+            to_source.index_add_(0, column, leak.addcmul_(weight, out).view_as(source))
+        return to_source, to_target, to_score, None, None
+
+
+def attention_weights(
+    source: Tensor, target: Tensor, score: Tensor, neighbours: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """Return the GATv2 weights [k + 1, G, heads, n] of projected nodes source, target [G, W, n].
+
+    score: [heads, channels] with W = heads * channels; mask: [k + 1, G], True where there is no neighbour.
+    """
+    shape = (len(source), *score.shape, -1)
+    scores = []
+    for column in neighbours.unbind(1):
+        sums = F.leaky_relu_(source.index_select(0, column).add_(target), SLOPE)
+        scores.append((sums.view(shape) * score.unsqueeze(-1)).sum(2))
+    stacked = torch.stack(scores)
+    if mask is not None:
+        stacked.masked_fill_(mask[..., None, None], -math.inf)
+    return stacked.softmax(0)
+
+
+def weighted_sum(source: Tensor, weights: Tensor, neighbours: Tensor) -> Tensor:
+    """Return sum over k of weights [k + 1, G, heads, n] times the neighbours' source rows, as [G, W, n]."""
+    shape = (len(source), weights.shape[2], -1, source.shape[2])
+    total = torch.zeros_like(source).view(shape)
+    for column, weight in zip(neighbours.unbind(1), weights.unsqueeze(3), strict=True):
+        total.addcmul_(source.index_select(0, column).view(shape), weight)
+    return total.view_as(source)
+
+
 class GraphAttention(nn.Module):
     """One multi-head GATv2 layer (Brody 2022, Eq. 7) for many cells that share one gene graph.
 
@@ -115,49 +177,42 @@ class GraphAttention(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width))
         self.register_buffer("neighbours", neighbours, persistent=False)
         self.register_buffer("mask", padding(neighbours), persistent=False)
+        self.padded = bool(self.mask.any())
 
     def forward(self, nodes: Tensor) -> Tensor:
         """Map node features [G, F, n] to [G, heads * channels, n]."""
-        sources = self._sources(nodes)
-        if self.attention == "none":
-            return sources + self.bias.unsqueeze(-1)
-        messages = self._messages(sources)
-        weights = self._weights(nodes, messages)
-        total = messages[0] * weights[:, 0].unsqueeze(2)
-        for k, message in enumerate(messages[1:], start=1):
-            total = torch.addcmul(total, message, weights[:, k].unsqueeze(2))
-        return total.flatten(1, 2) + self.bias.unsqueeze(-1)
+        source = self.source @ nodes + self.source_bias.unsqueeze(-1)
+        return self._mix(source, nodes) + self.bias.unsqueeze(-1)
 
+    def _mix(self, source: Tensor, nodes: Tensor) -> Tensor:
+        if self.attention == "none":
+            return source
+        if self.attention == "uniform":  # the same weights for every cell: one product of matrices
+            return (self._fixed_weights(source) @ source.flatten(1)).view_as(source)
+        target = self.target @ nodes + self.target_bias.unsqueeze(-1)
+        attend: Callable[..., Tensor] = _Attend.apply
+        return attend(source, target, self.score, self.neighbours, self._mask())
+
+    def _mask(self) -> Tensor | None:
+        return self.mask.T if self.padded else None
+
+    def _fixed_weights(self, like: Tensor) -> Tensor:
+        seen = (~self.mask).to(like)
+        if self.attention == "none":
+            seen[:, 1:] = 0.0
+        share = seen / seen.sum(dim=1, keepdim=True)
+        return like.new_zeros(len(seen), len(seen)).scatter_add_(1, self.neighbours, share)
+
+    @torch.no_grad()
     def weights(self, nodes: Tensor) -> Tensor:
         """Return the weights of node features [G, F, n] as [G, k + 1, heads, n]; they sum to 1 over k + 1."""
-        sources = self._sources(nodes)
-        return self._weights(nodes, self._messages(sources))
-
-    def _sources(self, nodes: Tensor) -> Tensor:
-        return self.source @ nodes + self.source_bias.unsqueeze(-1)
-
-    def _messages(self, sources: Tensor) -> list[Tensor]:
-        return [self._heads(sources.index_select(0, column)) for column in self.neighbours.unbind(1)]
-
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.reshape(x.shape[0], self.heads, self.channels, -1)
-
-    def _weights(self, nodes: Tensor, messages: list[Tensor]) -> Tensor:
         if self.attention in ("uniform", "none"):
-            return self._fixed_weights(nodes)
-        targets = self._heads(self.target @ nodes + self.target_bias.unsqueeze(-1))
-        score = self.score.unsqueeze(-1)
-        # one neighbour at a time: the [G, k+1, heads, channels, n] array would not fit the processor's cache
-        scores = torch.stack([(F.leaky_relu(m + targets, SLOPE) * score).sum(2) for m in messages], dim=1)
-        return scores.masked_fill(self.mask[..., None, None], -math.inf).softmax(dim=1)
-
-    def _fixed_weights(self, nodes: Tensor) -> Tensor:
-        seen = (~self.mask).to(nodes.dtype)
-        if self.attention == "none":
-            seen = torch.zeros_like(seen)
-            seen[:, 0] = 1.0
-        share = seen / seen.sum(dim=1, keepdim=True)
-        return share[..., None, None].expand(-1, -1, self.heads, nodes.shape[-1])
+            fixed = self._fixed_weights(nodes).gather(1, self.neighbours).masked_fill(self.mask, 0.0)
+            return fixed[..., None, None].expand(-1, -1, self.heads, nodes.shape[-1])
+        source = self.source @ nodes + self.source_bias.unsqueeze(-1)
+        target = self.target @ nodes + self.target_bias.unsqueeze(-1)
+        found = attention_weights(source, target, self.score, self.neighbours, self._mask())
+        return found.permute(1, 0, 2, 3)
 
 
 class Encoder(nn.Module):
@@ -268,15 +323,16 @@ class Embedding(nn.Module):
         """D, the number of latent dimensions."""
         return self.config.latent_dim
 
-    def encode(self, x_scaled: Tensor, chunk: int = 64) -> Tensor:
+    def encode(self, x_scaled: Tensor, chunk: int = 32) -> Tensor:
         """Map z-scores [..., G] to latent cells [..., D]; the input is clamped to +-10, only here.
 
-        chunk: cells in the attention at a time (64 fit a processor's cache; the result is the same).
+        chunk: cells in the attention at a time (32 fit a processor's cache; the result is the same).
         Raises DataError when the last axis is not the panel.
         """
         flat = self._panel(x_scaled).clamp(-CLAMP, CLAMP).reshape(-1, len(self.genes))
-        parts = [self.encoder(part, self.gene_vectors) for part in torch.split(flat, chunk)]
-        z = torch.cat(parts) if parts else flat.new_zeros(0, self.latent_dim)
+        if len(flat) == 0:
+            return flat.new_zeros(*x_scaled.shape[:-1], self.latent_dim)
+        z = torch.cat([self.encoder(part, self.gene_vectors) for part in torch.split(flat, chunk)])
         return z.reshape(*x_scaled.shape[:-1], self.latent_dim)
 
     def decode(self, z: Tensor) -> Tensor:
@@ -289,7 +345,7 @@ class Embedding(nn.Module):
         return self.decode(self.encode(x_scaled))
 
     @torch.no_grad()
-    def attention_weights(self, x_scaled: Tensor, chunk: int = 64) -> Tensor:
+    def attention_weights(self, x_scaled: Tensor, chunk: int = 32) -> Tensor:
         """Return the weights, averaged over the cells of x_scaled [n, G], as [layers, G, k + 1, heads]."""
         parts = torch.split(self._panel(x_scaled).clamp(-CLAMP, CLAMP), chunk)
         sums = [self.encoder.attention_weights(part, self.gene_vectors).sum(-1) for part in parts]
