@@ -26,7 +26,7 @@
 # - split cells before anything is fitted, and prove that test cells changed no fitted number (10 minutes);
 # - explain why scaling controls and perturbed cells separately erases the effect under study (10 minutes);
 # - match perturbed cells to controls by optimal transport, and say what such a match may be used for (15 minutes);
-# - name the traps in the three files that the paper uses (5 minutes).
+# - find the traps of the paper's three files from their numbers (10 minutes).
 
 # %% tags=["setup"]
 import importlib.util
@@ -48,7 +48,7 @@ import seaborn as sns
 from scipy import sparse
 
 from twinlib import plots, record
-from twinlib.data import DATASETS, schema
+from twinlib.data import DATASETS, schema, traps
 from twinlib.data.pairing import match_space, transport_plan
 
 plots.style()
@@ -254,7 +254,8 @@ x = disturbed.X.toarray() if hasattr(disturbed.X, "toarray") else np.array(distu
 x[held_out.to_numpy()] = np.random.default_rng(0).permutation(x[held_out.to_numpy()].T).T
 disturbed.X = x
 again = twinlib.prepare(disturbed, DATASETS[dataset].panel, seed=prepared.seed)
-assert again.genes == prepared.genes and again.fingerprint == prepared.fingerprint
+assert again.genes == prepared.genes
+assert np.array_equal(again.mean, prepared.mean) and np.array_equal(again.std, prepared.std)
 record.say(
     f"The panel has {len(prepared.genes)} genes. After the genes of all {held_out.sum():,} test cells were shuffled, "
     "the panel, the means and the standard deviations are the same to the last bit."
@@ -470,25 +471,84 @@ record.say(
 # %% [markdown]
 # ## What the paper's three sources hold
 #
-# The paper trains on three public sources, each too large for this page (8.7 GB, 13 GB, and a set of 10x matrices).
-# Each has a trap that its flags do not tell.
-#
-# | source | what it is | the trap |
-# |---|---|---|
-# | Virtual Cell Challenge, called 'Replogle' in the paper | H1 stem cells, CRISPRi, 150 targets, control `non-targeting` | `X` is logged already, so the usual two lines log it twice; the perturbed rows of its validation template hold resampled control expression |
-# | Parse cytokines | blood cells of 12 donors, 90 cytokines, control `PBS` | `X` is most likely raw counts under a stale `log1p` flag |
-# | iPS2-seq (SMAD2) | 10x matrices of induced stem cells | one file aggregates a knock-down and two controls, told apart only by the barcode's suffix; the paper's run pairs it with the controls of the first source, from another study |
-#
-# The first two are found by the test of whole numbers above, the template by comparing its perturbed rows with its controls, and the third by counting suffixes.
-# That the 12,367 'perturbed validation' cells of the paper come from the template is an inference from their number, and is marked as one wherever this book uses it.
-# A control from another study, as in the third source, makes every batch difference look like an effect of the perturbation; chapter 12 shows that on a small stand-in.
+# The paper trains on three public sources, each too large for this page.
+# `twinlib.load("vcc")`, `load("parse_cytokines")` and `load("ips2_perturbome")` fetch them, resume an interrupted download, check size and hash, and read only the cells that are drawn.
+# The table is printed from the registry; the [page of sources](../book/data.md) says more about each.
 
 # %%
-stale = cells[:500].copy()
-stale.X = counts[:500]
-stale.uns["log1p"] = {"base": None}
-assert schema.kind_of_values(stale.X) == "counts"
-print("flag: logged; numbers:", schema.kind_of_values(stale.X))
+papers = [DATASETS[name] for name in ("vcc", "parse_cytokines", "ips2_perturbome")]
+pd.DataFrame(
+    {
+        "name": [entry.name for entry in papers],
+        "what": [entry.what for entry in papers],
+        "control label": [entry.columns.control for entry in papers],
+        "GB": [
+            round(sum(file.size for file in entry.files) / 1e9, 1) or "asked at run time" for entry in papers
+        ],
+    }
+).set_index("name")
+
+# %% [markdown]
+# Each of the three has a trap that its flags do not tell, and each trap can be found from the numbers.
+# This page cannot show the original files, so it makes each trap out of the cells it has and lets the same detectors look at them that the loaders use.
+#
+# **Logged already.**
+# In the Virtual Cell Challenge file (which the paper calls 'Replogle') `X` is logged, and a program that normalises and logs by habit logs it twice.
+#
+# **Counts under a flag.**
+# The Parse file most likely holds counts, and its flag says that they are logged; a program that trusts the flag trains on raw counts.
+
+# %%
+logged = cells[:2000]
+stale = sparse.csr_matrix(counts[:2000])
+print("challenge-like:", traps.flag_sentence({"log1p": {"base": None}}, schema.kind_of_values(logged.X)))
+print("Parse-like:    ", traps.flag_sentence({"log1p": {"base": None}}, schema.kind_of_values(stale)))
+print("forgotten flag:", traps.flag_sentence({}, schema.kind_of_values(logged.X)))
+assert "is stale" in traps.flag_sentence({"log1p": {}}, schema.kind_of_values(stale))
+
+# %% [markdown]
+# **Controls that are called perturbed.**
+# The challenge also ships a *validation template*: a table of cells with perturbation labels, whose expression is that of controls, drawn again.
+# It is a form to be filled in, and nothing in the file says so.
+# Two numbers give it away.
+# Profiles of perturbed cells equal profiles of controls to the last bit, which never happens between two measured cells with a few dozen molecules.
+# And the perturbed genes themselves stand at the level of the controls, while a knock-down should have lowered them.
+
+# %%
+control_rows = np.flatnonzero(labels == "control")
+source = np.arange(cells.n_obs)
+perturbed_rows = np.flatnonzero(labels != "control")
+source[perturbed_rows] = np.random.default_rng(0).choice(control_rows, len(perturbed_rows))
+expression = sparse.csr_matrix(cells.X)
+names = labels.to_numpy(str)
+rows = []
+for title, x in (("measured cells", expression), ("template made of controls", expression[source])):
+    copied, response = traps.copied_controls(x, names), traps.target_response(x, names, cells.var_names)
+    rows.append({"cells": title, "equal to a control": copied, "own target, share of control": response})
+template = pd.DataFrame(rows).set_index("cells")
+assert template.iloc[0, 0] < 0.01 and template.iloc[1, 0] == 1
+assert template.iloc[0, 1] < template.iloc[1, 1]
+template.round(2)
+
+# %% [markdown]
+# The paper reports 12,367 'perturbed validation' cells for this source.
+# A draw of 20,000 cells from the template would hold about that number of perturbed rows, so these cells may be resampled controls.
+# That is an inference from a number, and this book marks it as one wherever it matters.
+#
+# **Several samples in one matrix.**
+# The iPS2-seq file aggregates three samples: a knock-down of SMAD2, its control, and a second control.
+# Nothing but the suffix of the barcode tells them apart, and a separate table says which suffix is which.
+
+# %%
+barcodes = [f"{name}-{1 + i % 3}" for i, name in enumerate(["ACGT", "CGTA", "GTAC", "TACG", "AACC", "GGTT"])]
+print(barcodes[:3], "->", traps.barcode_suffixes(barcodes))
+assert len(traps.barcode_suffixes(barcodes)) == 3
+
+# %% [markdown]
+# **Controls from another study.**
+# In the paper's SMAD2 run the controls are those of the first source: another laboratory, another protocol, another cell line.
+# Then every difference between the studies looks like an effect of the perturbation, and no preparation can undo it, because study and perturbation change together.
+# The dataset `cross_study` is a small stand-in with the same flaw; chapter 12 uses it and says so.
 
 # %% [markdown]
 # ## Limitations
