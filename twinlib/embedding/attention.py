@@ -238,7 +238,8 @@ class Encoder(nn.Module):
             / math.sqrt(n_genes * (config.readout + 1))
         )
         self.readout_bias = nn.Parameter(torch.zeros(config.latent_dim))
-        if config.attention == "random":
+        self.frozen = config.attention == "random"
+        if self.frozen:
             self._freeze()
 
     def _freeze(self) -> None:
@@ -265,6 +266,8 @@ class Encoder(nn.Module):
 
     def _first_nodes(self, expression: Tensor, gene_vectors: Tensor) -> Tensor:
         # a linear map of [expression, gene vector]; the second part is the same for all cells
+        if self.frozen:
+            gene_vectors = gene_vectors.detach()
         return self.expression @ expression + (gene_vectors @ self.identity.T).unsqueeze(-1)
 
 

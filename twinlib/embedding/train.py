@@ -50,8 +50,7 @@ def gene_network(prepared: Any, network: str = "coexpression", k: int = 8) -> Te
         raise DataError(
             f"{prepared.dataset!r} carries no known regulators; use network='coexpression', or 'waddington'."
         )
-    edges = pd.DataFrame(known)
-    return from_edges(zip(edges["regulator"], edges["target"], strict=True), prepared.genes)
+    return from_edges(zip(known["regulator"], known["target"], strict=True), prepared.genes)
 
 
 def reconstruction_error(embedding: Embedding, x: Tensor) -> float:
@@ -259,9 +258,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m twinlib.embedding.train", description=main.__doc__)
     parser.add_argument("dataset")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--epochs", type=int, help="passes over the cells (default: those of the packaged one)"
-    )
+    parser.add_argument("--epochs", type=int, help="passes over the cells (default: as packaged)")
     parser.add_argument("--out", type=pathlib.Path, help="file to write (default: the packaged one)")
     options = parser.parse_args(arguments)
     from twinlib.data import standard
