@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,6 +50,8 @@ class BatchedDynamics:
     observation_dim: int
     action_dim: int
     horizon: int
+    #: Smallest value of each action, a number or `[A]`; the largest is 1.
+    action_low: float | Tensor = -1.0
 
     def __init__(self, replicas: int, n_cells: int, dtype: torch.dtype, device: torch.device) -> None:
         if replicas < 1 or n_cells < 1:
@@ -57,6 +60,7 @@ class BatchedDynamics:
         self.dtype, self.device = dtype, device
         self._generators: list[torch.Generator] = []
         self._state: State = {}
+        self._final: State = {}
 
     # -- what a subclass gives ---------------------------------------------------------------------------
     def _fresh(self) -> State:
@@ -81,7 +85,7 @@ class BatchedDynamics:
         return self._observe(self._state)
 
     def step(self, action: Tensor) -> Step:
-        """Apply actions `[R, N, A]` (clipped to [-1, 1]) and replace the cells whose episode ended."""
+        """Apply actions `[R, N, A]`, cut to their box, and replace the cells whose episode ended."""
         if not self._state:
             raise RuntimeError("step was called before reset: call reset(generators) first.")
         if tuple(action.shape) != (self.replicas, self.n_cells, self.action_dim):
@@ -89,12 +93,18 @@ class BatchedDynamics:
                 f"the action has shape {tuple(action.shape)}, this environment takes "
                 f"[R, N, A] = ({self.replicas}, {self.n_cells}, {self.action_dim})."
             )
-        out = self._advance(self._state, action.to(self.dtype).clamp(-1.0, 1.0))
-        final = self._observe(out.state)
+        out = self._advance(self._state, self._cut(action.to(self.dtype)))
+        final, self._final = self._observe(out.state), out.state
         finished = out.terminated | out.truncated
         self._state = self._replaced(out.state, finished)
         obs = final if self._state is out.state else self._observe(self._state)
         return Step(obs, out.reward, out.terminated, out.truncated, final)
+
+    def _cut(self, action: Tensor) -> Tensor:
+        """Actions cut to their box."""
+        if isinstance(self.action_low, Tensor):
+            return torch.maximum(action, self.action_low).clamp(max=1.0)
+        return action.clamp(self.action_low, 1.0)
 
     def _replaced(self, state: State, finished: Tensor) -> State:
         """The state with new starts where `finished` `[R, N]`; all cells draw, so the stream never shifts."""
@@ -125,6 +135,33 @@ class BatchedDynamics:
         for generator, state in zip(self._generators, saved["generators"], strict=True):
             generator.set_state(state)
         self._state = {key: value.clone() for key, value in saved["state"].items()}
+
+    # -- for gymnasium's interfaces and for pages ------------------------------------------------------------
+    @property
+    def latent(self) -> Tensor:
+        """Where the cells are `[R, N, D]`."""
+        return self._state["z"]
+
+    @property
+    def final_latent(self) -> Tensor:
+        """Where the cells were after the last step, before finished ones were replaced `[R, N, D]`."""
+        return self._final["z"]
+
+    def start_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Arguments of `reset` from the options of gymnasium's reset; an unknown option is refused."""
+        if options:
+            raise ValueError(f"reset knows no option {sorted(options)} here: leave options out.")
+        return {}
+
+    def info(self) -> dict[str, Tensor]:
+        """What gymnasium's info reports of each cell `[R, N]`."""
+        return {}
+
+    def picture(self, path: Tensor) -> np.ndarray:
+        """A drawn path `[T+1, D]` as pixels `[400, 400, 3]`."""
+        from twinlib.insilico.rendering import plain_frame
+
+        return plain_frame(path)
 
     # -- draws -------------------------------------------------------------------------------------------
     def _integers(self, high: int) -> Tensor:

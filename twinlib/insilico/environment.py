@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
-from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from twinlib.insilico.dynamics import BatchedDynamics, Outcome, State, Step
+from twinlib.insilico.interface import CellEnv, CellVectorEnv
+from twinlib.insilico.released import ReleasedDynamics, ReleasedWorld
 from twinlib.insilico.world import (
     Start,
     World,
@@ -26,6 +24,10 @@ from twinlib.insilico.world import (
 )
 
 __all__ = [
+    "CombinationEnv",
+    "CombinationVectorEnv",
+    "CytokineEnv",
+    "CytokineVectorEnv",
     "Dynamics",
     "EnvironmentConfig",
     "GeneScreenEnv",
@@ -35,6 +37,7 @@ __all__ = [
     "World",
     "WorldError",
     "load_world",
+    "make_dynamics",
     "make_world",
     "packaged_world",
     "save_world",
@@ -64,6 +67,12 @@ class EnvironmentConfig:
     efficacy: tuple[int, int] = (4, 2)
     #: Training s.d. by which the perturbed gene moves at efficacy 1.
     kick_size: float = 1.0
+    #: What a dose of 1 adds at each step, in mean latent shifts of that cytokine; None takes 2 / H.
+    cytokine_scale: float | None = None
+    #: Whole numbers (a, b): a cell's response to all cytokines is Beta(a, b), drawn for each episode.
+    response: tuple[int, int] = (4, 2)
+    #: Whether responses differ between cells; otherwise each is the mean a / (a + b).
+    vary_response: bool = True
     #: Cost of the mean absolute action.
     l1: float = 1e-4
     #: Cost of the mean squared action.
@@ -90,12 +99,13 @@ class EnvironmentConfig:
                 raise ValueError(
                     f"{name}={getattr(self, name)} must not be negative: set it to 0 to switch it off."
                 )
-        if min(self.efficacy) < 1 or any(int(v) != v for v in self.efficacy):
-            raise ValueError(f"efficacy={self.efficacy} must be two whole numbers of at least 1.")
+        for name in ("efficacy", "response"):
+            if any(v < 1 or int(v) != v for v in getattr(self, name)):
+                raise ValueError(f"{name}={getattr(self, name)} must be two whole numbers of at least 1.")
 
     def quiet(self) -> EnvironmentConfig:
-        """The same settings with process noise and kick off: the setting in which predictions are made."""
-        return replace(self, process_noise=0.0, kick=False)
+        """The same settings with noise, kick and varied response off, in which predictions are made."""
+        return replace(self, process_noise=0.0, kick=False, vary_response=False)
 
 
 class Dynamics(BatchedDynamics):
@@ -125,7 +135,12 @@ class Dynamics(BatchedDynamics):
             world.action_scale(self.horizon) if config.action_scale is None else config.action_scale
         )
         self.noise = config.process_noise * self.distance / (self.horizon * world.latent_dim**0.5)
-        self._scaled_effects = self.action_scale * world.effects
+        self.cytokine = world.action_gene < 0
+        self.action_low = torch.where(self.cytokine, 0.0, -1.0).to(world.z0)
+        dose = 2.0 / self.horizon if config.cytokine_scale is None else config.cytokine_scale
+        scale = torch.where(self.cytokine, dose, self.action_scale).to(world.z0)
+        self._scaled_effects = scale.unsqueeze(-1) * world.effects
+        self._responsive = bool(self.cytokine.any())
         self._given: Start | None = None
 
     def reset(
@@ -140,7 +155,7 @@ class Dynamics(BatchedDynamics):
         """
         if cells is not None:
             start = self.world.starts(cells.to(self.device).expand(self.replicas, self.n_cells))
-        self._given = start
+        self._given, self._final = start, {}
         return super().reset(generators)
 
     def _fresh(self) -> State:
@@ -157,6 +172,8 @@ class Dynamics(BatchedDynamics):
             "origin": origin,
             "condition": start.condition,
         }
+        if self._responsive:
+            state["response"] = self._response()
         state["error"] = self._error(state, self._decode(z) if self.config.kick else origin)
         state["t"] = torch.zeros(self.replicas, self.n_cells, dtype=self.dtype, device=self.device)
         return state
@@ -164,6 +181,13 @@ class Dynamics(BatchedDynamics):
     def _kick(self, start: Start) -> Tensor:
         """Latent effect `[R, N, D]` of the perturbed gene at a random efficacy."""
         return self.config.kick_size * self._beta(*self.config.efficacy).unsqueeze(-1) * start.kick
+
+    def _response(self) -> Tensor:
+        """How strongly each cell answers to cytokines `[R, N]`."""
+        a, b = self.config.response
+        if self.config.vary_response:
+            return self._beta(a, b)
+        return torch.full((self.replicas, self.n_cells), a / (a + b), dtype=self.dtype, device=self.device)
 
     @torch.no_grad()
     def _advance(self, state: State, action: Tensor) -> Outcome:
@@ -177,6 +201,8 @@ class Dynamics(BatchedDynamics):
     def _move(self, state: State, action: Tensor) -> Tensor:
         """The next latent cell `[R, N, D]`."""
         z = state["z"]
+        if self._responsive:
+            action = torch.where(self.cytokine, state["response"].unsqueeze(-1) * action, action)
         if self.config.mode == "exact":
             z = self._exact(state, action)
         else:
@@ -187,7 +213,7 @@ class Dynamics(BatchedDynamics):
 
     def _exact(self, state: State, action: Tensor) -> Tensor:
         """Adjust the predicted cell's genes and encode it again; cytokines, no genes, act in the latent."""
-        genes = self.world.action_gene >= 0
+        genes = ~self.cytokine
         cell = state["x"] + self._decode(state["z"]) - state["origin"]
         shift = torch.zeros_like(cell)
         shift[..., self.world.action_gene[genes]] = self.action_scale * action[..., genes]
@@ -219,207 +245,180 @@ class Dynamics(BatchedDynamics):
         state = {"z": start.z, "x": start.x, "z0": start.z, "condition": start.condition, "t": zero}
         if self.config.mode == "exact":
             state["origin"] = self._decode(start.z)
+        if self._responsive:
+            state["response"] = self._response()
         path = [start.z]
         for _ in range(self.horizon):
-            z = self._move(state, choose(self._observe(state)).clamp(-1.0, 1.0))
+            z = self._move(state, self._cut(choose(self._observe(state))))
             state = {**state, "z": z, "t": state["t"] + 1}
             path.append(z)
         return torch.stack(path, dim=-2)
 
-    # -- for pages and wrappers --------------------------------------------------------------------------
-    @property
-    def latent(self) -> Tensor:
-        """The latent cells `[R, N, D]`."""
-        return self._state["z"]
-
+    # -- for pages and interfaces --------------------------------------------------------------------------
     @property
     def error(self) -> Tensor:
         """Mean squared error of the current prediction `[R, N]`, in squared z-scores."""
         return self._state["error"]
 
+    def info(self) -> dict[str, Tensor]:
+        """The error of the prediction that the last step reached (at reset: of the start)."""
+        return {"error": (self._final or self._state)["error"]}
 
-class _Frame:
-    """What the single and the vector environment share: the dynamics, the spaces and the seed."""
+    def picture(self, path: Tensor) -> np.ndarray:
+        """The latent path `[T+1, D]` among the control cells as pixels `[400, 400, 3]`."""
+        from twinlib.insilico.rendering import frame
 
-    def __init__(self, world: World | None, config: EnvironmentConfig | None, n_cells: int) -> None:
-        self.dynamics = Dynamics(world or packaged_world(), config, replicas=1, n_cells=n_cells)
-        self.observation = spaces.Box(-np.inf, np.inf, (self.dynamics.observation_dim,), np.float32)
-        self.action = spaces.Box(-1.0, 1.0, (self.dynamics.action_dim,), np.float32)
-        self.generator: torch.Generator | None = None
-        self.paths: list[Tensor] = []
-        self.ended = False
+        return frame(self.world, path)
 
-    def reset(self, rng: np.random.Generator, reseed: bool, options: dict[str, Any] | None) -> np.ndarray:
-        """Start anew `[N, O]`; `options` may hold `cell` (indices), or `x` with `label` (and `y`)."""
-        if self.generator is None or reseed:
-            self.generator = torch.Generator(self.dynamics.device)
-            self.generator.manual_seed(int(rng.integers(2**62)))
-        cells, start = _wanted(self.dynamics, options or {})
-        obs = self.dynamics.reset([self.generator], cells=cells, start=start)[0]
-        self.paths, self.ended = [obs[:, : self.dynamics.world.latent_dim]], False
-        return _numpy(obs)
+    def start_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Given cells from `cell` (indices), or given starts from `x` with `label` (and `y`), all log1p."""
+        unknown = set(options) - {"cell", "x", "label", "y"}
+        if unknown:
+            raise ValueError(
+                f"reset knows no option {sorted(unknown)}: use 'cell', or 'x' with 'label' (and 'y')."
+            )
+        if "cell" in options:
+            return {"cells": self._given_cells(options["cell"])}
+        return {"start": self._given_start(options)} if "x" in options else {}
 
-    def step(self, action: np.ndarray) -> Step:
-        """One step of all N cells."""
-        tensor = torch.as_tensor(np.asarray(action), dtype=self.dynamics.dtype, device=self.dynamics.device)
-        start = [self.dynamics.latent[0]] if self.ended else self.paths
-        step = self.dynamics.step(tensor.reshape(1, self.dynamics.n_cells, -1))
-        self.paths = [*start, step.final_obs[0, :, : self.dynamics.world.latent_dim]]
-        self.ended = bool((step.terminated | step.truncated).all())
-        return step
+    def _given_cells(self, cell: Any) -> Tensor:
+        cells = torch.as_tensor(cell, dtype=torch.long).reshape(-1)
+        if bool((cells < 0).any()) or bool((cells >= len(self.world)).any()):
+            raise ValueError(f"option 'cell' must lie in 0..{len(self.world) - 1}.")
+        return cells.expand(self.n_cells)
 
-    def frames(self) -> tuple[np.ndarray, ...]:
-        """One picture a cell of its path since the reset, `[400, 400, 3]` uint8 each."""
-        from twinlib.insilico.rendering import frame, main_axes
-
-        paths = torch.stack(self.paths, dim=1)
-        axes = main_axes(self.dynamics.world)
-        return tuple(frame(self.dynamics.world, path, axes) for path in paths)
+    def _given_start(self, options: dict[str, Any]) -> Start:
+        labels = options.get("label", [])
+        labels = [labels] if isinstance(labels, str) else list(labels)
+        x = torch.as_tensor(np.atleast_2d(options["x"]))
+        y = torch.as_tensor(np.atleast_2d(options["y"])) if "y" in options else None
+        if len(x) != self.n_cells or len(labels) != self.n_cells:
+            raise ValueError(f"options 'x' and 'label' must each name {self.n_cells} cells.")
+        start = self.world.starts_from(x, labels, y)
+        return Start(*(value.unsqueeze(0) for value in vars(start).values()))
 
 
-def _wanted(dynamics: Dynamics, options: dict[str, Any]) -> tuple[Tensor | None, Start | None]:
-    """Given cells or starts from the options of `reset`."""
-    unknown = set(options) - {"cell", "x", "label", "y"}
-    if unknown:
-        raise ValueError(
-            f"reset knows no option {sorted(unknown)}: use 'cell', or 'x' with 'label' (and 'y')."
+def _default_scale(world: World, config: EnvironmentConfig) -> float:
+    """s from the world; 0 where no action is a gene."""
+    return world.action_scale(config.horizon) if bool((world.action_gene >= 0).any()) else 0.0
+
+
+def make_dynamics(
+    world: World | ReleasedWorld,
+    config: EnvironmentConfig | None = None,
+    replicas: int = 1,
+    n_cells: int = 64,
+) -> Dynamics | ReleasedDynamics:
+    """The dynamics that `config.configuration` names; the released one needs a `ReleasedWorld`."""
+    config = config or EnvironmentConfig()
+    if config.configuration == "released":
+        if not isinstance(world, ReleasedWorld):
+            raise WorldError("configuration='released' needs a ReleasedWorld: pass it as world=.")
+        return ReleasedDynamics(world, replicas, n_cells)
+    if not isinstance(world, World):
+        raise WorldError(
+            "configuration='described' needs a World: make it with make_world(prepared, embedding)."
         )
-    if "cell" in options:
-        cells = torch.as_tensor(options["cell"], dtype=torch.long).reshape(-1)
-        if bool((cells < 0).any()) or bool((cells >= len(dynamics.world)).any()):
-            raise ValueError(f"option 'cell' must lie in 0..{len(dynamics.world) - 1}.")
-        return cells.expand(dynamics.n_cells), None
-    if "x" not in options:
-        return None, None
-    labels = [options["label"]] if isinstance(options.get("label"), str) else list(options.get("label", []))
-    x = torch.as_tensor(np.atleast_2d(options["x"]))
-    y = torch.as_tensor(np.atleast_2d(options["y"])) if "y" in options else None
-    if len(x) != dynamics.n_cells or len(labels) != dynamics.n_cells:
-        raise ValueError(f"options 'x' and 'label' must each name {dynamics.n_cells} cells.")
-    start = dynamics.world.starts_from(x, labels, y)
-    return None, Start(*(value.unsqueeze(0) for value in vars(start).values()))
+    return Dynamics(world, config, replicas, n_cells)
 
 
-def _numpy(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().cpu().numpy().astype(np.float32)
+class GeneScreenEnv(CellEnv):
+    """One cell of the gene screen behind gymnasium's interface.
 
-
-class GeneScreenEnv(gymnasium.Env[np.ndarray, np.ndarray]):
-    """One cell of the described environment behind gymnasium's interface.
-
-    Observation `[O]` = [z, condition, t / H]; action `[A]` in [-1, 1]; `reset(options={"cell": 5})` or
-    `reset(options={"x": x_log1p, "label": "JAK2"})` start at a given cell.
-    Without `world` the packaged one is used.
+    Observation `[O]` = [z, condition, t / H]; action `[A]` in [-1, 1], one entry a gene of the panel or of
+    `targets`. `reset(options={"cell": 5})` or `reset(options={"x": x_log1p, "label": "JAK2"})` start at a
+    given cell. Without `world` a packaged one is used.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 5}  # type: ignore[misc]
+    #: The packaged world taken when none is given.
+    default = "waddington"
 
     def __init__(
         self,
-        world: World | None = None,
+        world: World | ReleasedWorld | None = None,
         config: EnvironmentConfig | None = None,
         targets: Sequence[str] | None = None,
         render_mode: str | None = None,
     ) -> None:
-        world = world or packaged_world()
-        self._frame = _Frame(world if targets is None else world.only(targets), config, n_cells=1)
-        self.observation_space, self.action_space = self._frame.observation, self._frame.action
-        self.render_mode = render_mode
-
-    @property
-    def dynamics(self) -> Dynamics:
-        """The batched dynamics that does the work, with R = N = 1."""
-        return self._frame.dynamics
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start a new cell."""
-        super().reset(seed=seed)
-        obs = self._frame.reset(self.np_random, seed is not None, options)[0]
-        return obs, {"error": float(self.dynamics.error[0, 0])}
-
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Adjust genes and return observation, reward, terminated, truncated, info."""
-        step = self._frame.step(action)
-        info = {"error": float(self.dynamics.error[0, 0])}
-        flags = bool(step.terminated[0, 0]), bool(step.truncated[0, 0])
-        return _numpy(step.final_obs[0, 0]), float(step.reward[0, 0]), *flags, info
-
-    def render(self) -> np.ndarray | None:
-        """The cell's path so far as pixels `[400, 400, 3]`, if made with `render_mode="rgb_array"`."""
-        return self._frame.frames()[0] if self.render_mode == "rgb_array" else None
+        chosen = _chosen(world, targets, self.default)
+        super().__init__(make_dynamics(chosen, config, 1, 1), render_mode)
 
 
-class GeneScreenVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
-    """N cells of the described environment at once; finished cells are replaced in the same step."""
+class GeneScreenVectorEnv(CellVectorEnv):
+    """N cells of the gene screen at once; finished cells are replaced in the same step."""
 
-    metadata: dict[str, Any] = {
-        "render_modes": ["rgb_array"],
-        "render_fps": 5,
-        "autoreset_mode": AutoresetMode.SAME_STEP,
-    }
+    #: The packaged world taken when none is given.
+    default = "waddington"
 
     def __init__(
         self,
         num_envs: int = 1,
-        world: World | None = None,
+        world: World | ReleasedWorld | None = None,
         config: EnvironmentConfig | None = None,
         targets: Sequence[str] | None = None,
         render_mode: str | None = None,
     ) -> None:
-        world = world or packaged_world()
-        self._frame = _Frame(world if targets is None else world.only(targets), config, n_cells=num_envs)
-        self.num_envs, self.render_mode = num_envs, render_mode
-        self.single_observation_space, self.single_action_space = self._frame.observation, self._frame.action
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.action_space = batch_space(self.single_action_space, num_envs)
-
-    @property
-    def dynamics(self) -> Dynamics:
-        """The batched dynamics that does the work, with R = 1."""
-        return self._frame.dynamics
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start N new cells `[N, O]`."""
-        super().reset(seed=seed)
-        return self._frame.reset(self.np_random, seed is not None, options), {}
-
-    def step(
-        self, actions: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Adjust genes of N cells `[N, A]`; `info["final_obs"]` holds what finished cells ended with."""
-        step = self._frame.step(actions)
-        ended = (step.terminated | step.truncated)[0].cpu().numpy()
-        info = {"final_obs": _numpy(step.final_obs[0]), "_final_obs": ended} if ended.any() else {}
-        reward = step.reward[0].cpu().numpy().astype(np.float64)
-        return (
-            _numpy(step.obs[0]),
-            reward,
-            step.terminated[0].cpu().numpy(),
-            step.truncated[0].cpu().numpy(),
-            info,
-        )
-
-    def render(self) -> tuple[np.ndarray, ...] | None:
-        """One picture a cell, if made with `render_mode="rgb_array"`."""
-        return self._frame.frames() if self.render_mode == "rgb_array" else None
+        chosen = _chosen(world, targets, self.default)
+        super().__init__(make_dynamics(chosen, config, 1, num_envs), render_mode)
 
 
-def build_packaged_world(name: str = "waddington", n_pairs: int = 1000, seed: int = 0) -> World:
-    """Make the packaged world file again from the simulator and the packaged checkpoint."""
+class CytokineEnv(GeneScreenEnv):
+    """One cell under cytokines: the action is a dose in [0, 1] of each, and there is no kick.
+
+    Cells respond differently: a factor drawn for each episode multiplies every dose.
+    """
+
+    default = "cytokine"
+
+
+class CytokineVectorEnv(GeneScreenVectorEnv):
+    """N cells under cytokines at once."""
+
+    default = "cytokine"
+
+
+class CombinationEnv(GeneScreenEnv):
+    """One cell under gene adjustments in [-1, 1] and cytokine doses in [0, 1] together."""
+
+    default = "combination"
+
+
+class CombinationVectorEnv(GeneScreenVectorEnv):
+    """N cells under gene adjustments and cytokine doses together."""
+
+    default = "combination"
+
+
+def _chosen(
+    world: World | ReleasedWorld | None, targets: Sequence[str] | None, default: str
+) -> World | ReleasedWorld:
+    """The world given or the packaged one, with the wanted actions alone."""
+    world = packaged_world(default) if world is None else world
+    if targets is None:
+        return world
+    if not isinstance(world, World):
+        raise WorldError("targets= chooses actions of a described world: leave it out for a ReleasedWorld.")
+    return world.only(targets)
+
+
+def build_packaged_worlds(n_pairs: int = 1000, seed: int = 0) -> dict[str, World]:
+    """Make the packaged world files again from the simulator and the packaged checkpoint."""
     from twinlib.data import standard
     from twinlib.embedding import pretrained
-    from twinlib.insilico.world import WORLDS, thinned
+    from twinlib.insilico.world import WORLDS, thinned, with_cytokines
 
-    full = make_world(standard("waddington"), pretrained("waddington"), density=True)
-    world = thinned(full, n_pairs, seed)
-    save_world(world, WORLDS / f"{name}.npz")
-    return world
+    prepared, embedding = standard("waddington", seed=0), pretrained("waddington")
+    treated = with_cytokines(prepared, seed)
+    worlds = {
+        "waddington": make_world(prepared, embedding, density=True),
+        "cytokine": make_world(treated, embedding, actions="cytokines"),
+        "combination": make_world(treated, embedding, actions="both"),
+    }
+    for name, world in worlds.items():
+        save_world(thinned(world, n_pairs, seed), WORLDS / f"{name}.npz")
+    return worlds
 
 
 if __name__ == "__main__":
-    built = build_packaged_world()
-    print(f"wrote {len(built)} matched cells, {len(built.labels)} labels, {len(built.genes)} genes.")
+    for title, built in build_packaged_worlds().items():
+        print(f"{title}: {len(built.labels)} labels, {len(built.action_names)} actions.")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gymnasium
 
-_ENVIRONMENTS = {"twinlib/GeneScreen-v0": ("GeneScreenEnv", "GeneScreenVectorEnv")}
+#: Id: the module of its classes, and the first part of their names.
+_ENVIRONMENTS = {
+    "twinlib/GeneScreen-v0": ("environment", "GeneScreen"),
+    "twinlib/Cytokine-v0": ("environment", "Cytokine"),
+    "twinlib/Combination-v0": ("environment", "Combination"),
+}
 
 
 def register_environments() -> None:
     """Give gymnasium the ids `twinlib/...`; called by gymnasium itself through the package's entry point."""
-    module = "twinlib.insilico.environment"
-    for name, (single, vector) in _ENVIRONMENTS.items():
+    for name, (module, title) in _ENVIRONMENTS.items():
         if name not in gymnasium.registry:
-            gymnasium.register(
-                name, entry_point=f"{module}:{single}", vector_entry_point=f"{module}:{vector}"
-            )
+            where = f"twinlib.insilico.{module}:{title}"
+            gymnasium.register(name, entry_point=f"{where}Env", vector_entry_point=f"{where}VectorEnv")

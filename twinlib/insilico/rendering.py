@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -49,11 +50,27 @@ def draw_path(axis: Any, world: World, path: Tensor, axes: Tensor | None = None)
 
 def frame(world: World, path: Tensor, axes: Tensor | None = None) -> np.ndarray:
     """The picture of `draw_path` as pixels `[400, 400, 3]` of type uint8."""
+    return pixels(lambda axis: draw_path(axis, world, path, axes))
+
+
+def plain_frame(path: Tensor) -> np.ndarray:
+    """The first two coordinates of a path `[T+1, D]` as pixels `[400, 400, 3]`."""
+
+    def draw(axis: Any) -> None:
+        axis.plot(*path[:, :2].T.cpu().numpy(), "-o", color="#0072B2", markersize=3)
+        axis.set_xlabel("first coordinate")
+        axis.set_ylabel("second coordinate")
+
+    return pixels(draw)
+
+
+def pixels(draw: Callable[[Any], None]) -> np.ndarray:
+    """What `draw(axis)` draws as pixels `[400, 400, 3]` of type uint8, without touching pyplot."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4, 4), dpi=100, layout="constrained")
     canvas: Any = FigureCanvasAgg(figure)
-    draw_path(figure.add_subplot(), world, path, axes)
+    draw(figure.add_subplot())
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 WORLDS = pathlib.Path(__file__).parent / "worlds"
 #: Sign of the kick by kind of perturbation: knock-down and knock-out lower the target, activation raises it.
 KICK_SIGN = {"CRISPRko": -1.0, "CRISPRi": -1.0, "CRISPRa": 1.0}
+#: Cytokines of the simulated world.
+CYTOKINES = ("EPO", "TPO", "M-CSF", "G-CSF")
 #: Training controls over which the encoder's Jacobian is averaged.
 EFFECT_CELLS = 256
 #: Fields written to a world file as arrays; the rest is meta data.
@@ -220,34 +223,47 @@ def make_world(
     targets: Sequence[str] | None = None,
     cells: str = "all",
     density: bool = False,
+    actions: str = "genes",
 ) -> World:
-    """The world of the gene screen: controls of a split matched to cells under genetic perturbations.
+    """Controls of a split matched to perturbed cells, and what each action does to a latent cell.
 
     Args:
         prepared: cells n x G.
         embedding: trained on the same preparation; another is refused.
         split: "train" or "test".
         pairs: control-to-perturbed matches inside the split; by default made with optimal transport.
-        targets: names of the genes that actions may adjust; by default the whole panel.
+        targets: names of the genes (or cytokines) that actions may adjust; by default all.
         cells: "all" of the split, "fit" (without the validation fifth) or "validation".
         density: whether to fit the Gaussian mixture that `drift="density"` needs.
+        actions: "genes" (cells under genetic perturbations), "cytokines" (cells under cytokines), or "both".
 
     Raises:
         WorldError: in one sentence, for no pairs, an unknown target or an unknown part.
     """
     embedding.require(prepared)
-    rows = _pair_rows(prepared, split, pairs, cells, genetic=True)
-    effects = _gene_effects(prepared, embedding)
-    world = _assemble(prepared, embedding, rows, effects, prepared.genes, np.arange(len(prepared.genes)))
+    rows = _pair_rows(prepared, split, pairs, cells, actions)
+    genes = _gene_effects(prepared, embedding)
+    effects, names, gene_of = genes, prepared.genes, np.arange(len(prepared.genes))
+    if actions != "genes":
+        cytokines, shifts = _cytokine_effects(prepared, embedding)
+        none = np.full(len(cytokines), -1)
+        if actions == "cytokines":
+            effects, names, gene_of = shifts, cytokines, none
+        else:
+            effects, names = torch.cat([genes, shifts]), (*prepared.genes, *cytokines)
+            gene_of = np.concatenate([gene_of, none])
+    world = _assemble(prepared, embedding, rows, effects, names, gene_of, genes)
     if density:
         world = dataclasses.replace(world, density=_density(prepared, embedding))
     return world if targets is None else world.only(targets)
 
 
-def _pair_rows(prepared: Prepared, split: str, pairs: Pairs | None, cells: str, genetic: bool) -> _Rows:
+def _pair_rows(prepared: Prepared, split: str, pairs: Pairs | None, cells: str, actions: str) -> _Rows:
     """Matched rows of the wanted kind of perturbation and part of the split."""
     if cells not in ("all", "fit", "validation"):
         raise WorldError(f"cells={cells!r} is no part of a split: choose 'all', 'fit' or 'validation'.")
+    if actions not in ("genes", "cytokines", "both"):
+        raise WorldError(f"actions={actions!r} is unknown: choose 'genes', 'cytokines' or 'both'.")
     if pairs is None:
         from twinlib.data import pair
 
@@ -255,15 +271,15 @@ def _pair_rows(prepared: Prepared, split: str, pairs: Pairs | None, cells: str, 
     obs = prepared.cells.obs
     control, perturbed = np.asarray(pairs.control), np.asarray(pairs.perturbed)
     kind = np.asarray(obs["perturbation_type"].astype(str))[perturbed]
-    keep = (kind != "cytokine") if genetic else (kind == "cytokine")
+    wanted_kind = {"genes": kind != "cytokine", "cytokines": kind == "cytokine"}
+    keep = wanted_kind.get(actions, np.ones(len(kind), dtype=bool)).copy()
     if cells != "all":
         held = np.asarray(obs["validation"], dtype=bool)
         wanted = cells == "validation"
         keep &= (held[control] == wanted) & (held[perturbed] == wanted)
     if not keep.any():
-        what = "genetic" if genetic else "cytokine"
         raise WorldError(
-            f"{prepared.dataset!r} has no matched cells under a {what} perturbation in split={split!r}, "
+            f"{prepared.dataset!r} has no matched cells for actions={actions!r} in split={split!r}, "
             f"cells={cells!r}: choose another split or environment."
         )
     return _Rows(control[keep], perturbed[keep], np.asarray(pairs.perturbation).astype(str)[keep])
@@ -328,6 +344,26 @@ def _gene_effects(prepared: Prepared, embedding: Embedding) -> Tensor:
     return gene_effects(embedding, scaled).detach()
 
 
+@torch.no_grad()
+def _cytokine_effects(prepared: Prepared, embedding: Embedding) -> tuple[tuple[str, ...], Tensor]:
+    """Names of the single cytokines and their mean latent shift `[n, D]` from control on training cells."""
+    kinds = _kinds(prepared)
+    names = tuple(p for p in prepared.train_perturbations if kinds[p] == "cytokine" and "+" not in p)
+    if not names:
+        raise WorldError(
+            f"{prepared.dataset!r} has no cytokine among its training perturbations: use actions='genes'."
+        )
+
+    def mean_latent(label: str) -> Tensor:
+        scaled = np.asarray(prepared.scale(prepared.expression("train", label)), dtype=np.float32)
+        return torch.cat(
+            [embedding.encode(part) for part in torch.split(torch.from_numpy(scaled), 512)]
+        ).mean(0)
+
+    control = mean_latent("control")
+    return names, torch.stack([mean_latent(name) - control for name in names])
+
+
 def _label_vectors(
     prepared: Prepared, embedding: Embedding, gene_rows: Tensor
 ) -> tuple[tuple[str, ...], Tensor, Tensor]:
@@ -383,6 +419,24 @@ def thinned(world: World, n: int, seed: int = 0) -> World:
     rows = torch.randperm(len(world), generator=generator)[:n].sort().values
     kept = {name: getattr(world, name)[rows] for name in ("x", "y", "z0", "label")}
     return dataclasses.replace(world, **kept)
+
+
+def with_cytokines(prepared: Prepared, seed: int = 0) -> Prepared:
+    """The waddington preparation with cells under cytokines beside: same genes, same scaler, more cells.
+
+    Controls, the eleven single knock-downs, four cytokines and their pairs, 100 cells a treatment.
+    """
+    from twinlib.data.myeloid import GENES
+    from twinlib.data.simulate import simulate_waddington
+
+    pairs = ("+".join(pair) for pair in itertools.combinations(CYTOKINES, 2))
+    cells = simulate_waddington(seed=seed + 1, perturbations=GENES, cytokines=(*CYTOKINES, *pairs))
+    cells = cells[:, list(prepared.genes)].copy()
+    cells.X = np.asarray(cells.X.todense() if hasattr(cells.X, "todense") else cells.X, dtype=np.float32)
+    cells.obs["split"] = "train"
+    cells.obs["validation"] = False
+    labels = tuple(sorted(set(cells.obs["perturbation"].astype(str)) - {"control"}))
+    return dataclasses.replace(prepared, cells=cells, perturbations=labels, train_perturbations=labels)
 
 
 # -- the packaged one ------------------------------------------------------------------------------------
