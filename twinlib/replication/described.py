@@ -20,7 +20,7 @@ Array = NDArray[Any]
 #: Baselines of every table, in its order; `linear` reaches only perturbations whose target is measured.
 BASELINES = ("mean", "matching_mean", "additive", "linear", "latent_shift")
 #: Training controls on which the population metrics of the train rows are taken.
-TRAIN_CONTROLS = 512
+TRAIN_CONTROLS = 128
 
 
 def training_settings(algorithm: str, timesteps: int) -> Any:

@@ -100,12 +100,23 @@ def e_distance(x: ArrayLike, y: ArrayLike) -> float:
     average to 0 (and may come out slightly negative). Needs two cells on each side. Source: Szekely & Rizzo
     2013.
     """
-    from scipy.spatial.distance import cdist, pdist
-
     x, y = _matrix(x, "x"), _matrix(y, "y")
     if min(len(x), len(y)) < 2:
         raise ValueError("The E-distance compares pairs of cells: give at least two cells on each side.")
-    return float(2 * cdist(x, y).mean() - pdist(x).mean() - pdist(y).mean())
+    centre = x.mean(axis=0)  # distances do not change, and their squares lose fewer digits
+    x, y = x - centre, y - centre
+    return 2 * _mean_distance(x, y) - _mean_distance(x) - _mean_distance(y)
+
+
+def _mean_distance(x: Array, y: Array | None = None) -> float:
+    """Return the mean Euclidean distance of x [n, G] to y [m, G], or of distinct cells of x."""
+    other = x if y is None else y
+    square = (x**2).sum(axis=1)[:, None] + (other**2).sum(axis=1) - 2.0 * x @ other.T
+    distance = np.sqrt(np.maximum(square, 0.0))
+    if y is not None:
+        return float(distance.mean())
+    np.fill_diagonal(distance, 0.0)
+    return float(distance.sum() / (len(x) * (len(x) - 1)))
 
 
 def w1_per_gene(x: ArrayLike, y: ArrayLike) -> Array:
