@@ -60,7 +60,7 @@ class Scores:
 
 
 def regulator_rows(embedding, prepared, seed):
-    """Average precision of three scores for the true regulators, over the pairs of the co-expression graph."""
+    """Average precision of three scores for the true regulators, over the pairs of the graph."""
     controls = np.clip(prepared.scale(prepared.expression("train", "control")), -10, 10)
     truth, weights = regulator_matrix(prepared), attention_matrix(embedding, controls[:512])
     strength = correlation(torch.as_tensor(controls)).abs().numpy()

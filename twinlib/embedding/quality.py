@@ -1,4 +1,4 @@
-"""How good a code of cells is: test reconstruction, recovery of perturbations, attention against a known network."""
+"""How good a code of cells is: reconstruction, recovery of perturbations, attention against a true network."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def neighbour_recovery(
 def attention_matrix(embedding: Embedding, x_scaled: Tensor | np.ndarray) -> np.ndarray:
     """Return how much gene i listens to gene j, [G, G]: weights averaged over cells, heads and layers.
 
-    x_scaled: [n, G] z-scores. Pairs outside the graph are zero; rows sum to 1, the diagonal is the gene itself.
+    x_scaled: [n, G] z-scores. Pairs outside the graph are zero; the diagonal is the gene itself.
     """
     x = torch.as_tensor(np.asarray(x_scaled)).to(embedding.gene_vectors.dtype)
     weights = embedding.attention_weights(x).mean(dim=(0, 3)).numpy()
