@@ -100,12 +100,12 @@ def e_distance(x: ArrayLike, y: ArrayLike) -> float:
     average to 0 (and may come out slightly negative). Needs two cells on each side. Source: Szekely & Rizzo
     2013.
     """
-    x, y = _matrix(x, "x"), _matrix(y, "y")
-    if min(len(x), len(y)) < 2:
+    first, second = _matrix(x, "x"), _matrix(y, "y")
+    if min(len(first), len(second)) < 2:
         raise ValueError("The E-distance compares pairs of cells: give at least two cells on each side.")
-    centre = x.mean(axis=0)  # distances do not change, and their squares lose fewer digits
-    x, y = x - centre, y - centre
-    return 2 * _mean_distance(x, y) - _mean_distance(x) - _mean_distance(y)
+    centre = first.mean(axis=0)  # distances do not change, and their squares lose fewer digits
+    first, second = first - centre, second - centre
+    return 2 * _mean_distance(first, second) - _mean_distance(first) - _mean_distance(second)
 
 
 def _mean_distance(x: Array, y: Array | None = None) -> float:
