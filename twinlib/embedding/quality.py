@@ -1,4 +1,4 @@
-"""How good a code of cells is: reconstruction, recovery of perturbations, attention against a true network."""
+"""How good a code of cells is: reconstruction, recovery of perturbations, attention and the true network."""
 
 from __future__ import annotations
 
