@@ -1,0 +1,590 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 6. The policy gradient: learning from actions that were tried
+#
+# A policy draws actions at random and is told how well they went; nobody hands it a derivative of the reward.
+# This chapter derives the gradient it can follow all the same (Eq. 1 to 3 of the paper), checks every step of the derivation against an answer known in closed form, and shows where the estimate becomes useless: far from the policy that collected the data, and the sooner the more action dimensions there are.
+
+# %% [markdown]
+# ## Objectives
+#
+# After this chapter you can
+#
+# - derive the score-function estimator and check it against a closed form (15 minutes);
+# - say why a baseline changes the variance and not the mean of that estimator, and find the best one (10 minutes);
+# - show that the surrogate of Eq. 2 has the policy gradient of Eq. 3 at the collecting policy, and nowhere else (10 minutes);
+# - predict how noisy the likelihood ratio becomes with the number of action dimensions (10 minutes);
+# - compute advantages by hand, and treat the end of an episode and the end of patience differently (15 minutes).
+
+# %% tags=["setup"]
+import importlib.util
+
+if importlib.util.find_spec("twinlib") is None:
+    raise ModuleNotFoundError(
+        "twinlib is not installed: run `pip install -r requirements.txt` in a copy of this book, "
+        "or set its address once with `make home URL=...` so that this cell can install it."
+    )
+import twinlib
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+
+from twinlib import plots, record
+from twinlib.insilico import Dynamics, EnvironmentConfig, packaged_world
+from twinlib.insilico.actor_critic import ActorCritic, Gaussian
+from twinlib.insilico.rollout import Collector, generalized_advantage
+from twinlib.insilico.trust_region import normalized, surrogate
+from twinlib.insilico.two_stage import make_generators
+
+plots.style()
+torch.set_num_threads(1)
+world = packaged_world().to(dtype=torch.float64)
+torch.set_default_dtype(torch.float64)
+
+# %% [markdown]
+# ## Quick facts
+#
+# | | |
+# |---|---|
+# | kind of method | on-policy: the data must come from the policy that is changed |
+# | actions | continuous (normal distribution) here; any distribution with a differentiable log-probability |
+# | needs | sampled actions and their returns; no derivative of the environment |
+# | code | `twinlib.insilico.rollout`, `twinlib.insilico.actor_critic` |
+# | equations of the paper | 1, 2, 3 |
+#
+# ## Key equations
+#
+# $$r_\theta(s, a) = \frac{\pi_\theta(a \mid s)}{\pi_{\theta_{old}}(a \mid s)}, \qquad L(\theta) = \mathbb{E}_t[r_\theta \hat A_t], \qquad \vartheta = \frac1T \sum_t \nabla_\theta \log \pi_\theta(a_t \mid s_t)\big|_{\theta_{old}} \hat A_t .$$
+#
+# ## Pseudocode
+#
+# 1. Run the present policy; keep states, the actions **as drawn**, and their log-probabilities.
+# 2. Estimate for each action how much better it was than the policy's average there (the advantage).
+# 3. Move the parameters along the mean of score times advantage.
+# 4. Throw the data away and start again.
+
+# %% [markdown]
+# ## The question
+#
+# In our [environment](05_environment.ipynb) an action changes genes, and the reward says how much closer the cell came to the profile it was matched to.
+# Between the two lies a simulator: a decoder, noise, a random kick.
+# Suppose we may not look inside.
+# Can we still say in which direction the policy's parameters should move?
+#
+# We start with a problem so small that the answer is known.
+# One state, one action $a \sim \mathcal N(\mu, \sigma^2)$, reward $R(a) = -(a - 2)^2$.
+# The expected reward and its gradient are
+#
+# $$J(\mu, \log\sigma) = -(\mu - 2)^2 - \sigma^2, \qquad \frac{\partial J}{\partial \mu} = -2(\mu - 2), \qquad \frac{\partial J}{\partial \log \sigma} = -2\sigma^2 .$$
+
+# %%
+mu, log_sigma = torch.tensor(0.5), torch.tensor(-0.4)
+sigma = log_sigma.exp()
+exact = torch.stack([-2 * (mu - 2), -2 * sigma**2])
+
+
+def reward(a):
+    return -((a - 2.0) ** 2)
+
+
+print("exact gradient (mu, log sigma):", exact.numpy().round(4))
+
+# %% [markdown]
+# ## The plain baseline: try both sides
+#
+# Without any theory one can nudge a parameter up and down and compare average rewards.
+# This finite difference needs two batches **for each parameter**, and the difference of two noisy averages is noisier than either.
+
+# %%
+generator = torch.Generator().manual_seed(0)
+n = 4000
+
+
+def finite_difference(step=0.1):
+    """Central differences of the average reward, a fresh batch on each side of each parameter."""
+    estimates = []
+    for which in range(2):
+        sides = []
+        for sign in (1, -1):
+            m = mu + sign * step * (which == 0)
+            s = torch.exp(log_sigma + sign * step * (which == 1))
+            sides.append(reward(m + s * torch.randn(n, generator=generator)).mean())
+        estimates.append((sides[0] - sides[1]) / (2 * step))
+    return torch.stack(estimates)
+
+
+plain = torch.stack([finite_difference() for _ in range(200)])
+print("mean over 200 repetitions:", plain.mean(0).numpy().round(3))
+print("standard deviation:       ", plain.std(0).numpy().round(3))
+
+# %% [markdown]
+# ## Step 1: the derivative moves inside, onto the logarithm
+#
+# The expectation is an integral over actions, and only the density depends on the parameters:
+#
+# $$\nabla J = \nabla \int \pi_\theta(a) R(a)\, da = \int \pi_\theta(a) \frac{\nabla \pi_\theta(a)}{\pi_\theta(a)} R(a)\, da = \mathbb{E}[\nabla \log \pi_\theta(a)\, R(a)].$$
+#
+# $\nabla \log \pi_\theta$ is the **score**.
+# For a normal distribution it is $(a - \mu)/\sigma^2$ for the mean and $((a - \mu)/\sigma)^2 - 1$ for $\log\sigma$.
+# First check: these formulas are the derivatives of our log-probability.
+
+# %%
+action = mu + sigma * torch.randn(5, generator=generator)
+by_hand = torch.stack([(action - mu) / sigma**2, ((action - mu) / sigma) ** 2 - 1], -1)
+
+
+def log_prob(parameters, a):
+    policy = Gaussian(parameters[0].view(1, 1, 1), parameters[1].view(1, 1))
+    return policy.log_prob(a.view(1, 1, 1)).squeeze()
+
+
+parameters = torch.stack([mu, log_sigma])
+by_autograd = torch.func.vmap(torch.func.grad(log_prob), (None, 0))(parameters, action)
+print("largest difference:", f"{float((by_hand - by_autograd).abs().max()):.1e}")
+assert torch.allclose(by_hand, by_autograd, atol=1e-12)
+
+# %% [markdown]
+# Second check: the average of score times reward is the gradient of the closed form, within its own standard error.
+# One batch serves all parameters.
+
+
+# %%
+def scores(a):
+    return torch.stack([(a - mu) / sigma**2, ((a - mu) / sigma) ** 2 - 1], -1)
+
+
+draws = mu + sigma * torch.randn(400_000, generator=generator)
+terms = scores(draws) * reward(draws).unsqueeze(-1)
+mean, error = terms.mean(0), terms.std(0) / len(terms) ** 0.5
+for name, e, m, s in zip(("mu", "log sigma"), exact, mean, error, strict=True):
+    print(f"{name:10s} exact {float(e):+.4f}   estimate {float(m):+.4f} +- {float(s):.4f}")
+assert bool(((mean - exact).abs() < 4 * error).all())
+
+# %% [markdown]
+# ## Step 2: the score has mean zero, so a baseline is free
+#
+# Since densities integrate to one, $\mathbb{E}[\nabla \log \pi_\theta] = \nabla 1 = 0$.
+# A constant $b$ subtracted from the reward therefore changes the mean of the estimator by $b \cdot 0$, and its variance by a lot.
+# For one parameter with score $g$ the variance of $g (R - b)$ is smallest at
+#
+# $$b^* = \frac{\mathbb{E}[g^2 R]}{\mathbb{E}[g^2]},$$
+#
+# which is near, but not equal to, the mean reward.
+
+# %%
+score_mean = scores(draws).mean(0)
+assert bool((score_mean.abs() < 4 * scores(draws).std(0) / len(draws) ** 0.5).all())
+g, R = scores(draws)[:, 0], reward(draws)
+best = float((g**2 * R).mean() / (g**2).mean())
+levels = np.linspace(best - 8, best + 8, 41)
+variance = np.array([float((g * (R - b)).var()) for b in levels])
+means = np.array([float((g * (R - b)).mean()) for b in levels])
+assert abs(levels[variance.argmin()] - best) <= (levels[1] - levels[0])
+
+fig, axes = plt.subplots(1, 2, figsize=(10.5, 3.8))
+axes[0].plot(levels, variance, color=plots.COLOURS["insilico"])
+axes[0].axvline(best, color="#6b7280", linestyle=":", label="best baseline")
+axes[0].axvline(float(R.mean()), color=plots.COLOURS["perturbed"], linestyle="--", label="mean reward")
+axes[0].axvline(0.0, color="#9ca3af", linewidth=1.0, label="no baseline")
+axes[0].set_ylabel("variance of one term")
+axes[0].legend()
+axes[1].plot(levels, means, color=plots.COLOURS["insilico"])
+axes[1].axhline(float(exact[0]), color="#1f2937", linestyle="--", label="exact gradient")
+axes[1].set_ylim(float(exact[0]) - 0.5, float(exact[0]) + 0.5)
+axes[1].set_ylabel("mean of the estimator")
+axes[1].legend()
+for axis in axes:
+    axis.set_xlabel("baseline b")
+plots.show(
+    fig,
+    "baseline",
+    "Left: the variance of the gradient estimator as a function of the baseline is a parabola with its minimum "
+    "near the mean reward. Right: the mean of the estimator does not depend on the baseline and lies on the "
+    "exact gradient.",
+    "A baseline changes the variance (left) and leaves the mean alone (right).",
+)
+record.say(
+    f"Variance of a term without baseline {variance[np.abs(levels).argmin()]:.1f}, "
+    f"with the mean reward {float((g * (R - R.mean())).var()):.1f}, with the best constant {variance.min():.1f}."
+)
+
+# %% [markdown]
+# With states, the baseline may depend on the state, because the argument holds in each state separately.
+# The natural choice is the value function, the expected return from that state; what is left is the **advantage**, how much better an action was than the policy's average there.
+# A baseline that depends on the *action* is no baseline: the score no longer averages to zero against it.
+#
+# ## Step 3: the ratio, and why its gradient is the same
+#
+# Eq. 1 writes the objective with a likelihood ratio, so that data from an old policy can judge a new one:
+#
+# $$J(\theta) = \mathbb{E}_{a \sim \pi_{old}}\!\left[\frac{\pi_\theta(a)}{\pi_{old}(a)} R(a)\right].$$
+#
+# At $\theta = \theta_{old}$ the ratio is one, and its gradient is $\nabla\pi_\theta/\pi_{old} = \nabla \log\pi_\theta$.
+# So the gradient of the surrogate *there* is the policy gradient.
+# We check this on real trajectories: cells of the packaged simulated world, a policy with six genes to adjust.
+
+# %%
+small = Dynamics(world.only(list(world.action_names[:6])), EnvironmentConfig(), replicas=1, n_cells=64)
+policy = ActorCritic(
+    small.observation_dim, 6, 1, make_generators([0], "weights"), hidden=(16,), dtype=torch.float64
+)
+collector = Collector(
+    small, make_generators([0], "environment"), make_generators([0], "actions"), torch.float64
+)
+buffer = collector.collect(policy, steps=30, gamma=0.99, gae_lambda=0.95)
+advantage = normalized(buffer.advantage)
+
+actor = policy.actor.detach().requires_grad_()
+(by_ratio,) = torch.autograd.grad(
+    surrogate(policy.distribution(buffer.obs, actor), buffer, advantage).sum(), actor
+)
+(by_score,) = torch.autograd.grad(
+    (policy.distribution(buffer.obs, actor).log_prob(buffer.action) * advantage).mean(), actor
+)
+print("at the collecting policy, largest difference:", f"{float((by_ratio - by_score).abs().max()):.1e}")
+assert torch.allclose(by_ratio, by_score, atol=1e-12)
+
+moved = (policy.actor + 0.3 * by_score / by_score.norm()).requires_grad_()
+(ratio_moved,) = torch.autograd.grad(
+    surrogate(policy.distribution(buffer.obs, moved), buffer, advantage).sum(), moved
+)
+(score_moved,) = torch.autograd.grad(
+    (policy.distribution(buffer.obs, moved).log_prob(buffer.action) * advantage).mean(), moved
+)
+angle = float(torch.nn.functional.cosine_similarity(ratio_moved, score_moved))
+print("after a step of length 0.3, cosine between the two:", round(angle, 4))
+assert angle < 1.0 - 1e-6
+
+# %% [markdown]
+# Away from the collecting policy they part, and it is the ratio form that is right there: the score form forgets that the actions were drawn by somebody else.
+#
+# ## Step 4: how far can the ratio be trusted?
+#
+# The ratio always has mean one under the old policy.
+# Its spread is another matter.
+# Shift the mean of each of $A$ independent action dimensions by $\epsilon$ standard deviations; then the log-ratio is normal, and
+#
+# $$\operatorname{Var}[r] = e^{A \epsilon^2} - 1 .$$
+#
+# The spread grows exponentially with the number of action dimensions.
+# With two hundred genes a shift of a tenth of a standard deviation in each, which nobody would notice in a histogram, already makes some samples count many times as much as others.
+
+# %%
+epsilon, dimensions = 0.1, [1, 5, 20, 50, 100, 200]
+generator = torch.Generator().manual_seed(1)
+rows = []
+for A in dimensions:
+    z = torch.randn(200_000 // max(1, A // 10), A, generator=generator)
+    ratio = torch.exp((epsilon * z - 0.5 * epsilon**2).sum(-1))
+    effective = float(ratio.sum() ** 2 / (ratio**2).sum() / len(ratio))
+    rows.append((A, float(np.expm1(A * epsilon**2)), float(ratio.var()), effective))
+spread = pd.DataFrame(
+    rows,
+    columns=["action dimensions", "variance, formula", "variance, sampled", "effective share of samples"],
+).set_index("action dimensions")
+gap = (spread["variance, sampled"] / spread["variance, formula"] - 1).abs()
+assert (gap[gap.index <= 50] < 0.05).all()
+spread.round(3)
+
+# %%
+shifts = np.linspace(0, 0.5, 60)
+fig, axis = plt.subplots(figsize=(6.8, 4.0))
+for A, colour in zip((1, 10, 50, 200), ("#9ca3af", "#0072b2", "#009e73", "#d55e00"), strict=True):
+    axis.plot(shifts, np.exp(-A * shifts**2), color=colour, label=f"{A} action dimensions")
+axis.axhline(0.5, color="#6b7280", linewidth=1.0, linestyle=":")
+axis.set_xlabel("shift of each action's mean, in standard deviations")
+axis.set_ylabel("effective share of the samples")
+axis.legend()
+plots.show(
+    fig,
+    "ratio-noise",
+    "Effective share of samples, one over one plus the variance of the ratio, against the shift of each "
+    "action's mean: the curves for 1, 10, 50 and 200 action dimensions fall, the faster the more dimensions.",
+    "How much of a batch is left after a policy has moved: exp(-A shift squared).",
+)
+reach = {A: float(np.sqrt(np.log(2) / A)) for A in (1, 200)}
+record.say(
+    f"Half of the samples are effectively lost at a shift of {reach[1]:.2f} standard deviations in one dimension, "
+    f"and at {reach[200]:.3f} in each of 200."
+)
+
+# %% [markdown]
+# This is the reason for everything in the next three chapters: steps must be kept short *in terms of the policy*, whether by a constraint ([chapter 8](08_trpo.ipynb)), by a clip or by a penalty ([chapter 9](09_ppo_kl.ipynb)).
+#
+# ## Step 5: advantages over time
+#
+# An action also changes the future, so its credit is the discounted sum of what follows.
+# With a value function $V$ one may cut that sum short; $\delta_t = R_t + \gamma V(s_{t+1}) - V(s_t)$ looks one step ahead, and generalized advantage estimation (Schulman 2016) mixes all horizons:
+#
+# $$\hat A_t = \sum_{k \ge 0} (\gamma\lambda)^k\, \delta_{t+k} .$$
+#
+# $\lambda = 1$ gives the Monte-Carlo return minus the value (no bias from $V$, much noise), $\lambda = 0$ the one-step error (little noise, all the bias of $V$).
+# We write it out plainly and hold `twinlib`'s version against it.
+
+
+# %%
+def plain_advantage(reward, value, next_value, terminated, truncated, gamma, lam):
+    """One cell at a time, from the definition: the sum runs to the end of the episode."""
+    steps = len(reward)
+    delta = [
+        reward[t] + gamma * next_value[t] * (0.0 if terminated[t] else 1.0) - value[t] for t in range(steps)
+    ]
+    out = []
+    for t in range(steps):
+        total, weight = 0.0, 1.0
+        for k in range(t, steps):
+            total += weight * delta[k]
+            weight *= gamma * lam
+            if terminated[k] or truncated[k]:
+                break
+        out.append(total)
+    return out
+
+
+rng = np.random.default_rng(0)
+R, V, V1 = (torch.as_tensor(rng.normal(size=(1, 12, 1))) for _ in range(3))
+ends, cuts = torch.zeros(1, 12, 1, dtype=torch.bool), torch.zeros(1, 12, 1, dtype=torch.bool)
+ends[0, 4], cuts[0, 8] = True, True
+for lam in (0.0, 0.9, 1.0):
+    fast, _ = generalized_advantage(R, V, V1, ends, cuts, 0.95, lam)
+    slow = plain_advantage(*(x[0, :, 0].tolist() for x in (R, V, V1, ends, cuts)), 0.95, lam)
+    assert np.allclose(fast[0, :, 0], slow, atol=1e-12)
+    print(f"lambda {lam}: largest difference {np.abs(fast[0, :, 0].numpy() - slow).max():.1e}")
+
+# %% [markdown]
+# Two flags, because an episode can stop for two reasons.
+# When it **terminates** there is no future, and the next value counts for nothing.
+# When it is **truncated**, because somebody ran out of patience, the future exists and merely was not watched: the next value counts, and it must be the value of the last state seen, not of the fresh start that follows.
+# The horizon of our environment is a termination, since time is part of what the policy observes.
+#
+# ## Putting it together
+#
+# Vanilla policy gradient with a learned value baseline, six genes, a plain gradient step: no trust region, no clip, one step per batch.
+
+# %%
+learner = ActorCritic(
+    small.observation_dim,
+    6,
+    1,
+    make_generators([3], "weights"),
+    hidden=(32,),
+    log_std=-0.7,
+    dtype=torch.float64,
+)
+collector = Collector(
+    small, make_generators([3], "environment"), make_generators([3], "actions"), torch.float64
+)
+returns = []
+for _ in range(60):
+    batch = collector.collect(learner, steps=15, gamma=0.99, gae_lambda=0.95)
+    returns.append(float(batch.episode_return))
+    theta = learner.theta.detach().requires_grad_()
+    actor, critic = torch.split(theta, [learner.actor_size, theta.shape[1] - learner.actor_size], dim=1)
+    objective = surrogate(learner.distribution(batch.obs, actor), batch, normalized(batch.advantage)).sum()
+    loss = (learner.value(batch.obs, critic) - batch.return_).square().mean()
+    (step,) = torch.autograd.grad(objective - loss, theta)
+    learner.theta += 0.1 * step
+early, late = np.mean(returns[:10]), np.mean(returns[-10:])
+
+fig, axis = plt.subplots(figsize=(6.8, 3.8))
+axis.plot(returns, color=plots.COLOURS["insilico"], label="policy gradient")
+axis.axhline(0.0, color=plots.COLOURS["do_nothing"], linestyle="--", label="do nothing")
+axis.set_xlabel("update")
+axis.set_ylabel("return of an episode (noisy actions)")
+axis.legend()
+plots.show(
+    fig,
+    "vanilla-policy-gradient",
+    "Return of an episode against the number of policy gradient updates, beside a dashed line at zero for doing "
+    "nothing; the curve rises from its start.",
+    "Vanilla policy gradient with six genes.",
+)
+record.say(f"Mean return of the first ten updates {early:+.4f}, of the last ten {late:+.4f}.")
+assert late > early
+
+# %% [markdown]
+# ## You should know
+#
+# - The surrogate is not a loss in the supervised sense: its value says nothing about progress, only its gradient at the collecting policy means something.
+# - Advantages are usually scaled to mean zero and standard deviation one in each batch. That changes the length of the step, and the subtraction is a small bias, because the batch mean depends on the actions.
+# - Log-probabilities belong to the actions **as drawn**. The environment may clip an action to its range; the policy must not be told.
+#
+# ## Limitations
+#
+# - The closed form belongs to one state and one action; with trajectories the estimator is checked against another computation of the same quantity, not against the truth.
+# - The variance formula assumes independent normal actions whose means all move by the same amount.
+#
+# ## What this does not show
+#
+# It does not show that the vanilla gradient is a good algorithm; the learning curve is one seed on six genes, there to show that the pieces fit.
+# It says nothing about real cells: the world on this page is simulated, so that the page runs anywhere.
+#
+# ## Key takeaways
+#
+# - Derivative of an average = average of score times reward. No derivative of the environment is needed.
+# - A baseline is free in the mean and decisive in the variance.
+# - Ratio form and score form agree at the collecting policy only.
+# - The usable distance shrinks as one over the square root of the number of action dimensions.
+
+# %% [markdown]
+# ## Exercises
+#
+# ### Exercise 6.1. Returns to go
+#
+# Write `returns_to_go(reward, gamma)`: for a list of rewards of one episode, the discounted sum from each step to the end.
+
+
+# %% tags=["exercise-1"]
+def returns_to_go(reward, gamma):
+    return [sum(reward)] * len(reward)
+
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def returns_to_go(reward, gamma):
+#     out, running = [], 0.0
+#     for r in reversed(reward):
+#         running = r + gamma * running
+#         out.append(running)
+#     return out[::-1]
+# ```
+#
+# </details>
+
+# %% tags=["check-1"]
+from twinlib.record import attempt
+
+
+def check_1(returns_to_go):
+    found = returns_to_go([1.0, 0.0, 2.0], 0.5)
+    assert len(found) == 3, "one number for each step"
+    assert abs(found[2] - 2.0) < 1e-12, "the last step has only its own reward"
+    assert abs(found[0] - 1.5) < 1e-12, f"1 + 0.5 * 0 + 0.25 * 2 = 1.5, got {found[0]}"
+    assert abs(found[1] - 1.0) < 1e-12, "a reward of the past must not be credited to a later action"
+
+
+attempt("6.1", check_1, returns_to_go)
+
+# %% [markdown]
+# ### Exercise 6.2. The best baseline
+#
+# Write `best_baseline(score, reward)`: for one parameter, from arrays of scores and rewards, the constant that makes the variance of `score * (reward - b)` smallest.
+
+
+# %% tags=["exercise-2"]
+def best_baseline(score, reward):
+    return 0.0
+
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def best_baseline(score, reward):
+#     return (score**2 * reward).mean() / (score**2).mean()
+# ```
+#
+# Strictly this minimises the second moment; since the score has mean zero, the mean does not depend on b and the two agree.
+#
+# </details>
+
+# %% tags=["check-2"]
+import numpy as np
+
+from twinlib.record import attempt
+
+
+def check_2(best_baseline):
+    rng = np.random.default_rng(0)
+    a = 0.5 + 0.7 * rng.normal(size=200_000)
+    score, reward = (a - 0.5) / 0.49, -((a - 2.0) ** 2)
+    b = float(best_baseline(score, reward))
+    at = np.var(score * (reward - b))
+    for other in (b - 0.5, b + 0.5):
+        assert at < np.var(score * (reward - other)), (
+            f"a baseline of {other:.2f} has less variance than {b:.2f}"
+        )
+    assert at < np.var(score * (reward - reward.mean())), "the mean reward is better than this"
+
+
+attempt("6.2", check_2, best_baseline)
+
+# %% [markdown]
+# ### Exercise 6.3. Find the silent bug
+#
+# The environment accepts actions in $[-1, 1]$ only.
+# The function below collects one batch for a policy gradient.
+# It runs, the rewards are right, and learning even works a little.
+# But the average score is not zero any more, so every baseline now biases the gradient.
+# Mend it.
+
+# %% tags=["exercise-3"]
+import numpy as np
+
+
+def batch(mu, sigma, n, rng):
+    """Return the actions sent to the environment, and the score of the mean for each of them."""
+    action = np.clip(mu + sigma * rng.normal(size=n), -1.0, 1.0)
+    score = (action - mu) / sigma**2
+    return action, score
+
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# The score must belong to the action that was drawn; only the copy that goes to the environment is clipped.
+#
+# ```python
+# import numpy as np
+#
+#
+# def batch(mu, sigma, n, rng):
+#     drawn = mu + sigma * rng.normal(size=n)
+#     score = (drawn - mu) / sigma**2
+#     return np.clip(drawn, -1.0, 1.0), score
+# ```
+#
+# </details>
+
+# %% tags=["check-3"]
+from twinlib.record import attempt
+
+
+def check_3(batch):
+    action, score = batch(0.8, 0.5, 400_000, np.random.default_rng(0))
+    assert np.abs(action).max() <= 1.0, "the environment refuses actions outside [-1, 1]"
+    error = score.std() / len(score) ** 0.5
+    assert abs(score.mean()) < 4 * error, f"the average score is {score.mean():.3f}, not 0"
+    assert score.std() > 1.9, "the score must still vary as 1 / sigma"
+
+
+attempt("6.3", check_3, batch)
+
+# %% [markdown]
+# ## References
+#
+# - Williams, *Simple statistical gradient-following algorithms for connectionist reinforcement learning* (Machine Learning 1992).
+# - Sutton, McAllester, Singh and Mansour, *Policy gradient methods for reinforcement learning with function approximation* (NeurIPS 1999).
+# - Greensmith, Bartlett and Baxter, *Variance reduction techniques for gradient estimates in reinforcement learning* (JMLR 2004).
+# - Schulman, Moritz, Levine, Jordan and Abbeel, *High-dimensional continuous control using generalized advantage estimation* (ICLR 2016).
+# - Boabang and Gyamerah, *Escaping local optima in the Waddington landscape* (arXiv 2510.13018), Eq. 1-3.
+
+# %%
+print(record.stamp_line())
