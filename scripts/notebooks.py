@@ -51,8 +51,9 @@ def __twinlib_watch__(root):
                 files.add(inside)
         datasets = {}
         for value in list(names.values()):
-            cells = getattr(value, "cells", value)
-            facts = getattr(cells, "uns", {}).get("twinlib", {}) if type(cells).__name__ == "AnnData" else {}
+            facts = vars(value) if type(value).__name__ == "Prepared" else {}
+            if type(value).__name__ == "AnnData":
+                facts = value.uns.get("twinlib", {})
             if facts.get("dataset"):
                 datasets[str(facts["dataset"])] = str(facts.get("data_hash", ""))
         if isinstance(names.get("dataset"), str):
