@@ -56,11 +56,11 @@ class PerturbationModelConfig:
         cell_decay: weight decay of the cell network.
         batch: pairs a minibatch of the cell network, B.
         epochs: passes of the cell network over the training pairs, at most; the best one is kept, 0 included.
-        patience: passes without a lower validation error before training stops.
+        patience: training stops when this many passes together lower the validation error by under 0.1 %.
     """
 
     hidden: int = 64
-    label_steps: int = 1500
+    label_steps: int = 1000
     label_rate: float = 5e-3
     label_decay: float = 2.0
     hidden_weight: float = 0.1
@@ -69,7 +69,7 @@ class PerturbationModelConfig:
     cell_rate: float = 3e-3
     cell_decay: float = 1e-2
     batch: int = 256
-    epochs: int = 60
+    epochs: int = 40
     patience: int = 5
 
     def __post_init__(self) -> None:
@@ -318,7 +318,11 @@ def trust(departure: Array, noise: Array) -> Array:
 
 
 def _decoded(embedding: Any, z: Tensor, pushes: Array) -> Array:
-    """Return the mean decoded change [P, G] of control cells z [n, D] under each push [P, D]."""
+    """Return the mean decoded change [P, G] of control cells z [n, D] under each push [P, D].
+
+    At most `REFERENCE` cells are used, evenly spaced.
+    """
+    z = z[:: max(1, len(z) // REFERENCE)]
     with torch.no_grad():
         start = embedding.decode(z)
         rows = [embedding.decode(z + torch.from_numpy(push).float()) - start for push in pushes]
@@ -449,10 +453,15 @@ def fit_cell_network(
         errors = [row["validation"] for row in rows]
         if errors[-1] == min(errors):
             best = {name: value.clone() for name, value in network.state_dict().items()}
-        if epoch - int(np.argmin(errors)) >= config.patience:
+        if _stalled(errors, config.patience):
             break
     network.load_state_dict(best)
     return network.requires_grad_(False), pd.DataFrame(rows)
+
+
+def _stalled(errors: list[float], patience: int) -> bool:
+    """Tell whether the last passes together brought less than a thousandth."""
+    return len(errors) > patience and min(errors[-patience:]) > 0.999 * min(errors[:-patience])
 
 
 def _no_gradient(embedding: Any, network: CellNetwork, pairs: PairTensors) -> float:
@@ -486,6 +495,7 @@ def fit_perturbation_model(
     config: PerturbationModelConfig | None = None,
     seed: int = 0,
     table: Any = None,
+    latent: Array | None = None,
 ) -> PerturbationModel:
     """Fit the experimental twin on the training cells of a prepared dataset.
 
@@ -501,13 +511,16 @@ def fit_perturbation_model(
         Seed of both networks' starts and of the order of pairs; the data do not depend on it.
     table
         Perturbation features; a `PerturbationTable` when not given.
+    latent
+        Latent cells [n, D] of `prepared.cells`; encoded here when not given. Several seeds can share them.
     """
     config = config or PerturbationModelConfig()
     if table is None:
         from twinlib.embedding.perturbations import PerturbationTable
 
         table = PerturbationTable(prepared, embedding)
-    latent = encode_rows(prepared, embedding, np.asarray(prepared.cells.X)).numpy()
+    if latent is None:
+        latent = encode_rows(prepared, embedding, np.asarray(prepared.cells.X)).numpy()
     label_network, memory = _fit_labels(prepared, embedding, table, latent, config, seed)
     network = CellNetwork(latent.shape[1], config.hidden, torch.Generator().manual_seed(seed))
     history = pd.DataFrame(columns=["epoch", "train", "validation"])
