@@ -58,6 +58,8 @@ class TrainingConfig:
     ratio: str = "behaviour"
     #: take the KL target of the PPO stage from the TRPO stage (Remark 3.1)
     hand_over: bool = True
+    #: multiple of that KL which is handed over (the released code means 1.5 times its logged, averaged KL)
+    hand_over_scale: float = 1.0
     #: widths of the tanh layers of actor and critic
     hidden: tuple[int, ...] = (64, 64)
     #: start value of the log standard deviation of each action
@@ -277,7 +279,8 @@ class _Run:
         if self.config.algorithm not in ("two_stage", "alternating") or not self.config.hand_over:
             return None
         mean = self.counters["kl_sum"] / self.counters["kl_count"].clamp(min=1.0)
-        return torch.where(self.counters["kl_count"] > 0, mean, self.config.trust_region.delta)
+        mean = torch.where(self.counters["kl_count"] > 0, mean, self.config.trust_region.delta)
+        return self.config.hand_over_scale * mean
 
     # -- one iteration
     def iterate(self) -> None:
