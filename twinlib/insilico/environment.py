@@ -137,8 +137,8 @@ class Dynamics(BatchedDynamics):
         self.noise = config.process_noise * self.distance / (self.horizon * world.latent_dim**0.5)
         self.cytokine = world.action_gene < 0
         self.action_low = torch.where(self.cytokine, 0.0, -1.0).to(world.z0)
-        dose = 2.0 / self.horizon if config.cytokine_scale is None else config.cytokine_scale
-        scale = torch.where(self.cytokine, dose, self.action_scale).to(world.z0)
+        self.dose = 2.0 / self.horizon if config.cytokine_scale is None else config.cytokine_scale
+        scale = torch.where(self.cytokine, self.dose, self.action_scale).to(world.z0)
         self._scaled_effects = scale.unsqueeze(-1) * world.effects
         self._responsive = bool(self.cytokine.any())
         self._given: Start | None = None

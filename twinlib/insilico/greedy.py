@@ -68,3 +68,24 @@ def box_least_squares(matrix: Tensor, wanted: Tensor, ridge: float) -> Tensor:
         ahead = action + step / (step + 3) * (action - previous)
         previous, action = action, (ahead - rate * (ahead @ curvature - target)).clamp(-1.0, 1.0)
     return action
+
+
+def best_dose(world: World, config: EnvironmentConfig | None = None) -> float:
+    """The constant dose of a world's only cytokine that minimises the expected loss, in closed form.
+
+    With v = H k (shift) J the change of the profile at dose 1 and response 1, r the mean change to the match
+    and rho ~ Beta(a, b) the response, E[rho^2] |v|^2 u^2 / G - 2 E[rho] r.v u / G + H (l2 u^2 + l1 u) is the
+    loss, a parabola in the dose u; its lowest point is cut to [0, 1]. Raises ValueError for more than one action.
+    """
+    dynamics = Dynamics(world, config, n_cells=1)
+    if dynamics.action_dim != 1 or not bool(dynamics.cytokine.all()):
+        raise ValueError("best_dose wants a world with one cytokine and no gene: use world.only([name]).")
+    settings, horizon, n_genes = dynamics.config, dynamics.horizon, len(world.genes)
+    v = (horizon * dynamics.dose * world.effects @ decoder_jacobian(world))[0]
+    r = (world.scale(world.y) - world.scale(world.x)).mean(0)
+    a, b = settings.response
+    mean = a / (a + b)
+    square = mean**2 + (a * b / ((a + b) ** 2 * (a + b + 1)) if settings.vary_response else 0.0)
+    slope = mean * float(r @ v) / n_genes - horizon * settings.l1 / 2
+    bend = square * float(v @ v) / n_genes + horizon * settings.l2
+    return min(max(slope / bend, 0.0), 1.0)
