@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
+from twinlib.data import lazy
 from twinlib.data.schema import CONTROL, DataError, check, parts
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ SPLITS = ("cells", "perturbations", "doubles", "doses", "contexts")
 class Prepared:
     """Cells that are split, with a gene panel and one scaler that were fitted on the training cells."""
 
-    #: Cells [n, G]: X dense float32 log1p; obs["split"] is train or test, obs["validation"] a fifth of train.
+    #: Cells [n, G]: X dense float32 log1p (a Dask array if it was given as one); obs["split"] is train or
+    #: test, obs["validation"] a fifth of train.
     cells: AnnData
     #: Name of the dataset.
     dataset: str
@@ -56,7 +57,7 @@ class Prepared:
 
         `split` is `"train"`, `"test"` or None for both.
         """
-        return np.asarray(self.cells.X)[self.rows(split, perturbation, context)]
+        return np.asarray(lazy.take(self.cells.X, self.rows(split, perturbation, context)))
 
     def rows(
         self, split: str | None = None, perturbation: str | None = None, context: str | None = None
@@ -245,8 +246,10 @@ def _stratified(
 ) -> np.ndarray:
     """Choose a share of the cells of every perturbation, dose and context among `among`; returns bool [n]."""
     among = np.ones(len(obs), dtype=bool) if among is None else among
-    columns = [obs[name].astype(str) for name in ("perturbation", "cell_context", "dose")]
-    keys = np.asarray(["\n".join(row) for row in zip(*columns, strict=True)])
+    keys = np.zeros(len(obs), dtype=np.int64)
+    for name in ("perturbation", "cell_context", "dose"):
+        codes, found = pd.factorize(obs[name].astype(str).astype("category").cat.as_unordered(), sort=True)
+        keys = keys * len(found) + codes
     chosen = np.zeros(len(obs), dtype=bool)
     for key in np.unique(keys[among]):
         rows = np.flatnonzero(among & (keys == key))
@@ -289,12 +292,10 @@ def _assemble(
     cells: AnnData, test: np.ndarray, validation: np.ndarray, chosen: np.ndarray, split: str, seed: int
 ) -> Prepared:
     """Cut the panel out, fit the scaler on the training cells and put everything together."""
-    panel = cells[:, chosen].copy()
-    panel.X = _dense(panel.X)
+    panel = _cut_panel(cells, chosen)
     panel.obs["split"] = pd.Categorical(np.where(test, "test", "train"))
     panel.obs["validation"] = validation
-    train = panel.X[~test].astype(np.float64)
-    mean, std = train.mean(axis=0), train.std(axis=0)
+    mean, std = lazy.mean_and_std(panel.X[~test])
     std[std == 0] = 1.0
     labels = panel.obs["perturbation"].astype(str)
     said = cells.uns["twinlib"]
@@ -314,9 +315,16 @@ def _assemble(
     )
 
 
-def _dense(x: Any) -> np.ndarray:
-    """Return x [n, G] as a dense float32 array."""
-    return np.asarray(x.toarray() if sparse.issparse(x) else x, dtype=np.float32)
+def _cut_panel(cells: AnnData, chosen: np.ndarray) -> AnnData:
+    """Return the chosen columns of the cells [n, G], X dense float32; a lazy X stays lazy, without layers."""
+    from anndata import AnnData
+
+    if not lazy.is_lazy(cells.X):
+        panel = cells[:, chosen].copy()
+        panel.X = lazy.dense(panel.X)
+        return panel
+    x = lazy.dense(cells.X[:, chosen])
+    return AnnData(x, obs=cells.obs.copy(), var=cells.var.iloc[chosen], uns={"twinlib": cells.uns["twinlib"]})
 
 
 def _fingerprint(panel: AnnData, test: np.ndarray, mean: np.ndarray, std: np.ndarray) -> str:

@@ -6,7 +6,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from scipy import sparse
+
+from twinlib.data import lazy
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -59,7 +62,7 @@ def check(adata: AnnData) -> AnnData:
     _check_columns(adata)
     check_groups(adata.obs["perturbation"].astype(str))
     _check_log(adata)
-    if "counts" in adata.layers:
+    if "counts" in adata.layers and not lazy.is_lazy(adata.layers["counts"]):
         check_numbers(adata.layers["counts"], 'layers["counts"]')
     return adata
 
@@ -82,17 +85,22 @@ def check_shape_and_names(adata: AnnData) -> None:
 def check_numbers(x: Any, where: str) -> None:
     """Raise a DataError when the stored values of x [n, G] are not finite, non-negative real numbers."""
     check_sparse(x, where)
-    values = values_of(x)
-    if values.dtype.kind not in "fiub":
-        raise DataError(f"{where} holds values of type {values.dtype}: give real numbers.")
-    if not np.isfinite(values).all():
-        bad = int((~np.isfinite(values)).sum())
+    if x.dtype.kind not in "fiub":
+        raise DataError(f"{where} holds values of type {x.dtype}: give real numbers.")
+    smallest, bad = lazy.scan(x)[:2] if lazy.is_lazy(x) else _smallest_and_bad(values_of(x))
+    if bad:
         raise DataError(f"{where} holds {bad} NaN or infinite values: remove those cells or genes first.")
-    if values.size and values.min() < 0:
+    if smallest < 0:
         raise DataError(
-            f"{where} holds negative values (smallest {values.min():.4g}): give counts or log1p of counts, "
+            f"{where} holds negative values (smallest {smallest:.4g}): give counts or log1p of counts, "
             "not scaled data."
         )
+
+
+def _smallest_and_bad(values: np.ndarray) -> tuple[float, int]:
+    """Return the smallest finite value (at most 0) and the number of values that are not finite."""
+    finite = np.isfinite(values)
+    return float(values.min(where=finite, initial=0.0)) if values.size else 0.0, int((~finite).sum())
 
 
 def check_sparse(x: Any, where: str) -> None:
@@ -118,7 +126,8 @@ def _check_columns(adata: AnnData) -> None:
 
 def check_groups(labels: Iterable[str], control: str = CONTROL, min_cells: int = MIN_CELLS) -> None:
     """Raise a DataError when the labels [n] have no control, nothing else, or a group under `min_cells`."""
-    names, sizes = np.unique(np.asarray(list(labels), dtype=str), return_counts=True)
+    counted = pd.Series(labels, dtype=object).astype(str).value_counts().sort_index()
+    names, sizes = counted.index.to_numpy(), counted.to_numpy()
     if control not in names:
         shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
         raise DataError(
@@ -158,7 +167,7 @@ def kind_of_values(x: Any, n_cells: int = 2000) -> str:
     `log1p_twice`, `normalised` (whole multiples without undoing anything), or `unknown`.
     The first `n_cells` cells are looked at.
     """
-    rows = sparse.csr_matrix(x[:n_cells], dtype=np.float64)
+    rows = sparse.csr_matrix(lazy.head(x, n_cells), dtype=np.float64)
     rows.eliminate_zeros()
     if rows.nnz == 0:
         return "unknown"
