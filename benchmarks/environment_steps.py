@@ -1,6 +1,6 @@
-"""Environment steps per second: our vector environment against Stable-Baselines3's DummyVecEnv of the single one.
+"""Environment steps per second: our vector environment against Stable-Baselines3's DummyVecEnv.
 
-Both run the described gene screen on the packaged world, one thread, in turns; each line printed is one figure.
+Both run the described gene screen on the packaged world, one thread, in turns; a line is one figure.
 """
 
 from __future__ import annotations

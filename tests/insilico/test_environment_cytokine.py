@@ -59,7 +59,10 @@ def test_cells_respond_differently_and_negative_doses_do_nothing() -> None:
 def test_the_closed_form_dose_beats_its_neighbours(vary: bool) -> None:
     world = cytokine_toy()
     # a decoder made linear: the closed form is exact there
-    world = dataclasses.replace(world, embedding=_Linear(world.embedding.up.detach()), distance=1.0)
+    linear = _Linear(world.embedding.up.detach())
+    noise = torch.randn(world.x.shape, generator=torch.Generator().manual_seed(4), dtype=world.x.dtype)
+    y = world.x + world.std * (0.8 * linear.decode(world.effects) + 0.3 * noise)
+    world = dataclasses.replace(world, embedding=linear, y=y, distance=1.0)  # type: ignore[arg-type]
     config = EnvironmentConfig(process_noise=0.0, vary_response=vary)
     best = best_dose(world, config)
     assert 0.1 < best < 0.95

@@ -75,7 +75,8 @@ def best_dose(world: World, config: EnvironmentConfig | None = None) -> float:
 
     With v = H k (shift) J the change of the profile at dose 1 and response 1, r the mean change to the match
     and rho ~ Beta(a, b) the response, E[rho^2] |v|^2 u^2 / G - 2 E[rho] r.v u / G + H (l2 u^2 + l1 u) is the
-    loss, a parabola in the dose u; its lowest point is cut to [0, 1]. Raises ValueError for more than one action.
+    loss, a parabola in the dose u; its lowest point is cut to [0, 1].
+    Raises ValueError for more than one action.
     """
     dynamics = Dynamics(world, config, n_cells=1)
     if dynamics.action_dim != 1 or not bool(dynamics.cytokine.all()):
