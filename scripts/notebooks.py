@@ -330,7 +330,7 @@ import sys
 
 HOME = "{url}"
 if importlib.util.find_spec("twinlib") is None:
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", f"twinlib @ git+{{HOME}}"], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", f"git+{{HOME}}"], check=True)
     importlib.invalidate_caches()
 import twinlib"""
 _BLOCK = re.compile(r"# >>> home\n.*?# <<< home\n", re.S)

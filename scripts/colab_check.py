@@ -1,0 +1,81 @@
+"""Run notebooks as Colab would: alone in an empty folder, without twinlib, which comes from a git address.
+
+    python scripts/colab_check.py [NN ...]
+
+A copy of the last commit gets its own address as home.
+A fresh virtual environment sees the packages of this one except twinlib, and a stand-in for google.colab.
+Then each notebook installs the package by its own setup cell.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import venv
+
+import stamp
+
+_RUN = """
+import sys, nbformat
+from nbclient import NotebookClient
+notebook = nbformat.read(sys.argv[1], as_version=4)
+NotebookClient(notebook, timeout=300, kernel_name="python3").execute(cwd=sys.argv[2])
+"""
+
+
+def environment(folder: pathlib.Path) -> pathlib.Path:
+    """Make a virtual environment that sees every installed package but twinlib; return its Python."""
+    venv.create(folder / "venv", with_pip=True, symlinks=True)
+    python = folder / "venv" / "bin" / "python"
+    seen = folder / "seen"
+    seen.mkdir()
+    for item in pathlib.Path(sysconfig.get_paths()["purelib"]).iterdir():
+        if "twinlib" not in item.name and not item.name.startswith(("pip", "__pycache__")):
+            (seen / item.name).symlink_to(item)
+    (seen / "google").mkdir(exist_ok=True)
+    (seen / "google" / "colab.py").write_text('"""A stand-in for the module that only Colab has."""\n')
+    asked = [python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"]
+    site = pathlib.Path(subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip())
+    (site / "seen.pth").write_text(f"{seen}\n")
+    return python
+
+
+def published(folder: pathlib.Path) -> pathlib.Path:
+    """Return a clone of the last commit whose notebooks name the clone itself as their home."""
+    clone = folder / "clone"
+    subprocess.run(["git", "clone", "-q", str(stamp.ROOT), str(clone)], check=True)
+    home = [sys.executable, "scripts/notebooks.py", "home", f"file://{clone}"]
+    subprocess.run(home, cwd=clone, check=True)
+    return clone
+
+
+def run(python: pathlib.Path, notebook: pathlib.Path) -> bool:
+    """Run one notebook alone in an empty folder, without the real data; tell whether it passed."""
+    kept = {key: value for key, value in os.environ.items() if key not in ("TWINLIB_DATA_DIR", "PYTHONPATH")}
+    kept |= {"PIP_NO_BUILD_ISOLATION": "1", "OMP_NUM_THREADS": "1", "PIP_NO_DEPS": "1"}
+    uninstall = [str(python), "-m", "pip", "uninstall", "-q", "-y", "twinlib"]
+    subprocess.run(uninstall, env=kept, check=True, capture_output=True)
+    with tempfile.TemporaryDirectory() as empty:
+        order = [str(python), "-c", _RUN, str(notebook), empty]
+        done = subprocess.run(order, env=kept, capture_output=True, text=True, check=False)
+    print(f"{notebook.stem}: {'passed' if done.returncode == 0 else 'failed'}", flush=True)
+    if done.returncode:
+        print(done.stderr[-2000:], flush=True)
+    return done.returncode == 0
+
+
+def main() -> int:
+    """Check the notebooks named on the command line, or all of them."""
+    with tempfile.TemporaryDirectory(prefix="colab-") as name:
+        folder = pathlib.Path(name)
+        python, clone = environment(folder), published(folder)
+        wanted = [clone / "notebooks" / f"{path.stem}.ipynb" for path in stamp.sources(sys.argv[1:])]
+        return 0 if all([run(python, path) for path in wanted]) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
