@@ -39,7 +39,7 @@ MODELS = {
     "random": {"attention": "random"},
     "known": {"network": "known"},
 }
-EPOCHS = {"papalexi2021": 3, "waddington": 6}
+EPOCHS = {"papalexi2021": 2, "waddington": 4}
 
 
 class Scores:
