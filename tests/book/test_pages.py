@@ -9,6 +9,7 @@ import re
 import subprocess
 import urllib.parse
 
+import links
 import pytest
 import yaml
 
@@ -157,3 +158,7 @@ def test_every_image_has_alternative_text(pages: dict[pathlib.Path, Page]) -> No
         if not (image.get("alt") or "").strip()
     ]
     assert not lacking, "\n".join(lacking)
+
+
+def test_external_links_stand_in_one_file() -> None:
+    assert set(links.kept()) == links.collected(), "run `python scripts/links.py`"
