@@ -76,7 +76,7 @@ class QuasiPotential:
 def quasi_potential(
     switch: ToggleSwitch, u: Any = None, multiplier: Any = None, size: int = 140, upper: float = 2.8
 ) -> QuasiPotential:
-    """Stationary -ln P of the noisy switch on [0, upper]^2 with `size` cells a side, walls reflecting.
+    """Stationary -ln P of the noisy switch on [0, upper]^2, `size` cells a side, walls reflecting (Figure 1).
 
     Finite volumes with exponentially fitted fluxes (Scharfetter & Gummel 1969), one sparse solve of the
     stationary Fokker-Planck equation. The switch is no gradient system, so U is a quasi-potential
