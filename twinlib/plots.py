@@ -101,10 +101,13 @@ def figure_html(png: bytes, name: str, alt: str, width: int, caption: str = "") 
     """
     picture = base64.b64encode(png).decode("ascii")
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+    narrowest = round(
+        0.6 * width
+    )  # below this its letters are too small to read; it scrolls sideways instead
     return (
-        f'<figure id="fig-{name}" style="margin:0"><img alt="{html.escape(alt)}" width="{width}" '
-        f'style="max-width:100%;height:auto;background:#fff" src="data:image/png;base64,{picture}">'
-        f"{below}</figure>"
+        f'<figure id="fig-{name}" tabindex="0" style="margin:0;overflow-x:auto">'
+        f'<img alt="{html.escape(alt)}" width="{width}" style="max-width:100%;min-width:{narrowest}px;'
+        f'height:auto;background:#fff" src="data:image/png;base64,{picture}">{below}</figure>'
     )
 
 
