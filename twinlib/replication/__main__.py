@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -24,6 +25,8 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("--quiet", action="store_true", help="no progress bars")
     show = commands.add_parser("report", help="print the tables of a finished run as Markdown")
     show.add_argument("folder")
+    page = commands.add_parser("claims", help="write the claims page from the packaged results")
+    page.add_argument("--out", default="book/claims.md")
     return parser
 
 
@@ -36,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             print(report(chosen.folder), end="")
             return 0
+        if chosen.command == "claims":
+            return _claims(pathlib.Path(chosen.out))
         config = RunConfig(
             dataset=chosen.dataset,
             protocol=chosen.protocol,
@@ -48,6 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 2
+    return 0
+
+
+def _claims(path: pathlib.Path) -> int:
+    """Write the claims page."""
+    from twinlib.replication.claims import page
+    from twinlib.replication.folder import write_atomic
+
+    write_atomic(path, lambda beside: beside.write_text(page()))
     return 0
 
 

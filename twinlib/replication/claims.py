@@ -1,0 +1,324 @@
+"""The paper's statements that can be tested, each with a number from the packaged results and a verdict.
+
+`page()` writes the text of book/claims.md; nothing on it is typed by hand but the statements themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from twinlib.replication import tables
+from twinlib.twin.statistics import paired_difference, probability_of_improvement
+
+#: The verdicts a claim can have.
+HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told here"
+#: Datasets of the described protocol, in the order of the page.
+DATASETS = ("papalexi2021", "cross_study", "kang2018", "waddington")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one dataset says about a claim."""
+
+    #: The number with its interval, as text.
+    number: str
+    #: One of holds, does not hold, cannot be told here.
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement of the paper and how it is tested."""
+
+    #: Where it stands.
+    where: str
+    #: The statement, in our words.
+    statement: str
+    #: How it is tested.
+    test: str
+    #: What would change the verdict.
+    change: str
+    #: Maps a dataset to its evidence; raises ResultsError or KeyError where the results lack the rows.
+    measure: Callable[[str], Evidence]
+    #: Datasets on which it is tested.
+    datasets: tuple[str, ...] = DATASETS
+
+
+def _seeds(dataset: str, algorithm: str, metric: str, protocol: str = "described") -> pd.Series:
+    """Return a metric of the test rows by seed."""
+    rows = tables.results(protocol, dataset, "regression")
+    space = "log1p" if protocol == "described" else "latent"
+    chosen = (rows["Algorithm"] == algorithm) & (rows["Split"] == "Test") & (rows["space"] == space)
+    if "logs" in rows:
+        chosen &= rows["logs"] == 2
+    found = rows[chosen].set_index("Seed")[metric].dropna()
+    if found.empty:
+        raise KeyError(f"{dataset} has no {metric} of {algorithm}")
+    return found
+
+
+def _verdict(low: float, high: float) -> str:
+    """An interval above 0 holds, one below does not, one around 0 cannot tell."""
+    if low > 0:
+        return HOLDS
+    return FAILS if high < 0 else OPEN
+
+
+def _difference(dataset: str, a: str, b: str, metric: str) -> Evidence:
+    """Compare two algorithms by seed on a metric of which more is better."""
+    first, second = _seeds(dataset, a, metric), _seeds(dataset, b, metric)
+    shared = first.index.intersection(second.index)
+    found = paired_difference(first[shared], second[shared])
+    chance = probability_of_improvement(first, second)
+    text = (
+        f"{a} - {b}: {found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}], p {found.p_value:.3f}, "
+        f"probability of improvement {chance:.2f}, {found.n} seeds"
+    )
+    return Evidence(text, _verdict(found.low, found.high))
+
+
+def better_than_ppo(dataset: str) -> Evidence:
+    """Two stages against PPO on the primary metric."""
+    return _difference(dataset, "two_stage", "PPO", "pearson_delta")
+
+
+def better_than_restart(dataset: str) -> Evidence:
+    """Two stages against PPO with the same restart, on the primary metric."""
+    return _difference(dataset, "two_stage", "PPO_restart", "pearson_delta")
+
+
+def alternating_against_ppo(dataset: str) -> Evidence:
+    """Algorithm 1 as printed (alternating) against PPO on the primary metric."""
+    return _difference(dataset, "alternating", "PPO", "pearson_delta")
+
+
+def start_to_final(dataset: str) -> Evidence:
+    """The metric of Table 1: does the printed order return, and what does do-nothing score?"""
+    ours = {a: _seeds(dataset, a, "MSE", "released").mean() for a in ("PPO", "TRPO_PPO_zero_target")}
+    still = _seeds(dataset, "do_nothing", "MSE", "released").mean()
+    text = f"start-to-final MSE: PPO {ours['PPO']:.4f}, TRPO then PPO {ours['TRPO_PPO_zero_target']:.4f}, "
+    lower = ours["TRPO_PPO_zero_target"] < ours["PPO"]
+    return Evidence(text + f"do-nothing {still:.4f}", HOLDS if lower else FAILS)
+
+
+def released_reward(dataset: str) -> Evidence:
+    """The released environment's own reward on test cells: TRPO then PPO against PPO."""
+    first = _seeds(dataset, "TRPO_PPO_zero_target", "reward", "released")
+    second = _seeds(dataset, "PPO", "reward", "released")
+    found = paired_difference(first, second)
+    text = f"TRPO then PPO - PPO: {found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}], {found.n} seeds"
+    return Evidence(text, _verdict(found.low, found.high))
+
+
+def second_stage_trains(dataset: str) -> Evidence:
+    """How many optimizer steps the released second stage takes, of those that are due."""
+    rows = tables.results("released", dataset, "regression")
+    rows = rows[(rows["Algorithm"] == "TRPO_PPO_zero_target") & (rows["logs"] == 2)]
+    if rows.empty:
+        raise KeyError("no zero-target row")
+    taken, updates = rows["second_stage_steps"].mean(), rows["second_stage_updates"].mean()
+    due = updates * 10 * 2048 / 256
+    text = f"{taken:.0f} optimizer steps in {updates:.0f} updates; {due:.0f} were due"
+    return Evidence(text, HOLDS if taken > due / 2 else FAILS)
+
+
+def faster(dataset: str) -> Evidence:
+    """Mean training reward over the first quarter of the environment steps, two stages against PPO."""
+    history = tables.results("described", dataset, "history")
+    early = history[history["environment_steps"] <= history["environment_steps"].max() / 4]
+    means = early.groupby(["Algorithm", "seed"])["reward"].mean()
+    found = paired_difference(means["two_stage"], means["PPO"])
+    text = f"reward per step, first quarter: {found.mean:+.5f} [{found.low:+.5f}, {found.high:+.5f}]"
+    return Evidence(text, _verdict(found.low, found.high))
+
+
+def trust_region(dataset: str) -> Evidence:
+    """The largest KL of an accepted TRPO step, as a share of delta."""
+    history = tables.results("described", dataset, "history")
+    steps = history[(history["stage"] == "TRPO") & (history["accepted"] == 1)]
+    delta = tables.results("described", dataset, "manifest")["training"]["trust_region"]["delta"]
+    share = float(steps["kl"].max() / delta)
+    text = f"largest KL of {len(steps)} accepted steps: {share:.3f} delta"
+    return Evidence(text, HOLDS if share <= 1 + 1e-6 else FAILS)
+
+
+def twins_agree(dataset: str) -> Evidence:
+    """Is the in-silico twin nearer to the real trajectory than the straight line, beyond doing nothing?"""
+    rows = tables.results("described", dataset, "similarity")
+    rows = rows[rows["Against"] == "real"]
+    wide = rows.groupby(["Algorithm", "Perturbation"])["dtw"].mean().unstack("Algorithm")
+    gap = paired_difference(wide["straight_line"], wide["two_stage"])
+    still = paired_difference(wide["do_nothing"], wide["two_stage"])
+    text = (
+        f"DTW gained on the straight line {gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}], on do-nothing "
+        f"{still.mean:+.3f} [{still.low:+.3f}, {still.high:+.3f}], over {gap.n} perturbations"
+    )
+    return Evidence(text, _verdict(min(gap.low, still.low), min(gap.high, still.high)))
+
+
+def experimental_twin(dataset: str) -> Evidence:
+    """The experimental twin against the mean of each perturbation, on the primary metric."""
+    ours = _seeds(dataset, "experimental", "pearson_delta")
+    base = float(_seeds(dataset, "matching_mean", "pearson_delta").iloc[0])
+    found = paired_difference(ours, np.full(len(ours), base))
+    text = f"experimental {ours.mean():.4f}, mean of each perturbation {base:.4f}, {found.n} seeds"
+    return Evidence(text, _verdict(found.low, found.high))
+
+
+def deep_beats_mean(dataset: str) -> Evidence:
+    """The better of PPO and two stages against the mean of each perturbation, on the primary metric."""
+    best = max(("PPO", "two_stage"), key=lambda a: _seeds(dataset, a, "pearson_delta").mean())
+    ours = _seeds(dataset, best, "pearson_delta")
+    base = float(_seeds(dataset, "matching_mean", "pearson_delta").iloc[0])
+    found = paired_difference(ours, np.full(len(ours), base))
+    return Evidence(
+        f"{best} {ours.mean():.4f}, mean of each perturbation {base:.4f}", _verdict(found.low, found.high)
+    )
+
+
+def printed_wasserstein(dataset: str) -> Evidence:
+    """Could the paper's 'Wasserstein' columns be Eq. 12? With two points DTW would be exactly twice."""
+    ratios = []
+    for number in (3, 6, 9):
+        table = tables.paper_table(number)
+        ratios += (table["DTW"].astype(float) / table["Wasserstein"].astype(float)).tolist()
+    text = (
+        f"DTW / Wasserstein as printed: {min(ratios):.2f} to {max(ratios):.2f}; Eq. 12 of two points gives 2"
+    )
+    return Evidence(text, HOLDS if np.allclose(ratios, 2, atol=0.01) else FAILS)
+
+
+CLAIMS = (
+    Claim(
+        "Abstract; contribution 3",
+        "Starting PPO from a trust-region stage improves generalisation in perturbation analysis.",
+        "Described protocol, unseen cells: pearson_delta, two_stage against PPO, paired by seed.",
+        "An interval on the other side of 0; other data; tuning that helps one algorithm more.",
+        better_than_ppo,
+    ),
+    Claim(
+        "Sections 1 and 3.2",
+        "The gain comes from the natural-gradient warm start.",
+        "The same against PPO_restart, which has the same restart without TRPO.",
+        "A gain over PPO that the restart control does not share.",
+        better_than_restart,
+    ),
+    Claim(
+        "Algorithm 1",
+        "One TRPO step before the PPO epochs of every iteration improves on PPO.",
+        "Described protocol: pearson_delta, alternating against PPO, paired by seed.",
+        "As above.",
+        alternating_against_ppo,
+    ),
+    Claim(
+        "Section 4.1; Tables 1, 4, 7",
+        "TRPO_PPO greatly outperforms PPO in the regression metrics.",
+        "Released protocol: the printed metric compares the start state with the final state; do-nothing "
+        "scores 0. 'Holds' says that the printed order returns, not that it means better prediction.",
+        "A metric that compares a prediction with an observation (first row of this page).",
+        start_to_final,
+    ),
+    Claim(
+        "Section 3.3",
+        "TRPO_PPO earns more reward than PPO.",
+        "Released protocol: the environment's own reward over 1,500 deterministic test rollouts, by seed.",
+        "A second stage that trains.",
+        released_reward,
+    ),
+    Claim(
+        "Remark 3.1; Section 4.1",
+        "The KL observed in TRPO initialises the second stage, which then refines the policy.",
+        "Released protocol: optimizer steps of the second stage, of those due. 'Holds' needs half of them.",
+        "A target KL that is not zero: the mended rows of chapter 12.",
+        second_stage_trains,
+    ),
+    Claim(
+        "Section 1",
+        "The warm start leads to faster convergence.",
+        "Described protocol: training reward over the first quarter of the steps, two_stage against PPO.",
+        "Another hand-over target, another share of TRPO.",
+        faster,
+    ),
+    Claim(
+        "Section 1; Eq. 6",
+        "The KL constraint of the TRPO step gives a trust-region guarantee.",
+        "Described protocol: the largest mean KL (Eq. 4) of an accepted step, as a share of delta.",
+        "A step with a larger KL that is accepted.",
+        trust_region,
+    ),
+    Claim(
+        "Section 4; Tables 3, 6, 9",
+        "In-silico and experimental trajectories are similar.",
+        "Described protocol: DTW to the real trajectory; similar must mean nearer than the straight line and "
+        "than doing nothing, over perturbations.",
+        "Trajectories of real time in place of pseudotime.",
+        twins_agree,
+    ),
+    Claim(
+        "Section 4; Tables 2, 5, 8",
+        "The embedding model predicts the perturbed state.",
+        "Described protocol: pearson_delta of the experimental twin against the mean of each perturbation.",
+        "Unseen perturbations, where a mean of each is not to be had.",
+        experimental_twin,
+    ),
+    Claim(
+        "Section 2, on Ahlmann-Eltze 2025",
+        "Escaping local optima lets a deep model outperform simple baselines.",
+        "Described protocol: the better of PPO and two_stage against the mean of each perturbation.",
+        "Unseen perturbations; an environment with basins (chapter 13).",
+        deep_beats_mean,
+    ),
+    Claim(
+        "Section 3.3.2; Eq. 12",
+        "The Wasserstein distance of the tables is Eq. 12.",
+        "The printed tables themselves: with two points DTW is twice Eq. 12.",
+        "Nothing; it is arithmetic on the printed digits.",
+        printed_wasserstein,
+        ("the paper",),
+    ),
+)
+
+
+def evidence() -> pd.DataFrame:
+    """Return one row a claim and dataset for which packaged results exist."""
+    rows: list[dict[str, Any]] = []
+    for number, claim in enumerate(CLAIMS, start=1):
+        for dataset in claim.datasets:
+            try:
+                found = claim.measure(dataset)
+            except (tables.ResultsError, KeyError):
+                continue
+            rows.append(
+                {"Claim": number, "Dataset": dataset, "Number": found.number, "Verdict": found.verdict}
+            )
+    return pd.DataFrame(rows, columns=["Claim", "Dataset", "Number", "Verdict"])
+
+
+def page() -> str:
+    """Return the text of book/claims.md."""
+    found = evidence()
+    lines = [
+        "# Claims",
+        "",
+        "Each statement of the paper that can be tested, where it stands, how it was tested, the number with "
+        "its interval, and the verdict.",
+        "This page is generated from the committed results by `python -m twinlib.replication claims`; none "
+        "of its numbers is typed.",
+        "A verdict of *holds* needs an interval that excludes zero on the right side, *does not hold* one on "
+        "the wrong side; everything else *cannot be told here*.",
+        "The data are stand-ins (chapter 12 says which stands for which of the paper's), so a verdict speaks "
+        "of the method on these data, not of the paper's numbers.",
+        "",
+    ]
+    for number, claim in enumerate(CLAIMS, start=1):
+        lines += [f"## {number}. {claim.statement}", "", f"- Where: {claim.where}", f"- Test: {claim.test}"]
+        lines += [f"- What would change it: {claim.change}", ""]
+        rows = found[found["Claim"] == number].drop(columns="Claim")
+        empty = "No packaged result measures it yet: cannot be told here."
+        lines += [tables.markdown(rows) if len(rows) else empty, ""]
+    return "\n".join(lines)
