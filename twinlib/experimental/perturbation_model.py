@@ -201,10 +201,13 @@ class PerturbationModel:
         """
         return mean_effect(self.table, self.label_network, self.memory, labels, doses_of(labels, dose))
 
-    def predict(self, x_log1p: Array, labels: Sequence[str], dose: Any = None) -> Array:
+    def predict(
+        self, x_log1p: Array, labels: Sequence[str], dose: Any = None, latent: Tensor | None = None
+    ) -> Array:
         """Return predicted cells [n, G] in log1p units for control cells [n, G].
 
-        A dose of 0 and the label `control` return the cell itself, to the bit.
+        A dose of 0 and the label `control` return the cell itself, to the bit. `latent` [n, D] is encode(x),
+        for callers that ask about many perturbations of the same cells.
         """
         x = np.asarray(x_log1p)
         doses = doses_of(labels, dose)
@@ -212,12 +215,12 @@ class PerturbationModel:
         result = x.copy()
         if moved.any():
             chosen = [label for label, keep in zip(labels, moved, strict=True) if keep]
-            result[moved] += self._change(x[moved], *self.effect(chosen, doses[moved]))
+            z = encode_rows(self.prepared, self.embedding, x[moved]) if latent is None else latent[moved]
+            result[moved] += self._change(z, *self.effect(chosen, doses[moved]))
         return result
 
-    def _change(self, x: Array, push: Tensor, head: Tensor) -> Array:
+    def _change(self, z: Tensor, push: Tensor, head: Tensor) -> Array:
         with torch.no_grad():
-            z = encode_rows(self.prepared, self.embedding, x)
             moved = self.embedding.decode(z + push + self.cell_network(z, push))
             scaled = (moved - self.embedding.decode(z) + head).numpy()
         return scaled * np.asarray(self.prepared.std, dtype=scaled.dtype)

@@ -1,0 +1,477 @@
+"""The experimental twin and its baselines on every split that the data can give.
+
+Without arguments: the tasks of the simulated dataset with two seeds, printed as JSON lines, nothing
+written. The committed tables come from
+
+    python benchmarks/experimental_splits.py --tasks all --seeds 10 --out results/experimental
+
+`<out>/<dataset>/splits.csv` has one row a held-out group, context, algorithm and seed; `regression.csv` has
+the shape of the paper's Tables 2, 5 and 8; `manifest.json` names command, seeds, versions and data. The
+seed moves the twin's training (and the halves of the ceiling); split, embedding and baselines are the same
+for all seeds.
+
+For the split `cells` the packaged embedding is used; for every other split an embedding is trained here on
+that split's training cells, with few passes. Leaving one perturbation of papalexi2021 out at a time, gene
+panel, scaler and embedding come from the cells that are training cells in all of the nine folds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pandas as pd
+
+from twinlib.data import load, pair, prepare, simulate_waddington, standard
+from twinlib.data.prepare import Prepared
+from twinlib.data.schema import CONTROL, DataError, parts
+from twinlib.data.sources import dataset as entry
+from twinlib.experimental import BASELINES, PerturbationModelConfig, ceiling, fit_perturbation_model
+from twinlib.experimental.baselines import encode_rows
+from twinlib.twin.metrics import (
+    e_distance,
+    overlap_at_n,
+    pds,
+    pearson_delta,
+    pseudobulk_mse,
+    regression_metrics,
+    w1,
+)
+
+#: Groups with fewer test cells are not scored.
+FEWEST = 10
+#: Cells a side of the E-distance, which compares all pairs of cells.
+CLOUD = 200
+#: Genes of the overlap.
+TOP = 20
+#: Pairs a block of the paper-shaped table is computed on.
+PAIRS = 1500
+#: Seeds of the expensive rows that only repeat a check.
+FEW = 3
+
+
+MEAN_ONLY = PerturbationModelConfig(cell_network=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fold:
+    """One prepared split with its embedding: what every row of it shares."""
+
+    dataset: str
+    split: str
+    held_out: str
+    prepared: Prepared
+    embedding: object
+    #: Seeds of the twin.
+    seeds: int
+    #: Also fit the twin on shuffled labels, and write the paper-shaped table.
+    full: bool = False
+    #: How the twin is trained.
+    config: PerturbationModelConfig = PerturbationModelConfig()
+
+
+def short_embedding(prepared: Prepared, epochs: int) -> object:
+    """Train an embedding on the training cells of this split, with few passes."""
+    from twinlib.embedding.attention import EmbeddingConfig
+    from twinlib.embedding.train import train_embedding
+
+    return train_embedding(prepared, EmbeddingConfig(epochs=epochs), seed=0)[0]
+
+
+def packaged_embedding(prepared: Prepared, epochs: int) -> object:
+    """Load the packaged embedding of the standard split, or train a short one where there is none."""
+    from twinlib.embedding.train import pretrained
+
+    try:
+        embedding = pretrained(prepared.dataset)
+        embedding.require(prepared)
+    except (DataError, FileNotFoundError):
+        return short_embedding(prepared, epochs)
+    return embedding
+
+
+# --- tasks ---
+
+
+def cells_task(name: str, seeds: int, epochs: int) -> Iterator[Fold]:
+    prepared = standard(name)
+    yield Fold(name, "cells", "", prepared, packaged_embedding(prepared, epochs), seeds, full=True)
+
+
+def doubles_task(name: str, seeds: int, epochs: int) -> Iterator[Fold]:
+    cells = load(name)
+    labels = set(cells.obs["perturbation"].astype(str))
+    both = [label for label in labels if len(parts(label)) > 1 and set(parts(label)) <= labels]
+    held = sorted(both) if name == "norman2019" else ()
+    prepared = prepare(cells, entry(name).panel, split="doubles", held_out=held)
+    yield Fold(name, "doubles", "", prepared, short_embedding(prepared, epochs), seeds)
+
+
+def perturbations_task(name: str, seeds: int, epochs: int) -> Iterator[Fold]:
+    """Leave one measured target out in turn; panel, scaler and embedding know none of the targets.
+
+    The twin's cell network is left out: it cannot change a mean, and matching all pairs anew in every fold
+    takes long.
+    """
+    cells = load(name)
+    labels = set(cells.obs["perturbation"].astype(str))
+    targets = sorted(labels & set(cells.var_names))
+    base = prepare(cells, entry(name).panel, split="perturbations", held_out=targets)
+    embedding = short_embedding(base, epochs)
+    for target in targets:
+        fold = give_back(base, set(targets) - {target})
+        yield Fold(name, "perturbations", target, fold, embedding, min(seeds, FEW), config=MEAN_ONLY)
+
+
+def give_back(base: Prepared, labels: set[str]) -> Prepared:
+    """Return the split with the cells of some held-out labels put back into training."""
+    cells = base.cells.copy()
+    back = cells.obs["perturbation"].astype(str).isin(labels).to_numpy()
+    cells.obs["split"] = np.where(back, "train", cells.obs["split"].astype(str))
+    fifth = np.random.default_rng(base.seed).random(len(back)) < 0.2
+    cells.obs["validation"] = np.where(back, fifth, cells.obs["validation"])
+    train = tuple(sorted(set(base.train_perturbations) | labels))
+    return dataclasses.replace(base, cells=cells, train_perturbations=train)
+
+
+def contexts_task(name: str, seeds: int, epochs: int) -> Iterator[Fold]:
+    cells = simulated(contexts=("reference", "slow")) if name == "waddington" else load(name)
+    held = ["slow"] if name == "waddington" else sorted(set(cells.obs["cell_context"].astype(str)))
+    for context in held:
+        prepared = prepare(cells, entry(name).panel, split="contexts", held_out=[context])
+        yield Fold(name, "contexts", context, prepared, short_embedding(prepared, epochs), seeds)
+
+
+def doses_task(name: str, seeds: int, epochs: int) -> Iterator[Fold]:
+    cells = simulated(doses=(0.25, 0.5, 1.0), perturbations=SOME, n_cells=4000)
+    prepared = prepare(cells, entry(name).panel, split="doses", held_out=[0.5])
+    yield Fold(name, "doses", "0.5", prepared, short_embedding(prepared, epochs), min(seeds, FEW))
+
+
+def cytokines_task(name: str, seeds: int, epochs: int) -> Iterator[Fold]:
+    mixed = ("EPO", "TPO", "M-CSF", "G-CSF", "EPO+TPO", "G-CSF+M-CSF", "EPO+M-CSF", "G-CSF+TPO", "EPO+G-CSF")
+    cells = simulated(cytokines=mixed, perturbations=SOME, n_cells=3500)
+    held = ["EPO+TPO", "EPO+M-CSF"]
+    prepared = prepare(cells, entry(name).panel, split="doubles", held_out=held)
+    yield Fold(name, "cytokine_doubles", "", prepared, short_embedding(prepared, epochs), min(seeds, FEW))
+
+
+SOME = ("Gata1", "Gata2", "Pu1", "Cebpa", "Fli1", "EKLF", "Gfi1", "cJun", "EgrNab", "Gata1+Pu1", "Cebpa+Gfi1")
+
+
+def simulated(**design: object) -> object:
+    return simulate_waddington(seed=0, **design)
+
+
+Task = Callable[[str, int, int], Iterator[Fold]]
+TASKS: dict[str, tuple[str, Task]] = {
+    "waddington/doubles": ("waddington", doubles_task),
+    "papalexi2021/cells": ("papalexi2021", cells_task),
+    "norman2019/cells": ("norman2019", cells_task),
+    "norman2019/doubles": ("norman2019", doubles_task),
+    "kang2018/contexts": ("kang2018", contexts_task),
+    "papalexi2021/perturbations": ("papalexi2021", perturbations_task),
+    "waddington/cells": ("waddington", cells_task),
+    "kang2018/cells": ("kang2018", cells_task),
+    "cross_study/cells": ("cross_study", cells_task),
+    "waddington/perturbations": ("waddington", perturbations_task),
+    "waddington/contexts": ("waddington", contexts_task),
+    "waddington/doses": ("waddington", doses_task),
+    "waddington/cytokine_doubles": ("waddington", cytokines_task),
+}
+QUICK = ("waddington/cells", "waddington/doubles")
+
+
+# --- scoring ---
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Held-out cells of one label, context and dose, and the controls from which they are predicted."""
+
+    label: str
+    context: str
+    dose: float
+    x: np.ndarray
+    y: np.ndarray
+    reference: np.ndarray
+    centroid: np.ndarray
+
+
+def groups(fold: Fold) -> list[Group]:
+    """Return the groups with enough test cells; the reference is the training-control mean of the context.
+
+    A context without training controls takes the mean of its test controls.
+    """
+    p = fold.prepared
+    obs = p.cells.obs
+    values = np.asarray(p.cells.X)
+    label, context = obs["perturbation"].to_numpy(dtype=str), obs["cell_context"].to_numpy(dtype=str)
+    dose, test = obs["dose"].to_numpy(dtype=float), (obs["split"] == "test").to_numpy()
+    centroid = np.mean([p.expression("train", name).mean(axis=0) for name in p.train_perturbations], axis=0)
+    found = []
+    starts = {place: p.expression("test", CONTROL, place) for place in np.unique(context[test])}
+    for name, place, level in sorted(set(zip(label[test], context[test], dose[test], strict=True))):
+        mine = test & (label == name) & (context == place) & (dose == level)
+        x = starts[place]
+        if name == CONTROL or mine.sum() < FEWEST or len(x) < FEWEST:
+            continue
+        known = p.expression("train", CONTROL, place)
+        reference = (known if len(known) else x).mean(axis=0)
+        found.append(Group(name, place, float(level), x, values[mine], reference, centroid))
+    return found
+
+
+def mean_scores(group: Group, predicted: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Return the metrics of a predicted cloud [n, G] against real cells [m, G], all in log1p units."""
+    guess, real = predicted.mean(axis=0), truth.mean(axis=0)
+    rng = np.random.default_rng(0)
+    few = [cloud[rng.permutation(len(cloud))[:CLOUD]] for cloud in (predicted, truth)]
+    return {
+        "pearson_delta": pearson_delta(real, guess, group.reference),
+        "pearson_delta_centroid": pearson_delta(real, guess, group.centroid),
+        "l2": float(np.linalg.norm(real - guess)),
+        "pseudobulk_mse": pseudobulk_mse(real, guess),
+        "e_distance": e_distance(*few),
+        "w1": w1(predicted, truth),
+        "overlap_at_20": overlap_at_n(real - group.reference, guess - group.reference, min(TOP, len(real))),
+    }
+
+
+def rows_of(fold: Fold, all_groups: list[Group], predict: Callable, algorithm: str, seed: int) -> list[dict]:
+    """Return one row a group for one algorithm; PDS is filled in over the groups of one context and dose."""
+    rows, guesses = [], []
+    for group in all_groups:
+        guess = predict(group.x, [group.label] * len(group.x), group.dose)
+        guesses.append(guess.mean(axis=0) - group.reference)
+        row = head(fold, group, algorithm, seed)
+        rows.append(row | mean_scores(group, guess, group.y))
+    return with_pds(fold, all_groups, rows, np.stack(guesses))
+
+
+def head(fold: Fold, group: Group, algorithm: str, seed: int) -> dict:
+    return {
+        "dataset": fold.dataset,
+        "split": fold.split,
+        "held_out": fold.held_out,
+        "perturbation": group.label,
+        "context": group.context,
+        "dose": group.dose,
+        "Algorithm": algorithm,
+        "seed": seed,
+        "n_test": len(group.y),
+    }
+
+
+def with_pds(fold: Fold, all_groups: list[Group], rows: list[dict], guesses: np.ndarray) -> list[dict]:
+    column = {gene: i for i, gene in enumerate(fold.prepared.genes)}
+    keys = [(group.context, group.dose) for group in all_groups]
+    for key in set(keys):
+        index = [i for i, own in enumerate(keys) if own == key]
+        if len(index) < 2:
+            continue
+        truth = np.stack([all_groups[i].y.mean(axis=0) - all_groups[i].reference for i in index])
+        target = [column.get(all_groups[i].label, -1) for i in index]
+        for i, score in zip(index, pds(truth, guesses[index], target), strict=True):
+            rows[i]["pds"] = float(score)
+    return rows
+
+
+def ceiling_rows(fold: Fold, all_groups: list[Group], seed: int) -> list[dict]:
+    """Return the technical duplicate: one random half of the real test cells against the other."""
+    rows = []
+    for group in all_groups:
+        if len({(g.label, g.context) for g in all_groups}) == len(all_groups):
+            one, other = ceiling(fold.prepared, group.label, seed, group.context)
+        else:
+            order = np.random.default_rng(seed).permutation(len(group.y))
+            one, other = group.y[order[: len(order) // 2]], group.y[order[len(order) // 2 :]]
+        rows.append(head(fold, group, "ceiling", seed) | mean_scores(group, one, other))
+    return rows
+
+
+def shuffled(prepared: Prepared, seed: int) -> Prepared:
+    """Return the dataset with labels shuffled among the perturbed training cells of each context."""
+    cells = prepared.cells.copy()
+    labels = cells.obs["perturbation"].astype(str).to_numpy()
+    perturbed = ((cells.obs["split"] == "train") & (labels != CONTROL)).to_numpy()
+    context = cells.obs["cell_context"].astype(str).to_numpy()
+    for place in np.unique(context):
+        rows = np.flatnonzero(perturbed & (context == place))
+        labels[rows] = np.random.default_rng(seed).permutation(labels[rows])
+    cells.obs["perturbation"] = labels
+    return dataclasses.replace(prepared, cells=cells)
+
+
+def paper_rows(fold: Fold, predict: Callable, algorithm: str, seed: int, matched: dict) -> Iterator[dict]:
+    """Yield the rows of the paper's Table 2: cell by cell against a partner, train and test."""
+    p = fold.prepared
+    values = np.asarray(p.cells.X)
+    dose = p.cells.obs["dose"].to_numpy(dtype=float)
+    for (split, partner), pairs in matched.items():
+        guess = predict(values[pairs.control], list(pairs.perturbation), dose[pairs.perturbed])
+        truth = values[pairs.perturbed]
+        for space, change in (("log1p", np.asarray), ("z", p.scale)):
+            scores = regression_metrics(change(truth), change(guess))
+            row = {"dataset": fold.dataset, "Algorithm": algorithm, "seed": seed, "Split": split}
+            yield row | {"partner": partner, "space": space} | scores
+
+
+def all_pairs(prepared: Prepared, train: object) -> dict:
+    """Return a random part of the pairs of each block of the paper-shaped table."""
+    blocks = {
+        ("train", "ot"): train,
+        ("test", "ot"): pair(prepared, "test"),
+        ("test", "random"): pair(prepared, "test", "random"),
+    }
+    return {key: part(pairs) for key, pairs in blocks.items()}
+
+
+def part(pairs: object) -> object:
+    keep = np.random.default_rng(0).permutation(len(pairs))[:PAIRS]
+    names = ("control", "perturbed", "share", "perturbation")
+    return dataclasses.replace(pairs, **{name: getattr(pairs, name)[keep] for name in names})
+
+
+class Trainer:
+    """Fits the twin on one fold; cells are encoded once for all seeds."""
+
+    def __init__(self, fold: Fold, found: list[Group]) -> None:
+        self.fold = fold
+        prepared, embedding = fold.prepared, fold.embedding
+        self.pairs = pair(prepared) if fold.config.cell_network else None
+        self.latent = encode_rows(prepared, embedding, np.asarray(prepared.cells.X)).numpy()
+        self.starts = {id(group.x): encode_rows(prepared, embedding, group.x) for group in found}
+
+    def fit(self, seed: int, config: PerturbationModelConfig, prepared: Prepared | None = None) -> Callable:
+        """Return the prediction function of a twin that was trained with one seed."""
+        pairs = self.pairs if prepared is None else None
+        told = self.fold.prepared if prepared is None else prepared
+        model = fit_perturbation_model(told, self.fold.embedding, pairs, config, seed, latent=self.latent)
+        return lambda x, labels, dose=None: model.predict(x, labels, dose, self.starts.get(id(x)))
+
+
+def run_fold(fold: Fold) -> tuple[list[dict], list[dict]]:
+    """Score every baseline, the ceiling and the twin with its seeds on one fold."""
+    found = groups(fold)
+    trainer = Trainer(fold, found)
+    matched = all_pairs(fold.prepared, trainer.pairs) if fold.full else {}
+    rows, table = [], []
+    for name, fit in BASELINES.items():
+        try:
+            predict = fit(fold.prepared, fold.embedding).predict
+            rows += rows_of(fold, found, predict, name, 0)
+            table += list(paper_rows(fold, predict, name, 0, matched))
+        except DataError as error:
+            print(json.dumps({"fold": [fold.dataset, fold.split, fold.held_out], name: f"n/a: {error}"}))
+    for seed in range(fold.seeds):
+        rows += ceiling_rows(fold, found, seed)
+        predict = trainer.fit(seed, fold.config)
+        rows += rows_of(fold, found, predict, "experimental", seed)
+        if seed < FEW:
+            table += list(paper_rows(fold, predict, "experimental", seed, matched))
+    return rows + extra_rows(fold, found, trainer), table
+
+
+def extra_rows(fold: Fold, found: list[Group], trainer: Trainer) -> list[dict]:
+    """Score the twin without its cell network, and on shuffled labels where the fold asks for it."""
+    rows = []
+    for seed in range(min(FEW, fold.seeds)):
+        if fold.config.cell_network:
+            predict = trainer.fit(seed, MEAN_ONLY)
+            rows += rows_of(fold, found, predict, "experimental_mean_only", seed)
+        if fold.full and len(fold.prepared.train_perturbations) > 1:
+            predict = trainer.fit(seed, MEAN_ONLY, shuffled(fold.prepared, seed))
+            rows += rows_of(fold, found, predict, "experimental_shuffled", seed)
+    return rows
+
+
+# --- output ---
+
+
+def write_atomic(path: pathlib.Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(text)
+    os.replace(beside, path)
+
+
+def merge(path: pathlib.Path, new: pd.DataFrame, keys: list[str]) -> None:
+    """Put new rows into a table, in place of rows of the same task."""
+    if path.exists() and not new.empty:
+        old = pd.read_csv(path, keep_default_na=False, na_values=["nan"])
+        same = old.set_index(keys).index.isin(new.set_index(keys).index)
+        new = pd.concat([old[~same], new], ignore_index=True)
+    if not new.empty:
+        write_atomic(path, new.to_csv(index=False, float_format="%.6g", na_rep="nan"))
+
+
+def manifest(
+    path: pathlib.Path, task: str, folds: list[dict], seeds: int, epochs: int, config: object
+) -> None:
+    from importlib.metadata import version
+
+    old = json.loads(path.read_text()) if path.exists() else {"tasks": {}}
+    names = ("numpy", "scipy", "pandas", "torch", "anndata", "scanpy", "POT")
+    old["tasks"][task] = {
+        "command": f"python benchmarks/experimental_splits.py --tasks {task} --seeds {seeds} "
+        f"--epochs {epochs} --out results/experimental",
+        "seeds": seeds,
+        "embedding_epochs": epochs,
+        "folds": folds,
+        "versions": {name: version(name) for name in names} | {"python": sys.version.split()[0]},
+        "config": dataclasses.asdict(config),
+    }
+    write_atomic(path, json.dumps(old, indent=1, sort_keys=True) + "\n")
+
+
+def summary(rows: pd.DataFrame) -> Iterator[dict]:
+    """Yield one line an algorithm: means over groups and seeds."""
+    for name, part in rows.groupby("Algorithm", sort=False):
+        means = {m: round(float(part[m].mean()), 4) for m in ("pearson_delta", "l2", "e_distance", "w1")}
+        yield {"Algorithm": name, "groups": int(part["perturbation"].nunique())} | means
+
+
+def run_task(task: str, seeds: int, epochs: int, out: pathlib.Path | None) -> None:
+    name, build = TASKS[task]
+    rows, table, folds = [], [], []
+    for fold in build(name, seeds, epochs):
+        new_rows, new_table = run_fold(fold)
+        rows += new_rows
+        table += new_table
+        p = fold.prepared
+        folds.append({"held_out": fold.held_out, "data_hash": p.data_hash, "fingerprint": p.fingerprint})
+        print(json.dumps({"task": task, "held_out": fold.held_out, "rows": len(new_rows)}), flush=True)
+    frame = pd.DataFrame(rows)
+    for line in summary(frame):
+        print(json.dumps({"benchmark": "experimental_splits", "task": task} | line), flush=True)
+    if out is not None:
+        merge(out / name / "splits.csv", frame, ["dataset", "split"])
+        merge(out / name / "regression.csv", pd.DataFrame(table), ["dataset"])
+        manifest(out / name / "manifest.json", task, folds, seeds, epochs, fold.config)
+
+
+def main() -> None:
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
+    parser.add_argument("--tasks", nargs="+", default=list(QUICK), help=f"all, or of {', '.join(TASKS)}")
+    parser.add_argument("--seeds", type=int, default=2, help="training seeds of the twin")
+    parser.add_argument("--epochs", type=int, default=2, help="passes of an embedding that is trained here")
+    parser.add_argument("--out", type=pathlib.Path, help="results folder; nothing is written without it")
+    told = parser.parse_args()
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    for task in TASKS if told.tasks == ["all"] else told.tasks:
+        if task not in TASKS:
+            parser.error(f"there is no task {task!r}: choose from {', '.join(TASKS)}")
+        run_task(task, told.seeds, told.epochs, told.out)
+
+
+if __name__ == "__main__":
+    main()
