@@ -1,0 +1,660 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 7. The natural gradient: measuring steps by what they change
+#
+# A gradient says which parameters to move, and silently assumes that all parameters are measured on the same scale.
+# This chapter replaces that assumption by a measure of how much the *policy* changes, the KL divergence of Eq. 4, derives its curvature (the Fisher matrix) in three ways, and solves for the resulting direction without ever writing the matrix down (Eq. 5).
+# Every fast computation on this page stands beside the slow one it replaces.
+
+# %% [markdown]
+# ## Objectives
+#
+# After this chapter you can
+#
+# - show with two parametrisations of one policy that the plain gradient depends on the choice, and the natural gradient does not (10 minutes);
+# - derive that the KL divergence has neither value nor slope at the old policy, so that its curvature is all that is left (10 minutes);
+# - write a Fisher-vector product in two ways and check both against the dense matrix (20 minutes);
+# - solve a linear system with conjugate gradients and say how many iterations it will take (15 minutes);
+# - say what damping does, and when it turns the natural gradient back into the plain one (10 minutes).
+
+# %% tags=["setup"]
+import importlib.util
+
+if importlib.util.find_spec("twinlib") is None:
+    raise ModuleNotFoundError(
+        "twinlib is not installed: run `pip install -r requirements.txt` in a copy of this book, "
+        "or set its address once with `make home URL=...` so that this cell can install it."
+    )
+import twinlib
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+
+from twinlib import plots, record
+from twinlib.insilico import Dynamics, EnvironmentConfig, packaged_world
+from twinlib.insilico.actor_critic import ActorCritic, Gaussian
+from twinlib.insilico.rollout import Collector
+from twinlib.insilico.trust_region import (
+    conjugate_gradient,
+    fisher_vector_product,
+    mean_kl,
+    normalized,
+    policy_gradient,
+)
+from twinlib.insilico.two_stage import make_generators
+
+plots.style()
+torch.set_num_threads(1)
+world = packaged_world().to(dtype=torch.float64)
+torch.set_default_dtype(torch.float64)
+
+# %% [markdown]
+# ## Quick facts
+#
+# | | |
+# |---|---|
+# | what it is | steepest ascent when the length of a step is the KL divergence it causes |
+# | needs | products of the Fisher matrix with vectors; the matrix itself is never formed |
+# | cost of a product | about one gradient (measured below in matrix products, not in seconds) |
+# | code | `fisher_vector_product`, `conjugate_gradient` in `twinlib.insilico.trust_region` |
+# | equations of the paper | 4, 5 |
+#
+# ## Key equations
+#
+# $$\bar D_{KL}(\theta_{old} \,\|\, \theta) = \frac1T \sum_t D_{KL}(\pi_{\theta_{old}}(\cdot \mid s_t) \,\|\, \pi_\theta(\cdot \mid s_t)), \qquad H = \nabla^2_\theta \bar D_{KL}\big|_{\theta_{old}}, \qquad H v = \nabla_\theta (\nabla_\theta \bar D_{KL} \cdot v) + \lambda v, \qquad H d = \vartheta .$$
+#
+# ## Pseudocode
+#
+# 1. Compute the policy gradient $\vartheta$ ([chapter 6](06_policy_gradient.ipynb)).
+# 2. Build a function that multiplies a vector by $H + \lambda$.
+# 3. Hand both to conjugate gradients; get $d$.
+# 4. Decide how far to go along $d$ ([chapter 8](08_trpo.ipynb)).
+
+# %% [markdown]
+# ## The question
+#
+# Our policy is a normal distribution with a mean and a log standard deviation.
+# We could as well have chosen the standard deviation itself, or the variance.
+# The set of policies is the same; only the labels on the dials differ.
+# Should an algorithm care about labels?
+#
+# ## The plain baseline: the gradient and its labels
+#
+# Take the one-action problem of the last chapter, reward $-(a-2)^2$, and follow the gradient for a tiny step with either label.
+# Then compare the policies that result, not the numbers on the dials.
+
+# %%
+mu, sigma = 0.5, 0.4
+gradient_log = np.array([-2 * (mu - 2), -2 * sigma**2])  # with respect to (mu, log sigma)
+gradient_std = np.array([-2 * (mu - 2), -2 * sigma])  # with respect to (mu, sigma)
+eta = 1e-4
+plain_log = np.array([mu, np.log(sigma)]) + eta * gradient_log
+plain_std = np.array([mu, sigma]) + eta * gradient_std
+change = {
+    "log sigma": np.exp(plain_log[1]) / sigma - 1,
+    "sigma": plain_std[1] / sigma - 1,
+}
+print("relative change of sigma under the plain gradient:", {k: f"{v:.3e}" for k, v in change.items()})
+
+# %% [markdown]
+# The same algorithm, the same problem, and the spread shrinks at rates that differ by a factor of $\sigma^2$.
+# Now the natural gradient: divide by the curvature of the KL divergence.
+# For a normal distribution that curvature is $1/\sigma^2$ for the mean; for the spread it is $2$ with the label $\log\sigma$ and $2/\sigma^2$ with the label $\sigma$.
+
+# %%
+natural_log = np.array([mu, np.log(sigma)]) + eta * gradient_log / np.array([1 / sigma**2, 2.0])
+natural_std = np.array([mu, sigma]) + eta * gradient_std / np.array([1 / sigma**2, 2 / sigma**2])
+natural = {"log sigma": np.exp(natural_log[1]) / sigma - 1, "sigma": natural_std[1] / sigma - 1}
+print("relative change of sigma under the natural gradient:", {k: f"{v:.6e}" for k, v in natural.items()})
+assert abs(change["sigma"] / change["log sigma"] - 1 / sigma**2) < 1e-2
+assert abs(natural["sigma"] / natural["log sigma"] - 1) < 1e-3
+
+# %% [markdown]
+# With the natural gradient the labels no longer matter (up to terms of second order in the step).
+# That is its defining property (Amari 1998).
+#
+# ## Step 1: a distance between policies
+#
+# Eq. 4 measures how much a policy has changed by the KL divergence, averaged over the states that were visited.
+# For independent normal actions it is a sum over action dimensions,
+#
+# $$D_{KL} = \sum_i \left[\log\frac{\sigma_i}{\sigma^{old}_i} + \frac{(\sigma^{old}_i)^2 + (\mu^{old}_i - \mu_i)^2}{2\sigma_i^2} - \frac12\right].$$
+#
+# We check the formula against its definition, an expectation of the log-ratio, by drawing from the old policy.
+
+# %%
+generator = torch.Generator().manual_seed(0)
+old = Gaussian(torch.randn(1, 1, 3, generator=generator), torch.tensor([[-0.3, 0.1, 0.4]]))
+new = Gaussian(old.mean + 0.3, old.log_std - 0.2)
+draws = 400_000
+many = Gaussian(old.mean.expand(1, draws, 3), old.log_std)
+action = many.sample([generator])
+terms = many.log_prob(action) - Gaussian(new.mean.expand(1, draws, 3), new.log_std).log_prob(action)
+formula, sampled = float(old.kl(new)), float(terms.mean())
+error = float(terms.std()) / draws**0.5
+print(
+    f"formula {formula:.4f}, sampled {sampled:.4f} +- {error:.4f}; the other way round {float(new.kl(old)):.4f}"
+)
+assert abs(formula - sampled) < 4 * error
+
+# %% [markdown]
+# The two directions differ, so a comparison of KL divergences must say which one it means.
+# The paper's Eq. 4, and everything in this book unless stated otherwise, is KL(old || new).
+#
+# ## Step 2: no value, no slope, only curvature
+#
+# At $\theta = \theta_{old}$ the divergence is zero, and since it is never negative, that is a minimum: its gradient vanishes, too.
+# The first term of its Taylor series that is left is the second one,
+#
+# $$\bar D_{KL}(\theta_{old} \,\|\, \theta_{old} + \Delta) = \tfrac12 \Delta^\top H \Delta + O(\|\Delta\|^3).$$
+#
+# To check this we need a policy small enough for its dense $H$: two replicas (seeds) with one hidden layer, six genes to adjust, and states from the simulated world.
+
+# %%
+dynamics = Dynamics(world.only(list(world.action_names[:6])), EnvironmentConfig(), replicas=2, n_cells=16)
+policy = ActorCritic(
+    dynamics.observation_dim,
+    6,
+    2,
+    make_generators([0, 1], "weights"),
+    hidden=(6,),
+    log_std=-0.5,
+    dtype=torch.float64,
+)
+collector = Collector(
+    dynamics, make_generators([0, 1], "environment"), make_generators([0, 1], "actions"), torch.float64
+)
+buffer = collector.collect(policy, steps=15, gamma=0.99, gae_lambda=0.95)
+
+
+def kl_from(actor, replica, states=buffer.obs):
+    """Mean KL(old || actor) of one replica, as a function of its parameter vector [P]."""
+    alone = policy.replica(replica)
+    at = states[replica : replica + 1]
+    return mean_kl(alone.distribution(at).detach(), alone.distribution(at, actor.unsqueeze(0))).sum()
+
+
+here = policy.actor[0].clone()
+slope = torch.func.grad(lambda a: kl_from(a, 0))(here)
+print("value:", f"{float(kl_from(here, 0)):.1e}", "  largest slope:", f"{float(slope.abs().max()):.1e}")
+assert float(kl_from(here, 0)) < 1e-14 and float(slope.abs().max()) < 1e-14
+
+# %%
+fisher = torch.stack(
+    [
+        torch.autograd.functional.hessian(lambda a, r=r: kl_from(a, r), policy.actor[r].clone())
+        for r in range(2)
+    ]
+)
+direction = torch.randn(here.shape, generator=generator)
+direction = direction / torch.sqrt(direction @ fisher[0] @ direction)
+sizes = np.logspace(-3, 0, 13)
+true = np.array([float(kl_from(here + s * direction, 0)) for s in sizes])
+relative = np.abs(true / (0.5 * sizes**2) - 1)
+slope = np.polyfit(np.log(sizes[:8]), np.log(relative[:8]), 1)[0]
+print(f"the relative error of the quadratic model grows as the step to the power {slope:.2f}")
+assert 0.8 < slope < 1.2
+
+# %% [markdown]
+# The error of a quadratic model of a function with a cubic term is, relative to the quadratic one, proportional to the step.
+# The KL divergence itself is proportional to the step squared, so the relative error falls as the square root of the KL divergence: a number we meet again in the next chapter.
+#
+# ## Step 3: the same matrix, seen as a covariance
+#
+# Statistics defines the Fisher matrix differently, as the covariance of the score:
+#
+# $$F = \mathbb{E}[\nabla \log \pi_\theta(a \mid s)\, \nabla \log \pi_\theta(a \mid s)^\top] .$$
+#
+# It equals $H$: differentiate $\int \pi = 1$ twice.
+# So the curvature of the KL divergence can also be read as: parameters on which the log-probability depends strongly are stiff.
+# We check with many actions drawn in a few states.
+
+# %%
+few = buffer.obs[:1, :4]
+repeats = 10_000
+states = few.repeat_interleave(repeats, dim=1)
+one = policy.replica(0)
+drawn = one.act(states, [torch.Generator().manual_seed(2)])
+
+
+def one_log_prob(actor, state, act):
+    return one.distribution(state[None, None], actor[None]).log_prob(act[None, None]).squeeze()
+
+
+score = torch.func.vmap(torch.func.grad(one_log_prob), (None, 0, 0), chunk_size=4096)(
+    here, states[0], drawn[0]
+)
+covariance = score.T @ score / len(score)
+dense_few = torch.autograd.functional.hessian(lambda a: kl_from(a, 0, buffer.obs[:, :4]), here)
+gap = float((covariance - dense_few).norm() / dense_few.norm())
+print(f"relative distance between covariance of {len(score):,} scores and Hessian: {gap:.3f}")
+assert gap < 0.05
+
+# %% [markdown]
+# ## Step 4: products without the matrix, by two backward passes
+#
+# A policy with a hundred thousand parameters would need a matrix of ten billion entries.
+# But conjugate gradients only ask for products $Hv$, and Eq. 5 gives one as the gradient of a number: the inner product of the KL divergence's gradient with $v$.
+# The detail that matters is in the second line below: the old policy is a constant.
+
+
+# %%
+def product_by_double_backward(v):
+    actor = policy.actor.detach().requires_grad_()
+    new = policy.distribution(buffer.obs, actor)
+    kl = mean_kl(new.detach(), new).sum()
+    (gradient,) = torch.autograd.grad(kl, actor, create_graph=True)
+    return torch.autograd.grad((gradient * v).sum(), actor)[0]
+
+
+v = torch.randn(policy.actor.shape, generator=generator)
+exact = (fisher @ v.unsqueeze(-1)).squeeze(-1)
+relative = float((product_by_double_backward(v) - exact).norm() / exact.norm())
+print(f"two backward passes against the dense matrix: relative error {relative:.1e}")
+assert relative < 1e-8
+
+# %% [markdown]
+# ## Step 5: products by tangents
+#
+# The policy turns parameters into the numbers $(\mu, \log\sigma)$ in each state; let $J$ be the derivative of that map.
+# At the old policy the KL divergence has no slope with respect to $(\mu, \log\sigma)$, so the chain rule leaves one term only:
+#
+# $$H = J^\top M J, \qquad M = \operatorname{diag}(1/\sigma^2,\, 2) \text{ averaged over states.}$$
+#
+# A product is therefore a forward sweep ($Jv$: how do mean and spread move when the parameters move along $v$?), a division by $\sigma^2$, and a backward sweep ($J^\top$).
+# In statistics this is the Gauss-Newton form (Martens 2020).
+
+
+# %%
+def product_by_tangents(v):
+    actor = policy.actor.detach().requires_grad_()
+    outputs = policy.distribution(buffer.obs, actor)
+    forward = torch.func.jvp(lambda a: tuple(policy.distribution(buffer.obs, a)), (actor.detach(),), (v,))[1]
+    mean_tangent, log_std_tangent = forward
+    weighted = mean_tangent * torch.exp(-2 * outputs.log_std).detach().unsqueeze(1) / buffer.rows
+    return torch.autograd.grad(tuple(outputs), actor, (weighted, 2 * log_std_tangent))[0]
+
+
+errors = {
+    "tangents, on this page": product_by_tangents(v),
+    "twinlib, tangents": fisher_vector_product(policy, buffer.obs, product="jvp")(v),
+    "twinlib, two backward passes": fisher_vector_product(policy, buffer.obs, product="double_backward")(v),
+}
+for name, value in errors.items():
+    relative = float((value - exact).norm() / exact.norm())
+    print(f"{name:30s} relative error {relative:.1e}")
+    assert relative < 1e-8
+
+# %% [markdown]
+# What does a product cost?
+# Clock times differ between machines, so we count the multiplications of the matrix products that each way performs, with the profiler's own counter.
+
+# %%
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def multiplications(function):
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return counter.get_total_flops() / 2
+
+
+def one_gradient():
+    return policy_gradient(policy, buffer, normalized(buffer.advantage))
+
+
+tangents = fisher_vector_product(policy, buffer.obs, product="jvp")
+double = fisher_vector_product(policy, buffer.obs, product="double_backward")
+cost = pd.Series(
+    {
+        "one gradient": multiplications(one_gradient),
+        "product by tangents (graph kept)": multiplications(lambda: tangents(v)),
+        "product by two backward passes (graph kept)": multiplications(lambda: double(v)),
+    },
+    name="multiplications",
+).to_frame()
+cost["in gradients"] = (cost.multiplications / cost.multiplications.iloc[0]).round(2)
+assert (cost["in gradients"] <= 3).all()
+cost
+
+# %% [markdown]
+# ## Step 6: conjugate gradients
+#
+# $H$ is symmetric and, with damping, positive definite, so $Hd = \vartheta$ is the minimum of $\tfrac12 d^\top H d - \vartheta^\top d$.
+# Conjugate gradients walk to that minimum along directions that do not undo each other.
+# In exact arithmetic $k$ distinct eigenvalues take $k$ iterations, and each iteration costs one product.
+# Here it is in its plainest form, for one replica:
+
+
+# %%
+def plain_conjugate_gradient(multiply, target, iterations):
+    """Return the solution after each iteration."""
+    x = torch.zeros_like(target)
+    residual, direction, path = target.clone(), target.clone(), []
+    for _ in range(iterations):
+        image = multiply(direction)
+        step = (residual @ residual) / (direction @ image)
+        x = x + step * direction
+        fresh = residual - step * image
+        direction = fresh + (fresh @ fresh) / (residual @ residual) * direction
+        residual = fresh
+        path.append(x)
+        if residual @ residual < 1e-28:
+            break
+    return path
+
+
+gradient = one_gradient()
+dampings = (1e-3, 1e-2, 1e-1)
+curves = {}
+for damping in dampings:
+    damped = fisher[0] + damping * torch.eye(len(here))
+    direct = torch.linalg.solve(damped, gradient[0])
+    path = plain_conjugate_gradient(lambda x, m=damped: m @ x, gradient[0], 120)
+    curves[damping] = [float((x - direct).norm() / direct.norm()) for x in path]
+    ours = conjugate_gradient(fisher_vector_product(policy, buffer.obs, damping), gradient, 200, 1e-26)[0]
+    assert curves[damping][-1] < 1e-6 and float((ours - direct).norm() / direct.norm()) < 1e-6
+    print(
+        f"damping {damping}: direct solution reached to {float((ours - direct).norm() / direct.norm()):.1e}"
+    )
+
+# %%
+eigenvalues = torch.linalg.eigvalsh(fisher[0]).numpy()
+fig, axes = plt.subplots(1, 2, figsize=(11, 4.0))
+axes[0].plot(np.sort(np.clip(eigenvalues, 1e-8, None))[::-1], color=plots.COLOURS["insilico"])
+for damping in dampings:
+    axes[0].axhline(damping, color="#9ca3af", linestyle=":", linewidth=1.2)
+axes[0].set_yscale("log")
+axes[0].set_xlabel("number of the eigenvalue")
+axes[0].set_ylabel("eigenvalue of the Fisher matrix (floor 1e-8)")
+for (damping, curve), colour in zip(curves.items(), ("#d55e00", "#0072b2", "#009e73"), strict=True):
+    axes[1].semilogy(range(1, len(curve) + 1), curve, color=colour, label=f"damping {damping}")
+axes[1].set_xlabel("conjugate gradient iteration")
+axes[1].set_ylabel("relative distance to the direct solution")
+axes[1].legend()
+plots.show(
+    fig,
+    "conjugate-gradients",
+    "Left: the eigenvalues of the Fisher matrix in falling order on a logarithmic axis, most of them tiny, with "
+    "dotted lines at three damping values. Right: distance of conjugate gradients to the direct solution, which "
+    "falls the faster the larger the damping.",
+    "The spectrum decides how fast conjugate gradients converge.",
+)
+above = {damping: int((eigenvalues > damping).sum()) for damping in dampings}
+record.say(
+    f"Of {len(eigenvalues)} eigenvalues "
+    + ", ".join(f"{count} lie above {damping}" for damping, count in above.items())
+    + ". The others are flattened by the damping to nearly one value, which conjugate gradients handle in one go."
+)
+
+# %% [markdown]
+# `twinlib`'s version differs from the plain one in three ways: it solves all replicas at once, each replica stops by its own residual, and a direction along which the curvature is not positive ends the iterations of that replica (on paper that cannot happen; in single precision it can).
+#
+# ## Step 7: what damping does to the direction
+#
+# Damping adds $\lambda$ to every eigenvalue.
+# Where the curvature is larger than $\lambda$ the natural gradient is left alone; where it is smaller, the direction becomes the plain gradient's.
+# The scale of $H$ therefore matters: average the KL divergence over action dimensions, as one widely used implementation does, and $H$ shrinks by the number of dimensions while $\lambda$ stays.
+
+
+# %%
+def cosine_with_plain(damping, scale=1.0):
+    damped = scale * fisher + damping * torch.eye(len(here))
+    d = torch.linalg.solve(damped, gradient)
+    return float(torch.nn.functional.cosine_similarity(d, gradient, dim=-1).mean())
+
+
+grid = np.logspace(-4, 2, 25)
+summed = [cosine_with_plain(x) for x in grid]
+averaged = [cosine_with_plain(x, 1 / 6) for x in grid]
+fig, axis = plt.subplots(figsize=(6.8, 4.0))
+axis.semilogx(grid, summed, color=plots.COLOURS["insilico"], label="KL summed over actions (Eq. 4)")
+axis.semilogx(
+    grid, averaged, color=plots.COLOURS["perturbed"], linestyle="--", label="KL averaged over 6 actions"
+)
+axis.axvline(0.1, color="#9ca3af", linestyle=":")
+axis.set_xlabel("damping")
+axis.set_ylabel("cosine with the plain gradient")
+axis.legend()
+plots.show(
+    fig,
+    "damping",
+    "Cosine between the damped natural gradient and the plain gradient against the damping, rising to one; the "
+    "curve for a KL divergence averaged over actions lies above the one for the sum.",
+    "With growing damping the natural gradient turns into the plain one.",
+)
+share = 0.1 / (0.1 + np.clip(eigenvalues, 0, None))
+record.say(
+    f"At a damping of 0.1 the cosine with the plain gradient is {cosine_with_plain(0.1):.3f} for the sum and "
+    f"{cosine_with_plain(0.1, 1 / 6):.3f} for the average over six actions."
+)
+assert averaged[0] <= averaged[-1] and all(a >= s - 1e-9 for a, s in zip(averaged, summed, strict=True))
+
+# %% [markdown]
+# With two hundred actions in place of six the averaged form is almost pure damping; the [replication chapter](12_replication.ipynb) shows what that means for the released code's first stage.
+#
+# ## You should know
+#
+# - The Fisher matrix needs no rewards and no actions, only states: it describes the policy, not the task.
+# - The 'empirical Fisher' (outer products of the gradients actually used) is another matrix and not a curvature.
+# - A subset of states is enough for the products; the gradient needs all the data.
+#
+# ## Limitations
+#
+# - Dense checks are possible for small networks only; the tests of the package repeat them on other seeds and sizes, but not at full size.
+# - Invariance to labels holds for infinitely small steps and without damping.
+#
+# ## What this does not show
+#
+# It does not show that natural gradients learn faster, per update or per second.
+# It does not use real cells: the states come from the packaged simulation, since a Fisher matrix needs states and nothing more.
+#
+# ## Key takeaways
+#
+# - Steps are measured by the KL divergence they cause; near the old policy that is a quadratic form with the Fisher matrix.
+# - Hessian of the KL, covariance of the score and Gauss-Newton form are one matrix, checked here against each other.
+# - Conjugate gradients need products only, and a product costs about as much as a gradient.
+# - Damping decides how much of the natural gradient is left; its meaning depends on how the KL is averaged.
+
+# %% [markdown]
+# ## Exercises
+#
+# ### Exercise 7.1. The Fisher matrix of a normal distribution
+#
+# Write `natural(gradient_mean, gradient_log_std, log_std)`: the natural gradient, without damping, of a normal policy's mean and log standard deviation (arrays of equal shape).
+
+# %% tags=["exercise-1"]
+import numpy as np
+
+
+def natural(gradient_mean, gradient_log_std, log_std):
+    return gradient_mean, gradient_log_std
+
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# import numpy as np
+#
+#
+# def natural(gradient_mean, gradient_log_std, log_std):
+#     return gradient_mean * np.exp(2 * log_std), gradient_log_std / 2
+# ```
+#
+# </details>
+
+# %% tags=["check-1"]
+from twinlib.record import attempt
+
+
+def check_1(natural):
+    log_std = np.array([-1.0, 0.5])
+    mean, spread = natural(np.array([1.0, 1.0]), np.array([3.0, -2.0]), log_std)
+    assert np.allclose(mean, np.exp(2 * log_std)), "the curvature of the mean is one over the variance"
+    assert np.allclose(spread, [1.5, -1.0]), "the curvature of log sigma is 2, whatever sigma is"
+
+
+attempt("7.1", check_1, natural)
+
+# %% [markdown]
+# ### Exercise 7.2. Conjugate gradients
+#
+# Write `solve(multiply, target, iterations)`: conjugate gradients from zero for a symmetric positive definite matrix that is only given as a function.
+# Stop early when the squared residual is below $10^{-20}$.
+
+# %% tags=["exercise-2"]
+import numpy as np
+
+
+def solve(multiply, target, iterations):
+    return np.zeros_like(target)
+
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# import numpy as np
+#
+#
+# def solve(multiply, target, iterations):
+#     x, residual = np.zeros_like(target), target.copy()
+#     direction = residual.copy()
+#     for _ in range(iterations):
+#         if residual @ residual < 1e-20:
+#             break
+#         image = multiply(direction)
+#         step = (residual @ residual) / (direction @ image)
+#         x = x + step * direction
+#         fresh = residual - step * image
+#         direction = fresh + (fresh @ fresh) / (residual @ residual) * direction
+#         residual = fresh
+#     return x
+# ```
+#
+# </details>
+
+# %% tags=["check-2"]
+from twinlib.record import attempt
+
+
+def check_2(solve):
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(8, 8))
+    matrix, target, calls = root @ root.T + np.eye(8), rng.normal(size=8), []
+
+    def multiply(x):
+        calls.append(1)
+        return matrix @ x
+
+    found = solve(multiply, target, 30)
+    assert np.allclose(found, np.linalg.solve(matrix, target), atol=1e-6), "not the solution of the system"
+    assert len(calls) <= 30, "one product an iteration"
+    assert np.allclose(solve(lambda x: 3 * x, target, 1), target / 3), (
+        "a multiple of the identity takes one iteration"
+    )
+
+
+attempt("7.2", check_2, solve)
+
+# %% [markdown]
+# ### Exercise 7.3. Find the silent bug
+#
+# This Fisher-vector product runs, gives finite numbers, and training with it improves the policy.
+# In fact it returns damping times the vector and nothing else, so that the 'natural' gradient is the plain one.
+# Find out why, and mend it.
+
+# %% tags=["exercise-3"]
+import torch
+
+
+def product(distribution, parameters, v, damping):
+    """distribution(parameters) -> (mean [B, A], log_std [A]); v and parameters are vectors [P]."""
+    parameters = parameters.detach().requires_grad_()
+    mean, log_std = distribution(parameters)
+    old_mean, old_log_std = distribution(parameters)
+    kl = (
+        log_std
+        - old_log_std
+        + (torch.exp(2 * old_log_std) + (old_mean - mean) ** 2) / (2 * torch.exp(2 * log_std))
+    )
+    (first,) = torch.autograd.grad(kl.sum(-1).mean(), parameters, create_graph=True)
+    (second,) = torch.autograd.grad((first * v).sum(), parameters)
+    return second + damping * v
+
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# Both policies depend on the parameters, so the KL divergence is zero for *all* parameters and so are its derivatives.
+# The old policy must be a constant.
+#
+# ```python
+# import torch
+#
+#
+# def product(distribution, parameters, v, damping):
+#     parameters = parameters.detach().requires_grad_()
+#     mean, log_std = distribution(parameters)
+#     old_mean, old_log_std = mean.detach(), log_std.detach()
+#     kl = log_std - old_log_std + (torch.exp(2 * old_log_std) + (old_mean - mean) ** 2) / (
+#         2 * torch.exp(2 * log_std)
+#     )
+#     (first,) = torch.autograd.grad(kl.sum(-1).mean(), parameters, create_graph=True)
+#     (second,) = torch.autograd.grad((first * v).sum(), parameters)
+#     return second + damping * v
+# ```
+#
+# </details>
+
+# %% tags=["check-3"]
+from twinlib.record import attempt
+
+
+def check_3(product):
+    generator = torch.Generator().manual_seed(0)
+    obs = torch.randn(20, 3, generator=generator, dtype=torch.float64)
+
+    def distribution(p):
+        return obs @ p[:6].view(3, 2), p[6:]
+
+    p = torch.randn(8, generator=generator, dtype=torch.float64)
+    v = torch.randn(8, generator=generator, dtype=torch.float64)
+    precision = torch.exp(-2 * p[6:])
+    mean_part = (obs.T @ obs / 20) @ v[:6].view(3, 2) * precision
+    exact = torch.cat([mean_part.reshape(-1), 2 * v[6:]])
+    found = product(distribution, p, v, 0.1)
+    assert not torch.allclose(found, 0.1 * v), "this is the damping alone: the Fisher matrix came out as zero"
+    assert torch.allclose(found, exact + 0.1 * v, atol=1e-10), "not the Fisher matrix of this policy times v"
+
+
+attempt("7.3", check_3, product)
+
+# %% [markdown]
+# ## References
+#
+# - Amari, *Natural gradient works efficiently in learning* (Neural Computation 1998).
+# - Kakade, *A natural policy gradient* (NeurIPS 2001).
+# - Pearlmutter, *Fast exact multiplication by the Hessian* (Neural Computation 1994).
+# - Hestenes and Stiefel, *Methods of conjugate gradients for solving linear systems* (1952).
+# - Martens, *New insights and perspectives on the natural gradient method* (JMLR 2020).
+# - Boabang and Gyamerah, *Escaping local optima in the Waddington landscape* (arXiv 2510.13018), Eq. 4-5.
+
+# %%
+print(record.stamp_line())

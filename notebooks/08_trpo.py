@@ -1,0 +1,634 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 8. Trust region policy optimization: how far to go, and what that guarantees
+#
+# The last chapter ended with a direction.
+# This one decides how far to follow it: a length from the quadratic model of the KL divergence (Eq. 6), a line search that makes the model's promise true, and the inequality that explains why a bound on the KL divergence protects the return.
+# It ends with what happens when 'the KL divergence' quietly means something else.
+
+# %% [markdown]
+# ## Objectives
+#
+# After this chapter you can
+#
+# - derive Eq. 6 as the solution of a constrained problem, and check that no other step of the same KL divergence gains more (15 minutes);
+# - measure how good the quadratic model of the KL divergence is, and how its error shrinks (10 minutes);
+# - read a line search as a contract with two clauses, and test both (10 minutes);
+# - state the bound of Schulman 2015 and verify it on a decision problem small enough to solve exactly (20 minutes);
+# - explain what averaging the KL divergence over actions does to the step (10 minutes).
+
+# %% tags=["setup"]
+import importlib.util
+
+if importlib.util.find_spec("twinlib") is None:
+    raise ModuleNotFoundError(
+        "twinlib is not installed: run `pip install -r requirements.txt` in a copy of this book, "
+        "or set its address once with `make home URL=...` so that this cell can install it."
+    )
+import twinlib
+
+# %%
+import dataclasses
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+
+from twinlib import plots, record
+from twinlib.insilico import Dynamics, EnvironmentConfig, packaged_world
+from twinlib.insilico.actor_critic import ActorCritic
+from twinlib.insilico.rollout import Collector
+from twinlib.insilico.trust_region import (
+    TrustRegionConfig,
+    backtracking_line_search,
+    fisher_vector_product,
+    mean_kl,
+    natural_gradient,
+    normalized,
+    policy_gradient,
+    step_length,
+    surrogate,
+    trust_region_update,
+)
+from twinlib.insilico.two_stage import TrainingConfig, make_generators, train
+
+plots.style()
+torch.set_num_threads(1)
+world = packaged_world()
+double = world.to(dtype=torch.float64)  # small KL divergences need more digits than single precision has
+
+# %% [markdown]
+# ## Quick facts
+#
+# | | |
+# |---|---|
+# | kind of method | on-policy, second order, one actor update per batch |
+# | settings | $\delta$ (largest mean KL of an update), damping, conjugate gradient iterations, line search |
+# | the critic | is fitted separately, by minibatch regression |
+# | code | `trust_region_update` in `twinlib.insilico.trust_region` |
+# | equation of the paper | 6 |
+#
+# ## Key equations
+#
+# $$\max_\Delta\; \vartheta^\top \Delta \quad \text{subject to} \quad \tfrac12 \Delta^\top H \Delta \le \delta, \qquad \alpha = \sqrt{\frac{2\delta}{\vartheta^\top d + \epsilon}}, \quad H d = \vartheta, \quad \theta' = \theta_{old} + \alpha d .$$
+#
+# ## Pseudocode
+#
+# 1. Collect a batch; compute advantages and the policy gradient $\vartheta$.
+# 2. Solve $H d = \vartheta$ by conjugate gradients.
+# 3. Scale to $\alpha d$.
+# 4. Try the step; while the surrogate has not improved or the KL divergence exceeds $\delta$, shorten it; give up after some tries and keep the old parameters.
+# 5. Fit the critic.
+
+# %% [markdown]
+# ## The question
+#
+# A gradient step needs a step size, and in policy optimization a bad one is not repaired by the next batch: a policy that has become bad collects bad data.
+# Can the size be chosen so that an update does no harm?
+#
+# ## The plain baseline: a fixed step size
+#
+# We look at one update from the same start with plain gradient steps of several sizes.
+# The world is the packaged simulated one, with all its genes as actions; two replicas (seeds) side by side.
+
+# %%
+dynamics = Dynamics(double, EnvironmentConfig(), replicas=2, n_cells=64)
+seeds = [0, 1]
+policy = ActorCritic(
+    dynamics.observation_dim,
+    dynamics.action_dim,
+    2,
+    make_generators(seeds, "weights"),
+    log_std=-1.0,
+    dtype=torch.float64,
+)
+collector = Collector(
+    dynamics, make_generators(seeds, "environment"), make_generators(seeds, "actions"), torch.float64
+)
+buffer = collector.collect(policy, steps=30, gamma=0.99, gae_lambda=0.95)
+advantage = normalized(buffer.advantage)
+gradient = policy_gradient(policy, buffer, advantage)
+
+
+@torch.no_grad()
+def evaluate(actor):
+    """Surrogate and mean KL of a parameter matrix [R, P], each [R]."""
+    new = policy.distribution(buffer.obs, actor)
+    return surrogate(new, buffer, advantage), mean_kl(buffer.behaviour, new)
+
+
+rows = []
+for size in (1e-3, 1e-2, 1e-1, 1.0):
+    value, kl = evaluate(policy.actor + size * gradient)
+    rows.append((size, float(value.mean()), float(kl.mean())))
+pd.DataFrame(rows, columns=["step size", "surrogate", "KL (Eq. 4)"]).set_index("step size").map(
+    "{:.2e}".format
+)
+
+# %% [markdown]
+# The KL divergence grows with the square of the step size, over many orders of magnitude, and nothing about the step size itself says where 'too far' begins.
+# It depends on the network, on the spread of the actions and on their number.
+#
+# ## Step 1: the constrained problem has a closed solution
+#
+# Close to the old policy the surrogate is linear and the KL divergence quadratic.
+# Setting the derivative of $\vartheta^\top \Delta - \eta(\tfrac12 \Delta^\top H \Delta - \delta)$ to zero gives $\Delta = H^{-1}\vartheta / \eta$, and the constraint fixes the multiplier:
+#
+# $$\tfrac12 \frac{\vartheta^\top H^{-1} \vartheta}{\eta^2} = \delta \;\Rightarrow\; \frac1\eta = \sqrt{\frac{2\delta}{\vartheta^\top d}} = \alpha .$$
+#
+# We check optimality without calculus: among ten thousand random steps scaled to the same quadratic KL, none has a larger linear gain.
+
+# %%
+rng = np.random.default_rng(0)
+root = rng.normal(size=(12, 12))
+H, g, delta = root @ root.T + 0.5 * np.eye(12), rng.normal(size=12), 0.01
+d = np.linalg.solve(H, g)
+best = np.sqrt(2 * delta / (g @ d)) * d
+others = rng.normal(size=(10_000, 12))
+others *= np.sqrt(2 * delta / np.einsum("ij,jk,ik->i", others, H, others))[:, None]
+assert np.isclose(0.5 * best @ H @ best, delta)
+assert (others @ g).max() <= g @ best + 1e-12
+plain = np.sqrt(2 * delta / (g @ H @ g)) * g
+print(
+    f"linear gain of the natural step {g @ best:.4f}, of the plain gradient at the same KL {g @ plain:.4f},"
+)
+print(f"of the best of {len(others):,} random steps {(others @ g).max():.4f}")
+
+# %% [markdown]
+# ## Step 2: the model is a model
+#
+# Now the real policy.
+# We take the natural direction, scale it so that its quadratic KL is exactly $\delta$, and measure the true KL divergence.
+
+# %%
+config = TrustRegionConfig(delta=0.01, damping=0.1, cg_iterations=30)
+direction = natural_gradient(policy, buffer, gradient, config)
+curvature = fisher_vector_product(policy, buffer.obs)(direction)
+deltas = np.logspace(-5, 0, 11)
+relative = []
+for value in deltas:
+    alpha = step_length(curvature, direction, float(value), epsilon=0.0).unsqueeze(-1)
+    _, kl = evaluate(policy.actor + alpha * direction)
+    relative.append((kl / value - 1).abs().numpy())
+relative = np.array(relative)
+
+fig, axis = plt.subplots(figsize=(6.8, 4.2))
+for r in range(2):
+    axis.loglog(
+        deltas, relative[:, r], marker="o", color=plots.COLOURS["TRPO"], alpha=1 - 0.4 * r, label=f"seed {r}"
+    )
+axis.loglog(
+    deltas, relative[-1].mean() * np.sqrt(deltas), color="#6b7280", linestyle=":", label="slope one half"
+)
+axis.set_xlabel("delta: KL divergence that the quadratic model predicts")
+axis.set_ylabel("relative error of the model")
+axis.legend()
+plots.show(
+    fig,
+    "quadratic-model",
+    "Relative difference between the true KL divergence of a step and the value that the quadratic model "
+    "predicts, against that value, on logarithmic axes, for two seeds; the error falls with delta.",
+    "How good the quadratic model of the KL divergence is.",
+)
+middle = (deltas > 3e-5) & (deltas < 0.3)
+slope = np.polyfit(np.log(deltas[middle]), np.log(relative[middle].mean(1)), 1)[0]
+at = {x: float(relative[np.isclose(deltas, x)].mean()) for x in (1e-4, 1e-2)}
+record.say(
+    f"At delta = 0.0001 the model is off by {at[1e-4]:.1e} of its value, at delta = 0.01 by {at[1e-2]:.1e} "
+    f"(mean over seeds); the fitted slope is {slope:.2f}."
+)
+assert at[1e-4] < 0.01
+
+# %% [markdown]
+# The third-order term is what is left out, so the relative error falls about as the square root of $\delta$ ([chapter 7](07_natural_gradient.ipynb), step 2), as the fitted slope says.
+# A step that the model puts exactly on the border may therefore lie outside.
+# Eq. 6 alone does not guarantee the constraint.
+#
+# ## Step 3: the line search makes it true
+#
+# The search shortens the step until both clauses hold: the surrogate, computed anew, is above its old value, and the KL divergence, computed anew, is at most $\delta$.
+# In its plainest form, for one replica:
+
+
+# %%
+def plain_line_search(evaluate_one, start, step, delta, shrink=0.8, tries=10):
+    before, _ = evaluate_one(start)
+    for k in range(tries):
+        candidate = start + shrink**k * step
+        value, kl = evaluate_one(candidate)
+        if kl <= delta and value > before:
+            return candidate, shrink**k
+    return start, 0.0
+
+
+config = dataclasses.replace(config, delta=0.05)
+alpha = step_length(gradient, direction, config.delta).unsqueeze(-1)
+step = 3.0 * alpha * direction  # too long on purpose
+found, search = backtracking_line_search(evaluate, policy.actor, step, config.delta)
+for r in range(2):
+
+    def evaluate_one(actor, r=r):
+        full = policy.actor.clone()
+        full[r] = actor
+        value, kl = evaluate(full)
+        return float(value[r]), float(kl[r])
+
+    plain, fraction = plain_line_search(evaluate_one, policy.actor[r], step[r], config.delta)
+    assert torch.equal(plain, found[r]) and abs(fraction - float(search.fraction[r])) < 1e-6
+    print(
+        f"seed {r}: fraction of the step taken {fraction:.3f}, KL {float(search.kl[r]):.4f} <= {config.delta}"
+    )
+assert bool((search.kl <= config.delta).all()) and bool((search.improvement[search.accepted] > 0).all())
+
+# %%
+factors = np.linspace(0, 4, 41)
+along = np.array(
+    [[x.numpy() for x in evaluate(policy.actor + f * alpha * direction)] for f in factors]
+)  # [step, (surrogate, kl), seed]
+fig, axes = plt.subplots(1, 2, figsize=(11, 4.0))
+linear = float((gradient[0] * (alpha * direction)[0]).sum())
+axes[0].plot(factors, along[:, 0, 0] - along[0, 0, 0], color=plots.COLOURS["TRPO"], label="surrogate")
+axes[0].plot(factors, factors * linear, color="#6b7280", linestyle=":", label="linear model")
+axes[1].plot(factors, along[:, 1, 0], color=plots.COLOURS["TRPO"], label="KL divergence")
+axes[1].plot(factors, factors**2 * along[10, 1, 0], color="#6b7280", linestyle=":", label="quadratic model")
+axes[1].axhline(config.delta, color=plots.COLOURS["perturbed"], linestyle="--", label="delta")
+for axis in axes:
+    axis.set_xlabel("length of the step, in units of Eq. 6")
+    axis.legend()
+axes[0].set_ylabel("surrogate gain")
+axes[1].set_ylabel("mean KL divergence (Eq. 4)")
+plots.show(
+    fig,
+    "along-the-ray",
+    "Left: surrogate gain along the natural direction with its linear model. Right: KL divergence along the same "
+    "direction with its quadratic model and a dashed line at delta.",
+    "What the two models leave out, along one direction.",
+)
+
+# %% [markdown]
+# When no try is good enough the parameters are put back, bit for bit.
+# To see it we ask for the impossible: walk downhill.
+
+# %%
+back, failed = backtracking_line_search(evaluate, policy.actor, -alpha * direction, config.delta)
+print("accepted:", failed.accepted.tolist(), " parameters unchanged:", torch.equal(back, policy.actor))
+assert not failed.accepted.any() and torch.equal(back, policy.actor)
+
+# %% [markdown]
+# ## Step 4: why a bound on the KL divergence protects the return
+#
+# The surrogate judges the new policy on states that the old one visited.
+# Schulman and others (2015, Theorem 1) bound what that leaves out:
+#
+# $$J(\pi') \;\ge\; L(\pi') - C \max_s D_{KL}(\pi(\cdot \mid s) \,\|\, \pi'(\cdot \mid s)), \qquad C = \frac{4 \gamma \max|A|}{(1-\gamma)^2} .$$
+#
+# So a policy that improves the right-hand side improves the true return.
+# With six states and three actions everything in it can be computed exactly: values by solving a linear system, visits by another.
+
+# %%
+S, A, gamma = 6, 3, 0.6
+rng = np.random.default_rng(3)
+P = rng.dirichlet(0.4 * np.ones(S), size=(S, A))  # P[s, a] is the distribution of the next state
+reward = rng.normal(size=(S, A))
+start = np.ones(S) / S
+
+
+def softmax(logits):
+    e = np.exp(logits - logits.max(1, keepdims=True))
+    return e / e.sum(1, keepdims=True)
+
+
+def solve(pi):
+    """Exact return, values, advantages and discounted visits of a tabular policy pi [S, A]."""
+    move = np.einsum("sa,sat->st", pi, P)
+    V = np.linalg.solve(np.eye(S) - gamma * move, (pi * reward).sum(1))
+    Q = reward + gamma * P @ V
+    visits = np.linalg.solve(np.eye(S) - gamma * move.T, start)
+    return start @ V, V, Q - V[:, None], visits
+
+
+logits = rng.normal(size=(S, A))
+pi = softmax(logits)
+J, _, advantages, visits = solve(pi)
+towards = visits[:, None] * pi * advantages
+towards /= np.linalg.norm(towards)
+lengths = np.linspace(0, 6, 61)
+C = 4 * gamma * np.abs(advantages).max() / (1 - gamma) ** 2
+curve = []
+for length in lengths:
+    new = softmax(logits + length * towards)
+    L = J + (visits[:, None] * new * advantages).sum()
+    kl = (pi * np.log(pi / new)).sum(1).max()
+    curve.append((solve(new)[0], L, L - C * kl))
+curve = np.array(curve)
+assert (curve[:, 0] >= curve[:, 2] - 1e-12).all(), "the bound must hold everywhere"
+assert np.allclose(curve[0], J)
+
+fig, axis = plt.subplots(figsize=(6.8, 4.2))
+for k, (name, colour, line) in enumerate(
+    (
+        ("true return", "#1f2937", "-"),
+        ("surrogate", plots.COLOURS["TRPO"], "--"),
+        ("lower bound", "#6b7280", ":"),
+    )
+):
+    axis.plot(lengths, curve[:, k], color=colour, linestyle=line, label=name)
+axis.set_ylim(curve[:, :2].min() - 0.5, curve[:, :2].max() + 0.2)
+axis.set_xlabel("length of the step in the logits")
+axis.set_ylabel("return")
+axis.legend()
+plots.show(
+    fig,
+    "monotonic-improvement",
+    "True return, surrogate and lower bound of a six-state decision problem along the policy gradient; the bound "
+    "lies below the true return everywhere and touches it at length zero.",
+    "The bound of Schulman 2015 on a problem that can be solved exactly.",
+)
+peak = int(curve[:, 2].argmax())
+record.say(
+    f"The bound is largest at a step of {lengths[peak]:.1f}, where it promises a gain of "
+    f"{curve[peak, 2] - J:.4f}; the true return keeps rising until {lengths[curve[:, 0].argmax()]:.1f}."
+)
+
+# %% [markdown]
+# The bound holds, touches at zero, and is very pessimistic: the step that it recommends is tiny.
+# TRPO keeps its form and drops its constants: a constraint in place of the penalty, a mean in place of the maximum over states, and a $\delta$ chosen by hand.
+# What remains guaranteed after that is exactly what the line search checks, on the batch at hand, and no more.
+#
+# ## Step 5: which KL divergence?
+#
+# Eq. 4 sums over action dimensions.
+# A widely used implementation averages over them, which with $A$ actions makes its number smaller by that factor, so that its '$\delta = 0.01$' allows an $A$ times larger divergence.
+# At the same damping its direction is also closer to the plain gradient.
+# Both settings, from the same start:
+
+# %%
+rows = {}
+for reduction in ("sum", "mean_over_actions"):
+    copy = ActorCritic(
+        dynamics.observation_dim,
+        dynamics.action_dim,
+        2,
+        make_generators(seeds, "weights"),
+        log_std=-1.0,
+        dtype=torch.float64,
+    )
+    settings = TrustRegionConfig(delta=0.01, kl_reduction=reduction)
+    outcome = trust_region_update(copy, buffer, settings)
+    d = natural_gradient(policy, buffer, gradient, settings)
+    rows[reduction] = {
+        "KL that was bounded": float(outcome.search.kl.mean()),
+        "KL of Eq. 4": float(outcome.kl.mean()),
+        "cosine with the plain gradient": float(
+            torch.nn.functional.cosine_similarity(d, gradient, dim=-1).mean()
+        ),
+    }
+comparison = pd.DataFrame(rows).T
+factor = comparison["KL of Eq. 4"].iloc[1] / comparison["KL of Eq. 4"].iloc[0]
+record.say(
+    f"With {dynamics.action_dim} actions the step under the averaged KL is {factor:.0f} times longer, in Eq. 4's KL."
+)
+assert factor > 10
+comparison.round(4)
+
+# %% [markdown]
+# ## Step 6: learning with it
+#
+# Three values of $\delta$, three seeds each, a short run with all genes as actions.
+
+# %%
+base = TrainingConfig(algorithm="TRPO", timesteps=16_384, steps_per_iteration=1_024, log_std=-1.0)
+histories = {}
+for delta in (0.01, 0.1, 1.0):
+    trust_region = TrustRegionConfig(delta=delta, cg_iterations=10)
+    run = dataclasses.replace(base, trust_region=trust_region)
+    histories[delta] = train(
+        Dynamics(world, EnvironmentConfig(), replicas=3, n_cells=64), run, [0, 1, 2]
+    ).history
+
+fig, axes = plt.subplots(1, 2, figsize=(11, 4.0))
+for (delta, h), colour in zip(histories.items(), ("#9ca3af", "#c77700", "#7c2d12"), strict=True):
+    mean = h.groupby("environment_steps")[["episode_return", "kl"]].mean()
+    axes[0].plot(mean.episode_return, color=colour, label=f"delta {delta}")
+    axes[1].plot(mean.kl, color=colour)
+    axes[1].axhline(delta, color=colour, linestyle=":", linewidth=1.2)
+axes[0].axhline(0.0, color=plots.COLOURS["do_nothing"], linestyle="--", linewidth=1.0)
+axes[0].set_ylabel("return of an episode (noisy actions)")
+axes[1].set_ylabel("KL divergence of an update (Eq. 4)")
+axes[1].set_yscale("log")
+for axis in axes:
+    axis.set_xlabel("environment steps")
+axes[0].legend()
+plots.show(
+    fig,
+    "three-deltas",
+    "Left: return of an episode against environment steps for three values of delta. Right: the KL divergence "
+    "of every update, which stays at or below its delta, drawn as dotted lines.",
+    "TRPO with three sizes of the trust region.",
+)
+for delta, h in histories.items():
+    assert (h.kl <= delta * (1 + 1e-5)).all(), "an update left the trust region"
+record.say(
+    "Return at the end, mean over seeds: "
+    + ", ".join(
+        f"delta {delta}: {h[h.iteration > h.iteration.max() - 3].episode_return.mean():+.4f}"
+        for delta, h in histories.items()
+    )
+    + ". Every one of the updates kept its constraint."
+)
+
+# %% [markdown]
+# ## You should know
+#
+# - One update of the actor per batch: TRPO is careful with policies and wasteful with data.
+# - The gradient uses the whole batch; the Fisher-vector products may use a part of it.
+# - An update whose line search fails is not an error. If it happens often, the damping is too small or the batch is.
+# - The critic is outside the trust region; it is fitted by ordinary regression.
+#
+# ## Limitations
+#
+# - The constraint is checked on the states of the batch, in single precision, and in the mean over states: single states may change more.
+# - The exact problem in step 4 has eighteen state-action pairs. The bound is a theorem, so it holds for larger ones too, but how pessimistic it is differs.
+#
+# ## What this does not show
+#
+# It does not show which $\delta$ is best: three seeds, a short run, one simulated world.
+# It does not compare TRPO with PPO; [chapter 10](10_two_stage.ipynb) and the [replication](12_replication.ipynb) do.
+#
+# ## Key takeaways
+#
+# - Eq. 6 is the exact solution of the linear-quadratic problem, and approximate for the real one.
+# - The line search turns 'about delta' into 'at most delta' and never accepts a loss of surrogate.
+# - The theory behind it is a bound with large constants; the algorithm keeps the idea and not the constants.
+# - A $\delta$ is only meaningful together with the definition of the KL divergence it bounds.
+
+# %% [markdown]
+# ## Exercises
+#
+# ### Exercise 8.1. The multiplier
+#
+# Write `step(gradient, fisher, delta)`: the solution of the constrained problem of step 1, from the dense matrix.
+
+# %% tags=["exercise-1"]
+import numpy as np
+
+
+def step(gradient, fisher, delta):
+    return np.sqrt(2 * delta) * gradient
+
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# import numpy as np
+#
+#
+# def step(gradient, fisher, delta):
+#     d = np.linalg.solve(fisher, gradient)
+#     return np.sqrt(2 * delta / (gradient @ d)) * d
+# ```
+#
+# </details>
+
+# %% tags=["check-1"]
+from twinlib.record import attempt
+
+
+def check_1(step):
+    rng = np.random.default_rng(1)
+    root = rng.normal(size=(6, 6))
+    fisher, gradient = root @ root.T + np.eye(6), rng.normal(size=6)
+    found = step(gradient, fisher, 0.02)
+    assert np.isclose(0.5 * found @ fisher @ found, 0.02), "the quadratic KL of the step is not delta"
+    others = rng.normal(size=(2000, 6))
+    others *= np.sqrt(0.04 / np.einsum("ij,jk,ik->i", others, fisher, others))[:, None]
+    assert (others @ gradient).max() <= gradient @ found + 1e-12, "another step of the same KL gains more"
+
+
+attempt("8.1", check_1, step)
+
+# %% [markdown]
+# ### Exercise 8.2. How many tries?
+#
+# A step has a KL divergence of `ratio` times $\delta$, and the KL divergence is quadratic in the length.
+# Write `tries(ratio, shrink)`: how many evaluations a line search needs that starts with the full step and multiplies its length by `shrink` each time (the surrogate always improves).
+
+
+# %% tags=["exercise-2"]
+def tries(ratio, shrink):
+    return 1
+
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def tries(ratio, shrink):
+#     k = 0
+#     while ratio * shrink ** (2 * k) > 1.0:
+#         k += 1
+#     return k + 1
+# ```
+#
+# </details>
+
+# %% tags=["check-2"]
+from twinlib.record import attempt
+
+
+def check_2(tries):
+    assert tries(0.9, 0.8) == 1, "a step inside the region is taken at the first try"
+    assert tries(1.2, 0.8) == 2, "one shortening: 1.2 * 0.64 is below 1"
+    assert tries(4.0, 0.5) == 2, "0.25 * 4 is exactly 1, and the constraint allows equality"
+    assert tries(100.0, 0.8) == 12, "each try multiplies the KL by 0.64"
+
+
+attempt("8.2", check_2, tries)
+
+# %% [markdown]
+# ### Exercise 8.3. Find the silent bug
+#
+# This line search respects the constraint whenever it says that it succeeded.
+# Yet a training run with it drifts, and every now and then a policy breaks down.
+# The tests of the accepted steps all pass.
+# What happens in the other case?
+# Mend it; return the parameters and whether a step was accepted.
+
+
+# %% tags=["exercise-3"]
+def line_search(evaluate, start, step, delta, shrink=0.5, tries=5):
+    """evaluate(parameters) -> (surrogate, kl); start and step are arrays."""
+    before, _ = evaluate(start)
+    parameters = start
+    for k in range(tries):
+        parameters = start + shrink**k * step
+        value, kl = evaluate(parameters)
+        if kl <= delta and value > before:
+            return parameters, True
+    return parameters, False
+
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# When every try fails, the last try is returned: a step that violates one of the two clauses.
+# The old parameters must be put back.
+#
+# ```python
+# def line_search(evaluate, start, step, delta, shrink=0.5, tries=5):
+#     before, _ = evaluate(start)
+#     for k in range(tries):
+#         parameters = start + shrink**k * step
+#         value, kl = evaluate(parameters)
+#         if kl <= delta and value > before:
+#             return parameters, True
+#     return start, False
+# ```
+#
+# </details>
+
+# %% tags=["check-3"]
+import numpy as np
+
+from twinlib.record import attempt
+
+
+def check_3(line_search):
+    def evaluate(x):
+        return float(x[0]), float(x[0] ** 2)
+
+    start = np.zeros(1)
+    good, accepted = line_search(evaluate, start, np.array([1.0]), 0.3)
+    assert accepted and 0 < good[0] ** 2 <= 0.3, "a shorter step was possible here"
+    bad, accepted = line_search(evaluate, start, np.array([-1.0]), 0.3)
+    assert not accepted, "no step downhill may be accepted"
+    assert np.array_equal(bad, start), f"the search failed, but the parameters moved to {bad[0]:.3f}"
+
+
+attempt("8.3", check_3, line_search)
+
+# %% [markdown]
+# ## References
+#
+# - Schulman, Levine, Moritz, Jordan and Abbeel, *Trust region policy optimization* (ICML 2015): Theorem 1 and Appendix C.
+# - Kakade and Langford, *Approximately optimal approximate reinforcement learning* (ICML 2002).
+# - Achiam, Held, Tamar and Abbeel, *Constrained policy optimization* (ICML 2017), for tighter bounds in the mean KL.
+# - Nocedal and Wright, *Numerical optimization* (2006), chapter 4.
+# - Boabang and Gyamerah, *Escaping local optima in the Waddington landscape* (arXiv 2510.13018), Eq. 6.
+
+# %%
+print(record.stamp_line())

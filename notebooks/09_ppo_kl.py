@@ -1,0 +1,651 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 9. Proximal policy optimization: clip, penalty, or both
+#
+# A trust-region update uses a batch once and throws it away.
+# Proximal policy optimization (PPO) uses it for many minibatch steps, and needs something that keeps those steps from running off: a clip of the ratio, a penalty on the KL divergence (Eq. 7 to 9 of the paper), a stop, or several of these.
+# This chapter takes each one apart, checks what it does to the gradient, and shows where the penalty alone stands still.
+
+# %% [markdown]
+# ## Objectives
+#
+# After this chapter you can
+#
+# - say for which samples the clip removes the gradient, and verify it sample by sample (10 minutes);
+# - show that the KL penalty has no effect on the first minibatch and becomes a natural gradient step in the limit (15 minutes);
+# - tell three estimators of the KL divergence apart by bias and variance (10 minutes);
+# - put value and entropy terms together into Eq. 9 and check every term (10 minutes);
+# - explain why an update with many action dimensions needs the clip (10 minutes).
+
+# %% tags=["setup"]
+import importlib.util
+
+if importlib.util.find_spec("twinlib") is None:
+    raise ModuleNotFoundError(
+        "twinlib is not installed: run `pip install -r requirements.txt` in a copy of this book, "
+        "or set its address once with `make home URL=...` so that this cell can install it."
+    )
+import twinlib
+
+# %%
+import dataclasses
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+
+from twinlib import plots, record
+from twinlib.insilico import Dynamics, EnvironmentConfig, packaged_world
+from twinlib.insilico.actor_critic import ActorCritic, Adam, Gaussian
+from twinlib.insilico.proximal import (
+    Minibatch,
+    ProximalConfig,
+    adapted,
+    clipped_objective,
+    proximal_losses,
+    proximal_update,
+)
+from twinlib.insilico.rollout import Collector
+from twinlib.insilico.trust_region import normalized
+from twinlib.insilico.two_stage import TrainingConfig, make_generators, train
+
+plots.style()
+torch.set_num_threads(1)
+world = packaged_world()
+
+# %% [markdown]
+# ## Quick facts
+#
+# | | |
+# |---|---|
+# | kind of method | on-policy, first order, many minibatch steps per batch |
+# | settings | clip range, penalty weight $\beta$ (fixed or adaptive), KL target, epochs, minibatch size, learning rate |
+# | optimizer | Adam, one for actor and critic together |
+# | code | `proximal_losses`, `proximal_update` in `twinlib.insilico.proximal` |
+# | equations of the paper | 7, 8, 9 |
+#
+# ## Key equations
+#
+# $$r_\theta = \frac{\pi_\theta(a_t \mid s_t)}{\pi_{\theta'}(a_t \mid s_t)}, \qquad \mathcal L^{KL} = -\mathbb E_t[r_\theta \hat A_t] + \beta\, \mathbb E_t[D_{KL}(\pi_{\theta'} \,\|\, \pi_\theta)], \qquad \mathcal L = \mathcal L^{KL} + c_v\, \mathbb E_t[\tfrac12 (V_\theta - \hat R_t)^2] - c_e\, \mathbb E_t[\mathcal H(\pi_\theta)] .$$
+#
+# With a clip the first term becomes $-\mathbb E_t[\min(r_\theta \hat A_t,\; \operatorname{clip}(r_\theta, 1-\varepsilon, 1+\varepsilon) \hat A_t)]$.
+#
+# ## Pseudocode
+#
+# 1. Collect a batch with $\theta'$; keep its log-probabilities and its means.
+# 2. For some epochs, in a new order each time: take a minibatch; stop if its KL divergence exceeds one and a half times the target; else one Adam step on Eq. 9.
+# 3. With an adaptive penalty: double $\beta$ if the update went too far, halve it if it stayed too close.
+
+# %% [markdown]
+# ## The question
+#
+# Collecting data is the expensive part, in a laboratory even more than in a simulator.
+# How often can one batch be used before it says nothing about the policy any more?
+#
+# ## The plain baseline: many steps, nothing to hold them back
+#
+# One batch, one policy with all genes of the packaged simulated world as actions, and minibatch steps on the bare surrogate.
+# After each epoch we look at the KL divergence from the collecting policy, and at the effective share of the samples, $(\sum r)^2 / (n \sum r^2)$ ([chapter 6](06_policy_gradient.ipynb), step 4).
+
+# %%
+dynamics = Dynamics(world, EnvironmentConfig(), replicas=1, n_cells=64)
+
+
+def fresh_policy(seed=0):
+    return ActorCritic(
+        dynamics.observation_dim, dynamics.action_dim, 1, make_generators([seed], "weights"), log_std=-1.0
+    )
+
+
+policy = fresh_policy()
+collector = Collector(
+    dynamics, make_generators([0], "environment"), make_generators([0], "actions"), torch.float32
+)
+buffer = collector.collect(policy, steps=30, gamma=0.99, gae_lambda=0.95)
+
+
+@torch.no_grad()
+def state_of(policy):
+    """KL divergence from the collecting policy and effective share of the samples."""
+    now = policy.distribution(buffer.obs)
+    ratio = torch.exp(now.log_prob(buffer.action) - buffer.log_prob)
+    return float(buffer.behaviour.kl(now).mean()), float(ratio.sum() ** 2 / (ratio**2).sum() / buffer.rows)
+
+
+def epochs_of(config, epochs=12):
+    """KL and effective share after each epoch on the same batch, from the same start."""
+    learner = fresh_policy()
+    adam, order = Adam(learner.theta, config.learning_rate), make_generators([0], "order")
+    rows = [state_of(learner)]
+    for _ in range(epochs):
+        proximal_update(learner, adam, buffer, dataclasses.replace(config, epochs=1), order)
+        rows.append(state_of(learner))
+    return np.array(rows)
+
+
+settings = {
+    "nothing": ProximalConfig(clip_range=None),
+    "clip 0.2": ProximalConfig(clip_range=0.2),
+    "penalty 1": ProximalConfig(clip_range=None, beta=1.0),
+    "clip and penalty": ProximalConfig(clip_range=0.2, beta=1.0),
+}
+curves = {name: epochs_of(config) for name, config in settings.items()}
+colours = dict(
+    zip(
+        curves,
+        ("#9ca3af", plots.COLOURS["PPO"], plots.COLOURS["PPO_KL"], plots.COLOURS["two_stage"]),
+        strict=True,
+    )
+)
+fig, axes = plt.subplots(1, 2, figsize=(11, 4.0))
+for name, curve in curves.items():
+    axes[0].plot(curve[:, 0], color=colours[name], label=name)
+    axes[1].plot(curve[:, 1], color=colours[name], label=name)
+axes[0].set_ylabel("KL divergence from the collecting policy")
+axes[1].set_ylabel("effective share of the samples")
+for axis in axes:
+    axis.set_xlabel("passes over the batch")
+axes[0].legend()
+plots.show(
+    fig,
+    "one-batch",
+    "Left: KL divergence from the collecting policy against the number of passes over one batch, for no "
+    "restraint, clip, penalty, and both. Right: effective share of the samples, which falls as the divergence grows.",
+    "How fast one batch is used up.",
+)
+end = {name: curve[-1] for name, curve in curves.items()}
+record.say(
+    "After the last pass: "
+    + "; ".join(f"{name}: KL {kl:.2f}, effective share {share:.2f}" for name, (kl, share) in end.items())
+    + "."
+)
+assert end["nothing"][0] > end["clip 0.2"][0] and end["nothing"][0] > end["penalty 1"][0]
+
+# %% [markdown]
+# ## Step 1: what the clip does, sample by sample
+#
+# The minimum in the clipped objective is a pessimist.
+# If an action was good, a ratio above $1+\varepsilon$ earns nothing more; if it was bad, a ratio below $1-\varepsilon$ earns nothing more.
+# In the other two corners the objective is left alone, so that a policy that went the wrong way can come back.
+# Its derivative with respect to the ratio is therefore $\hat A$ or zero, and we can write down when.
+
+# %%
+grid = torch.linspace(0.5, 1.5, 201)
+for advantage in (1.0, -1.0):
+    ratio = grid.clone().requires_grad_()
+    value = torch.stack(
+        [clipped_objective(r.view(1, 1), torch.full((1, 1), advantage), 0.2).squeeze() for r in ratio]
+    )
+    (slope,) = torch.autograd.grad(value.sum(), ratio)
+    blocked = grid > 1.2 if advantage > 0 else grid < 0.8
+    edge = ((grid - 1.2).abs() < 1e-3) | ((grid - 0.8).abs() < 1e-3)
+    expected = torch.where(blocked, 0.0, advantage)
+    assert torch.equal(slope[~edge], expected[~edge])
+    print(
+        f"advantage {advantage:+.0f}: no gradient for {float((slope == 0).float().mean()):.0%} of the ratios in [0.5, 1.5]"
+    )
+
+# %% [markdown]
+# Note what the clip is **not**: a bound.
+# It takes the gradient away from samples that have gone too far, but nothing pulls them back, and the other samples of the minibatch, together with Adam's momentum, keep moving them.
+#
+# ## Step 2: the penalty, first minibatch and last
+#
+# The penalty is $\beta$ times the KL divergence from $\theta'$.
+# At $\theta'$ its gradient is zero ([chapter 7](07_natural_gradient.ipynb), step 2), so the first minibatch does not feel it, however large $\beta$ is.
+
+# %%
+batch = Minibatch(
+    buffer.obs, buffer.action, buffer.log_prob, buffer.advantage, buffer.return_, buffer.behaviour
+)
+
+
+def gradient_of(theta, config, beta):
+    theta = theta.detach().requires_grad_()
+    losses = proximal_losses(policy, theta, batch, config, torch.tensor([beta]))
+    return torch.autograd.grad(losses.total.sum(), theta)[0]
+
+
+penalty = ProximalConfig(clip_range=None, beta=1.0)
+small, large = (gradient_of(policy.theta, penalty, beta) for beta in (0.01, 100.0))
+print(
+    "at theta', relative difference between beta 0.01 and beta 100:",
+    f"{float((small - large).norm() / small.norm()):.1e}",
+)
+assert float((small - large).norm() / small.norm()) < 1e-3
+moved = policy.theta + 0.01
+small, large = (gradient_of(moved, penalty, beta) for beta in (0.01, 100.0))
+print("a little away from it:", f"{float((small - large).norm() / small.norm()):.1e}")
+assert float((small - large).norm() / small.norm()) > 1.0
+
+# %% [markdown]
+# At the other end, suppose the minibatch steps run until the penalised surrogate has its minimum.
+# Near $\theta'$ that is the minimum of $-\vartheta^\top \Delta + \tfrac{\beta}{2} \Delta^\top H \Delta$, which is
+#
+# $$\Delta = \tfrac1\beta H^{-1} \vartheta :$$
+#
+# the natural gradient, with $1/\beta$ in place of a step length.
+# The penalty is a soft trust region, and Adam is a slow solver for it.
+# We check it on a policy with a dense $H$: gradient descent on the penalised surrogate against the direct solution.
+
+# %%
+generator = torch.Generator().manual_seed(0)
+obs = torch.randn(1, 200, 3, generator=generator, dtype=torch.float64)
+weights = torch.randn(1, 3, 2, generator=generator, dtype=torch.float64)
+log_std = torch.tensor([[-0.5, 0.3]], dtype=torch.float64)
+old = Gaussian(obs @ weights, log_std)
+action = old.sample([generator])
+gain = normalized(torch.randn(1, 200, generator=generator, dtype=torch.float64) + 0.5 * action.sum(-1))
+old_log_prob = old.log_prob(action)
+
+
+def penalised(flat, beta):
+    new = Gaussian(obs @ flat[:6].view(1, 3, 2), flat[6:].view(1, 2))
+    ratio = torch.exp(new.log_prob(action) - old_log_prob)
+    return -(ratio * gain).mean() + beta * old.kl(new).mean()
+
+
+start = torch.cat([weights.reshape(-1), log_std.reshape(-1)])
+slope = -torch.func.grad(lambda x: penalised(x, 0.0))(start)
+curvature = torch.func.hessian(lambda x: penalised(x, 1.0) - penalised(x, 0.0))(start)
+for beta in (10.0, 100.0, 1000.0):
+    flat = start.clone()
+    for _ in range(4000):
+        flat = flat - 0.2 / beta * torch.func.grad(lambda x, b=beta: penalised(x, b))(flat)
+    direct = torch.linalg.solve(curvature, slope) / beta
+    gap = float((flat - start - direct).norm() / direct.norm())
+    print(f"beta {beta:6.0f}: relative distance between minimiser and natural gradient step {gap:.3f}")
+assert gap < 0.01
+
+# %% [markdown]
+# The larger $\beta$, the shorter the step, and the better the agreement.
+#
+# ## Step 3: which KL divergence is logged?
+#
+# Eq. 8 uses the exact divergence between two normal distributions.
+# Where that is not at hand, it is estimated from the log-ratios $\ell = \log r$ of the sampled actions.
+# Three estimators are common: $-\ell$, $\ell^2/2$, and $r - 1 - \ell$ (known as k1, k2 and k3).
+# We draw many batches of 64 and compare.
+
+# %%
+shift, draws = 0.05, 3000
+A = dynamics.action_dim
+generator = torch.Generator().manual_seed(1)
+z = torch.randn(draws, 64, A, generator=generator)
+log_ratio = (shift * z - 0.5 * shift**2).sum(-1)
+exact = 0.5 * A * shift**2
+estimators = {
+    "k1: -log r": -log_ratio,
+    "k2: (log r)^2 / 2": 0.5 * log_ratio**2,
+    "k3: r - 1 - log r": torch.expm1(log_ratio) - log_ratio,
+}
+table = pd.DataFrame(
+    {
+        name: {
+            "mean over batches": float(value.mean()),
+            "relative bias": float(value.mean() / exact - 1),
+            "standard deviation of a batch": float(value.mean(1).std()),
+        }
+        for name, value in estimators.items()
+    }
+).T
+record.say(
+    f"Exact KL divergence of a shift by {shift} standard deviations in each of {A} dimensions: {exact:.4f}."
+)
+assert (
+    abs(table.loc["k1: -log r", "relative bias"]) < 0.05
+    and abs(table.loc["k3: r - 1 - log r", "relative bias"]) < 0.05
+)
+assert table.iloc[2]["standard deviation of a batch"] < table.iloc[0]["standard deviation of a batch"]
+table.round(4)
+
+# %% [markdown]
+# k1 and k3 have no bias, k3 never becomes negative and varies less, and k2 is biased.
+# `twinlib` stops on the exact divergence by default and offers k3 (`stop_estimate="k3"`), because Stable-Baselines3 and with it the released code use that.
+#
+# ## Step 4: stop and adapt
+#
+# Two more ways to hold an update to a KL target.
+# The **stop** looks at each minibatch before its step, and ends the update when the divergence exceeds one and a half times the target.
+# The **adaptive penalty** doubles $\beta$ after an update that ended above one and a half times the target, and halves it after one that ended below two thirds of it.
+
+# %%
+target = 0.05
+stopped = fresh_policy()
+config = ProximalConfig(clip_range=0.2, target_kl=target)
+outcome = proximal_update(stopped, Adam(stopped.theta, 3e-4), buffer, config, make_generators([0], "order"))
+possible = config.epochs * -(-buffer.rows // config.minibatch_size)
+record.say(
+    f"With a target of {target} the update took {int(outcome.steps)} of {possible} minibatch steps "
+    f"and ended at a KL divergence of {float(outcome.kl):.3f} over the whole batch."
+)
+assert outcome.steps < possible
+
+betas, beta = [], torch.ones(1)
+learner = fresh_policy()
+adam, order = Adam(learner.theta, 3e-4), make_generators([0], "order")
+adaptive = ProximalConfig(clip_range=None, beta=1.0, adaptive_beta=True, target_kl=1e9)
+collector_2 = Collector(
+    Dynamics(world, EnvironmentConfig(), replicas=1, n_cells=64),
+    make_generators([1], "environment"),
+    make_generators([1], "actions"),
+    torch.float32,
+)
+for _ in range(12):
+    data = collector_2.collect(learner, steps=15, gamma=0.99, gae_lambda=0.95)
+    result = proximal_update(learner, adam, data, adaptive, order, beta)
+    betas.append((float(beta), float(result.kl)))
+    beta = adapted(beta, result.kl, torch.tensor([target]))
+betas = np.array(betas)
+assert float(adapted(torch.ones(1), torch.tensor([0.2]), torch.tensor([0.1]))) == 2.0
+assert float(adapted(torch.ones(1), torch.tensor([0.01]), torch.tensor([0.1]))) == 0.5
+
+fig, axes = plt.subplots(1, 2, figsize=(11, 3.8))
+axes[0].semilogy(betas[:, 0], marker="o", color=plots.COLOURS["PPO_KL"])
+axes[0].set_ylabel("penalty weight beta")
+axes[1].plot(betas[:, 1], marker="o", color=plots.COLOURS["PPO_KL"], label="KL divergence of the update")
+axes[1].axhspan(target / 1.5, 1.5 * target, color="#e5e7eb", label="band around the target")
+axes[1].set_ylabel("KL divergence (Eq. 4)")
+axes[1].legend()
+for axis in axes:
+    axis.set_xlabel("update")
+plots.show(
+    fig,
+    "adaptive-penalty",
+    "Left: the penalty weight over twelve updates, doubling and halving. Right: the KL divergence of these updates "
+    "beside a grey band around the target.",
+    "An adaptive penalty in search of its KL target.",
+)
+
+# %% [markdown]
+# ## Step 5: value and entropy
+#
+# Eq. 9 adds half the squared error of the critic and subtracts the entropy of the policy.
+# Two details change numbers.
+# The one half is in Eq. 9 and missing in line 15 of Algorithm 1; we use Eq. 9, with $c_v = 1$, which is Stable-Baselines3's coefficient of one half without the one half.
+# And a differential entropy can be negative: it depends on the units of the actions.
+
+# %%
+losses = proximal_losses(
+    policy,
+    policy.theta,
+    batch,
+    ProximalConfig(beta=0.5, entropy_coefficient=0.01),
+    torch.tensor([0.5]),
+)
+with torch.no_grad():
+    now = policy.distribution(buffer.obs)
+    by_hand = {
+        "objective": normalized(buffer.advantage).mean(),
+        "value": 0.5 * (policy.value(buffer.obs) - buffer.return_).square().mean(),
+        "entropy": torch.distributions.Normal(now.mean, now.log_std.exp().unsqueeze(1))
+        .entropy()
+        .sum(-1)
+        .mean(),
+        "kl": buffer.behaviour.kl(now).mean(),
+    }
+for name, value in by_hand.items():
+    assert abs(float(getattr(losses, name)) - float(value)) < 1e-4 * max(1.0, abs(float(value))), name
+total = -by_hand["objective"] + 0.5 * by_hand["kl"] + by_hand["value"] - 0.01 * by_hand["entropy"]
+assert abs(float(losses.total) - float(total)) < 1e-4
+print(
+    {name: round(float(value), 4) for name, value in by_hand.items()}, "total", round(float(losses.total), 4)
+)
+
+# %% [markdown]
+# ## Step 6: penalty alone, clip alone, both
+#
+# The paper prints the penalty alone (Eq. 8) and speaks of 'penalty and clipped surrogate' in its introduction.
+# Here are the readings side by side, same seeds, same environment steps, all genes as actions.
+
+# %%
+base = TrainingConfig(algorithm="PPO", timesteps=16_384, steps_per_iteration=1_024, log_std=-1.0)
+shared = ProximalConfig(learning_rate=1e-3, minibatch_size=256)
+variants = {
+    "clip": dataclasses.replace(shared, clip_range=0.2),
+    "penalty 0.1": dataclasses.replace(shared, clip_range=None, beta=0.1),
+    "penalty 3": dataclasses.replace(shared, clip_range=None, beta=3.0),
+    "clip and penalty 0.1": dataclasses.replace(shared, clip_range=0.2, beta=0.1),
+}
+histories = {}
+for name, proximal in variants.items():
+    run = dataclasses.replace(base, proximal=proximal)
+    histories[name] = train(
+        Dynamics(world, EnvironmentConfig(), replicas=3, n_cells=64), run, [0, 1, 2]
+    ).history
+
+palette = (plots.COLOURS["PPO"], "#a44fa0", plots.COLOURS["PPO_KL"], plots.COLOURS["two_stage"])
+fig, axes = plt.subplots(1, 2, figsize=(11, 4.2))
+for (name, h), colour in zip(histories.items(), palette, strict=True):
+    mean = h.groupby("environment_steps")[["episode_return", "kl"]].mean()
+    axes[0].plot(mean.episode_return, color=colour, label=name)
+    axes[1].plot(mean.kl, color=colour)
+axes[0].axhline(0.0, color=plots.COLOURS["do_nothing"], linestyle="--", linewidth=1.0)
+axes[0].set_ylabel("return of an episode (noisy actions)")
+axes[1].set_ylabel("KL divergence of an update (Eq. 4)")
+axes[1].set_yscale("log")
+for axis in axes:
+    axis.set_xlabel("environment steps")
+axes[0].legend()
+plots.show(
+    fig,
+    "clip-and-penalty",
+    "Left: return of an episode against environment steps for clip alone, two weights of the penalty alone, and both "
+    "together. Right: the KL divergence of each update on a logarithmic axis.",
+    "Four ways to hold an update back.",
+)
+last = {
+    n: h[h.iteration > h.iteration.max() - 3].groupby("seed").episode_return.mean()
+    for n, h in histories.items()
+}
+summary = pd.DataFrame(
+    {
+        "return at the end": {n: x.mean() for n, x in last.items()},
+        "sd over seeds": {n: x.std(ddof=1) for n, x in last.items()},
+    }
+)
+ranked = summary["return at the end"].sort_values(ascending=False)
+record.say(f"In this run the order from highest to lowest return is: {', '.join(ranked.index)}.")
+summary.round(4)
+
+# %% [markdown]
+# In a prototype on real cells, with two hundred genes as actions, the penalty alone stood still at every weight that was tried, and clip and penalty together learned.
+# Chapter 6 has the reason: with that many dimensions the likelihood ratio of a fixed batch turns to noise after a few steps, the surrogate's gradient with it, and a penalty, which acts on the mean divergence, does nothing about single extreme ratios.
+# A clip acts on exactly those.
+#
+# ## Held against another library
+#
+# From the same weights, the same batch and the same order of minibatches, one epoch of `proximal_update` must give Stable-Baselines3's parameters.
+# A test of the package does that comparison (`tests/insilico/test_peers.py`), and shows that five details are needed for it: Adam's epsilon of 1e-5, one gradient norm for actor and critic together, one half in the value loss, advantages scaled in each minibatch with the unbiased standard deviation, and log-probabilities of unclipped actions.
+# None of these is in the paper, and each changes the result.
+#
+# ## You should know
+#
+# - `clip_fraction` is the share of samples outside the clip range; near zero the clip is idle, and near a half the batch is used up.
+# - A stop on KL and a learning rate do similar things; tune one with the other fixed.
+# - Replicas that stop early must have their Adam state frozen, too: with a zero gradient Adam still moves along its momentum.
+#
+# ## Limitations
+#
+# - Untuned settings, one simulated world, three seeds.
+# - The limit in step 2 was checked on a linear policy with exact gradients; minibatch Adam stops long before the minimum.
+#
+# ## What this does not show
+#
+# It does not show that clip and penalty together are better than the clip alone in general; the [replication](12_replication.ipynb) compares tuned versions with ten seeds.
+# It does not show anything about real cells.
+#
+# ## Key takeaways
+#
+# - The clip removes gradients and bounds nothing; the penalty bounds softly and is idle at the start.
+# - In the limit the penalty is a natural gradient step of length one over beta.
+# - Say which KL divergence is logged: exact or estimated, in which direction, summed or averaged.
+# - With many action dimensions the ratio is the weak point, and the clip is what protects it.
+
+# %% [markdown]
+# ## Exercises
+#
+# ### Exercise 9.1. The clipped objective
+#
+# Write `objective(ratio, advantage, clip_range)`: the mean clipped objective of arrays.
+
+# %% tags=["exercise-1"]
+import numpy as np
+
+
+def objective(ratio, advantage, clip_range):
+    return np.mean(ratio * advantage)
+
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# import numpy as np
+#
+#
+# def objective(ratio, advantage, clip_range):
+#     clipped = np.clip(ratio, 1 - clip_range, 1 + clip_range)
+#     return np.mean(np.minimum(ratio * advantage, clipped * advantage))
+# ```
+#
+# </details>
+
+# %% tags=["check-1"]
+from twinlib.record import attempt
+
+
+def check_1(objective):
+    one = np.ones(1)
+    assert np.isclose(objective(1.5 * one, one, 0.2), 1.2), (
+        "a good action earns nothing beyond 1 + clip_range"
+    )
+    assert np.isclose(objective(1.5 * one, -one, 0.2), -1.5), "a bad action made likelier is punished in full"
+    assert np.isclose(objective(0.5 * one, -one, 0.2), -0.8), (
+        "a bad action earns nothing below 1 - clip_range"
+    )
+    both = objective(np.array([1.5, 0.5]), np.array([1.0, -1.0]), 0.2)
+    assert np.isclose(both, 0.2), "the minimum is taken for each sample, before the mean"
+
+
+attempt("9.1", check_1, objective)
+
+# %% [markdown]
+# ### Exercise 9.2. The k3 estimator
+#
+# Write `k3(old_log_prob, new_log_prob)`: the estimate of KL(old || new) from the log-probabilities of actions drawn from the old policy.
+
+# %% tags=["exercise-2"]
+import numpy as np
+
+
+def k3(old_log_prob, new_log_prob):
+    return np.mean(new_log_prob - old_log_prob)
+
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# import numpy as np
+#
+#
+# def k3(old_log_prob, new_log_prob):
+#     log_ratio = new_log_prob - old_log_prob
+#     return np.mean(np.exp(log_ratio) - 1 - log_ratio)
+# ```
+#
+# </details>
+
+# %% tags=["check-2"]
+from twinlib.record import attempt
+
+
+def check_2(k3):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=200_000)
+    found = k3(-0.5 * x**2, -0.5 * (x - 0.3) ** 2)
+    assert found >= 0, "k3 is a mean of non-negative terms"
+    assert abs(found - 0.045) < 0.002, f"KL of a shift by 0.3 is 0.045, got {found:.4f}"
+    single = k3(np.array([0.0]), np.array([0.5]))
+    assert abs(single - (np.exp(0.5) - 1.5)) < 1e-12, "for one sample: r - 1 - log r"
+
+
+attempt("9.2", check_2, k3)
+
+# %% [markdown]
+# ### Exercise 9.3. Find the silent bug
+#
+# This loss is meant to be the clipped objective.
+# Training runs, the clip fraction is logged correctly, and yet the policy moves as if there were hardly a clip.
+# Mend it.
+
+# %% tags=["exercise-3"]
+import torch
+
+
+def loss(log_prob, old_log_prob, advantage, clip_range=0.2):
+    ratio = torch.exp(log_prob - old_log_prob)
+    clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
+    return -torch.min((ratio * advantage).mean(), (clipped * advantage).mean())
+
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# The minimum of two means is not the mean of minima: here one of the two averages wins for the whole batch, and the samples lose their separate clips.
+#
+# ```python
+# import torch
+#
+#
+# def loss(log_prob, old_log_prob, advantage, clip_range=0.2):
+#     ratio = torch.exp(log_prob - old_log_prob)
+#     clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
+#     return -torch.min(ratio * advantage, clipped * advantage).mean()
+# ```
+#
+# </details>
+
+# %% tags=["check-3"]
+from twinlib.record import attempt
+
+
+def check_3(loss):
+    log_prob = torch.tensor([0.5, -0.1, 0.5], dtype=torch.float64, requires_grad=True)
+    advantage = torch.tensor([1.0, 1.0, -3.0], dtype=torch.float64)
+    value = loss(log_prob, torch.zeros(3, dtype=torch.float64), advantage)
+    (slope,) = torch.autograd.grad(value, log_prob)
+    assert slope[0] == 0, "a good action whose ratio is far above the range must get no gradient"
+    assert slope[1] < 0, "a good action inside the range is still made likelier"
+    assert slope[2] > 0, "a bad action that became likelier is still pushed back"
+    expected = -(1.2 + float(torch.exp(torch.tensor(-0.1, dtype=torch.float64))) - 3 * 1.6487212707001282) / 3
+    assert abs(float(value) - expected) < 1e-9, "not the mean of the minima"
+
+
+attempt("9.3", check_3, loss)
+
+# %% [markdown]
+# ## References
+#
+# - Schulman, Wolski, Dhariwal, Radford and Klimov, *Proximal policy optimization algorithms* (arXiv 1707.06347).
+# - Engstrom, Ilyas, Santurkar, Tsipras, Janoos, Rudolph and Madry, *Implementation matters in deep policy gradients* (ICLR 2020).
+# - Schulman, *Approximating KL divergence* (note, 2020): the estimators k1, k2, k3.
+# - Kingma and Ba, *Adam* (ICLR 2015).
+# - Boabang and Gyamerah, *Escaping local optima in the Waddington landscape* (arXiv 2510.13018), Eq. 7-9, Remark 3.1.
+
+# %%
+print(record.stamp_line())
