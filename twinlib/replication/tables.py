@@ -191,12 +191,9 @@ def _sections(manifest: dict[str, Any], regression: pd.DataFrame, similarity: pd
     dataset, protocol = config["dataset"], config["protocol"]
     numbers = STANDS_FOR.get(dataset)
     lines = [f"# {dataset}, {protocol} protocol", f"Made by `{manifest['command']}`.", _legend(config)]
-    titles = ("In-silico twin", "Experimental twin", "Similarity of trajectories")
     tables = protocol_tables(regression, similarity, protocol)
-    for title, (name, table) in zip(
-        [titles[0], titles[0], titles[1], titles[2], titles[2]], tables, strict=False
-    ):
-        lines += [f"## {title}: {name}", markdown(table)]
+    for name, table in tables:
+        lines += [f"## {name[0].upper()}{name[1:]}", markdown(table)]
     for number in numbers or ():
         lines += [f"## The paper's Table {number} (other data, other meaning: see chapter 12)"]
         lines += [markdown(paper_table(number))]
@@ -215,16 +212,44 @@ def protocol_tables(
     regression: pd.DataFrame, similarity: pd.DataFrame, protocol: str = "described"
 ) -> list[tuple[str, pd.DataFrame]]:
     """Return the named tables of a run: both in-silico ones, the experimental one, both similarity ones."""
+    if protocol == "released":
+        return _released_tables(regression, similarity)
     twin = regression[regression["System"] != "experimental"]
     model = regression[regression["System"] == "experimental"]
     found = [
-        ("test cells, z-scores, per cell", per_cell_table(twin)),
-        ("test cells, populations, log1p units", population_table(twin)),
-        ("z-scores, per cell, both splits", both_splits(model)),
-        ("against the real trajectory", similarity_table(similarity)),
-        ("against the experimental twin", similarity_table(similarity, "experimental")),
+        ("in-silico twin and references: test cells, z-scores, per cell", per_cell_table(twin)),
+        ("in-silico twin and references: test populations, log1p units", population_table(twin)),
+        ("experimental twin: z-scores, per cell, both splits", both_splits(model)),
+        ("trajectories against the real one", similarity_table(similarity)),
+        ("trajectories against the experimental twin's", similarity_table(similarity, "experimental")),
     ]
     return [(name, table) for name, table in found if len(table)]
+
+
+def released_table(regression: pd.DataFrame, split: str = "Test", logs: int = 2) -> pd.DataFrame:
+    """Lay the released rows out like Tables 1, 4, 7, with reward and optimizer steps beside.
+
+    MSE ... Pearson compare the state at the start of a rollout with the state at its end. `logs` chooses data
+    logged twice (as the paper's were) or once.
+    """
+    rows = regression[(regression["Split"] == split) & (regression["logs"] == logs)]
+    columns = [*PER_CELL, "reward", "distance_to_target", "optimizer_steps"]
+    table = _table(rows[rows["System"] == "insilico"], ["Algorithm", "Split"], columns, ORDER)
+    return table.rename(columns={name: f"{name} (start to final)" for name in PER_CELL})
+
+
+def _released_tables(regression: pd.DataFrame, similarity: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Return the tables of a released run."""
+    model = regression[regression["System"] == "experimental"]
+    twin = _table(model, ["System", "Algorithm", "Split"], list(PER_CELL), ORDER)
+    found = [("start to final state, data logged twice", released_table(regression))]
+    if (regression["logs"] == 1).any():
+        found.append(("start to final state, data logged once", released_table(regression, logs=1)))
+    found.append(("twin of the next cells in pseudotime", twin))
+    for system in ("Insilico", "Experimental"):
+        rows = similarity[similarity["logs"] == 2]
+        found.append((f"row '{system}' of the paper", similarity_table(rows, system)))
+    return found
 
 
 def both_splits(rows: pd.DataFrame, space: str = "z") -> pd.DataFrame:
