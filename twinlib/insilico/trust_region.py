@@ -126,7 +126,7 @@ def conjugate_gradient(
     tolerance: float = 1e-10,
     start: Tensor | None = None,
 ) -> Tensor:
-    """Solve H d = target for every replica without ever forming H (Hestenes & Stiefel 1952).
+    """Solve H d = target (Eq. 5) for every replica, never forming H (Hestenes & Stiefel 1952).
 
     `product` maps [R, P] to [R, P], target [R, P] -> d [R, P]. A replica stops when its squared residual is
     below `tolerance`, or when a direction shows no positive curvature (H is positive definite on paper;
@@ -180,8 +180,9 @@ def backtracking_line_search(
     shrink: float = 0.8,
     tries: int = 10,
 ) -> tuple[Tensor, LineSearch]:
-    """Shorten each replica's step until its surrogate rises and its KL is at most delta (Schulman 2015, App.
-    C).
+    """Shorten each replica's step (Eq. 6) until its surrogate rises and its KL is at most delta.
+
+    Source: Schulman 2015, Appendix C.
 
     `evaluate` maps parameters [R, P] to (surrogate [R], KL [R]); start, step [R, P]. Returns the parameters
     [R, P], where a replica without an acceptable try stands exactly at `start`, and the outcome.

@@ -37,7 +37,7 @@ def dtw_matrix(a: ArrayLike, b: ArrayLike) -> Array:
 
 
 def dtw(a: ArrayLike, b: ArrayLike) -> tuple[float, NDArray[np.int64]]:
-    """Return the DTW distance of two series (Eq. 10-11) and the alignment that attains it.
+    """Return the DTW distance of two series (Eq. 10-11) and their best alignment (Figures 4-6).
 
     `a` is [T], `b` is [S]. The path is [L, 2]: index pairs from (0, 0) to (T-1, S-1), each step moving one
     series or both by one; among equal costs the diagonal is taken. The distance is the sum of |a_i - b_j|
