@@ -56,7 +56,8 @@ def published(folder: pathlib.Path) -> pathlib.Path:
 def run(python: pathlib.Path, notebook: pathlib.Path) -> bool:
     """Run one notebook alone in an empty folder, without the real data; tell whether it passed."""
     kept = {key: value for key, value in os.environ.items() if key not in ("TWINLIB_DATA_DIR", "PYTHONPATH")}
-    kept |= {"PIP_NO_BUILD_ISOLATION": "1", "OMP_NUM_THREADS": "1", "PIP_NO_DEPS": "1"}
+    # pip reads this variable the wrong way round: 0 switches the isolated (and downloading) build off
+    kept |= {"PIP_NO_BUILD_ISOLATION": "0", "OMP_NUM_THREADS": "1", "PIP_NO_DEPS": "1"}
     uninstall = [str(python), "-m", "pip", "uninstall", "-q", "-y", "twinlib"]
     subprocess.run(uninstall, env=kept, check=True, capture_output=True)
     with tempfile.TemporaryDirectory() as empty:
