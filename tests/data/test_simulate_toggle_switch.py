@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from twinlib.data.landscape import quasi_potential
-from twinlib.data.optimal_control import shortest_pulse, value_iteration
+from twinlib.data.landscape import mean_exit_time, quasi_potential
+from twinlib.data.optimal_control import Actions, best_success, shortest_pulse, value_iteration
 from twinlib.data.schema import DataError
 from twinlib.data.toggle_switch import ToggleSwitch
 
@@ -118,6 +118,18 @@ def test_the_quasi_potential_is_what_long_runs_visit():
         assert density[np.broadcast_to(inside, density.shape)].sum() == pytest.approx(visited, abs=0.03)
 
 
+def test_exit_times_are_those_of_simulated_cells():
+    switch, start = ToggleSwitch(noise=0.05), SWITCH.attractors["A"]
+    paths = switch.simulate(np.tile(start, (300, 1)), 120.0, np.random.default_rng(0), dt=0.01, every=2)
+    gone = paths[..., 0] - paths[..., 1] < 0.2
+    assert gone.any(0).mean() > 0.99
+    times = np.where(gone.any(0), gone.argmax(0) * 0.02, 120.0)
+    exact = mean_exit_time(switch, start, lambda x: x[..., 0] - x[..., 1] >= 0.2)
+    assert times.mean() == pytest.approx(exact, abs=4 * times.std() / np.sqrt(300))
+    with pytest.raises(DataError, match="start must lie in the region"):
+        mean_exit_time(switch, SWITCH.attractors["B"], lambda x: x[..., 0] > 1)
+
+
 def test_a_tilt_lowers_the_barrier_it_pushes_over():
     flat, tilted = quasi_potential(SWITCH), quasi_potential(SWITCH, u=np.array([-0.1, 0.1]))
     assert list(tilted.barriers().values())[0] < list(flat.barriers().values())[0] / 2
@@ -140,6 +152,55 @@ def test_shortest_pulse_and_value_iteration_agree(u, expected):
 def test_below_the_threshold_neither_finds_a_way():
     assert shortest_pulse(SWITCH, 0.184) == np.inf
     assert value_iteration(SWITCH, 0.17, size=81, dt=0.25).at(SWITCH.attractors["A"]) == np.inf
+
+
+def test_value_iteration_knows_knock_downs_too():
+    pulse = shortest_pulse(SWITCH, 0.7, direction=(0, 0), knockdown=(1, 0))
+    values = value_iteration(SWITCH, Actions.knockdowns(0.7), dt=0.1)
+    start = SWITCH.attractors["A"]
+    assert abs(values.at(start) - pulse) < values.dt
+    np.testing.assert_allclose(values.actions.multipliers[values.choose(start)], [0.3, 1.0])
+    assert shortest_pulse(SWITCH, 0.55, direction=(0, 0), knockdown=(1, 0)) == np.inf
+
+
+def test_the_policy_of_value_iteration_arrives_when_it_says():
+    values = value_iteration(SWITCH, 0.3, dt=0.1)
+    x, time = SWITCH.attractors["progenitor"], 0.0
+    promised = float(values.at(x))
+    while SWITCH.basin(x) != "B":
+        x, time = SWITCH.advance(x, values.policy(x), None, values.dt), time + values.dt
+        assert time < 20
+    assert abs(time - promised) <= 2 * values.dt
+
+
+def run_policy(switch, values, horizon, n=4000, dt=0.1):
+    rng, x = np.random.default_rng(0), np.tile(SWITCH.attractors["A"], (n, 1))
+    steps = round(horizon / dt)
+    for step in range(steps):
+        x = switch.simulate(x, dt, rng, u=values.policy(x, steps - step), dt=dt / 5)[-1]
+    return (SWITCH.basin(x) == "B").mean()
+
+
+def test_best_success_is_reached_by_its_policy_and_by_no_constant_control():
+    switch = ToggleSwitch(noise=0.02)
+    values = best_success(switch, 0.15, horizon=15.0, size=121, upper=3.0)
+    promised = float(values.at(SWITCH.attractors["A"]))
+    assert 0.05 < promised < 0.95
+    assert run_policy(switch, values, 15.0) == pytest.approx(promised, abs=0.05)
+    start = np.tile(SWITCH.attractors["A"], (2000, 1))
+    for u in ([0.0, 0.0], [0.0, 0.15], [-0.15, 0.0]):
+        end = switch.simulate(start, 15.0, np.random.default_rng(1), u=np.array(u))[-1]
+        assert (SWITCH.basin(end) == "B").mean() < promised
+
+
+def test_without_noise_best_success_is_the_shortest_pulse():
+    start = SWITCH.attractors["A"]
+    quiet = ToggleSwitch(noise=0.0)
+    options = dict(size=121, upper=3.0)
+    pulse = shortest_pulse(SWITCH, 0.5)
+    assert best_success(quiet, 0.5, horizon=pulse + 0.3, **options).at(start) > 0.95
+    assert best_success(quiet, 0.5, horizon=pulse - 0.3, **options).at(start) < 0.05
+    assert best_success(quiet, 0.15, horizon=15.0, **options).at(start) == 0
 
 
 def test_expression_never_falls_below_zero():
