@@ -91,3 +91,20 @@ def test_a_context_without_controls_is_named(cells):
     lonely = (cells.obs["cell_context"] == "type 1") & (cells.obs["perturbation"] == "control")
     with pytest.raises(DataError, match="'type 1' has perturbed cells but no control"):
         pair(prepare(cells[~lonely].copy(), 12))
+
+
+def test_transport_finds_the_true_counterpart_more_often_than_chance():
+    """The simulator runs each perturbed cell again without its perturbation: who it would have been."""
+    from twinlib.data.simulate import simulate_waddington
+
+    cells = simulate_waddington(1500, perturbations=["Gata1", "Pu1", "Gfi1"], counterparts=True)
+    known = prepare(cells, 60)
+    expected, truth = cells.layers["expected"], cells.layers["counterpart"]
+    fate, other = cells.obs["fate"].to_numpy(str), cells.obs["counterpart_fate"].to_numpy(str)
+    found = {}
+    for method in ("ot", "random"):
+        pairs = pair(known, "train", method)
+        distance = np.linalg.norm(expected[pairs.control] - truth[pairs.perturbed], axis=1).mean()
+        found[method] = distance, (fate[pairs.control] == other[pairs.perturbed]).mean()
+    assert found["ot"][0] < 0.85 * found["random"][0]
+    assert found["ot"][1] > found["random"][1] + 0.1
