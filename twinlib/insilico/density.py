@@ -46,6 +46,10 @@ class Density:
         log_joint, pull = self._parts(z)
         return (torch.softmax(log_joint, dim=-1).unsqueeze(-1) * pull).sum(-2)
 
+    def component(self, z: Tensor) -> Tensor:
+        """Index `[...]` of the component most responsible for each latent cell: the basin it lies in."""
+        return self._parts(z)[0].argmax(dim=-1)
+
     def marginal(self, axes: Tensor) -> Density:
         """The mixture seen along q orthonormal axes `[D, q]`: what a picture of the landscape shows."""
         covariances = axes.T @ torch.linalg.inv(self.precisions) @ axes

@@ -9,6 +9,8 @@ _ENVIRONMENTS = {
     "twinlib/GeneScreen-v0": ("environment", "GeneScreen"),
     "twinlib/Cytokine-v0": ("environment", "Cytokine"),
     "twinlib/Combination-v0": ("environment", "Combination"),
+    "twinlib/ToggleSwitch-v0": ("landscapes", "ToggleSwitch"),
+    "twinlib/Myeloid-v0": ("landscapes", "Myeloid"),
 }
 
 
