@@ -341,13 +341,18 @@ def part(pairs: object) -> object:
 
 
 class Trainer:
-    """Fits the twin on one fold; cells are encoded once for all seeds."""
+    """Fits the twin on one fold; cells are encoded once for seeds, and for folds that share an embedding."""
+
+    encoded: tuple[object, np.ndarray] = (None, np.empty(0))
 
     def __init__(self, fold: Fold, found: list[Group]) -> None:
         self.fold = fold
         prepared, embedding = fold.prepared, fold.embedding
         self.pairs = pair(prepared) if fold.config.cell_network else None
-        self.latent = encode_rows(prepared, embedding, np.asarray(prepared.cells.X)).numpy()
+        if Trainer.encoded[0] is not embedding:
+            values = np.asarray(prepared.cells.X)
+            Trainer.encoded = (embedding, encode_rows(prepared, embedding, values).numpy())
+        self.latent = Trainer.encoded[1]
         self.starts = {id(group.x): encode_rows(prepared, embedding, group.x) for group in found}
 
     def fit(self, seed: int, config: PerturbationModelConfig, prepared: Prepared | None = None) -> Callable:

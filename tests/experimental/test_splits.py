@@ -1,0 +1,63 @@
+"""The benchmark's own preparation of folds: nothing that is held out may reach training."""
+
+from __future__ import annotations
+
+import importlib.util
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+
+from twinlib.data.prepare import prepare
+
+from .conftest import PrincipalEmbedding
+
+
+@pytest.fixture(scope="module")
+def splits():
+    path = pathlib.Path(__file__).parents[2] / "benchmarks" / "experimental_splits.py"
+    spec = importlib.util.spec_from_file_location("experimental_splits", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+def test_leaving_one_target_out_puts_back_the_others_only(splits, cells):
+    targets = {"Gata1", "Pu1", "Fli1"}
+    base = prepare(cells, 40, split="perturbations", held_out=sorted(targets))
+    fold = splits.give_back(base, targets - {"Pu1"})
+    held = fold.cells.obs[fold.cells.obs["perturbation"] == "Pu1"]
+    back = fold.cells.obs[fold.cells.obs["perturbation"] == "Gata1"]
+    assert set(held["split"]) == {"test"} and not held["validation"].any()
+    assert set(back["split"]) == {"train"} and 0 < back["validation"].mean() < 1
+    assert "Pu1" not in fold.train_perturbations and {"Gata1", "Fli1"} <= set(fold.train_perturbations)
+    assert np.array_equal(fold.mean, base.mean) and fold.genes == base.genes
+    same = base.cells.obs["perturbation"] == "control"
+    assert (fold.cells.obs["split"][same] == base.cells.obs["split"][same]).all()
+
+
+def test_shuffling_moves_training_labels_only(splits, prepared):
+    wrong = splits.shuffled(prepared, 0).cells.obs
+    right = prepared.cells.obs
+    stays = ((right["split"] == "test") | (right["perturbation"] == "control")).to_numpy()
+    told, was = wrong["perturbation"].to_numpy(dtype=str), right["perturbation"].to_numpy(dtype=str)
+    assert (told[stays] == was[stays]).all()
+    assert (told[~stays] != was[~stays]).mean() > 0.5
+    assert sorted(told[~stays]) == sorted(was[~stays])
+
+
+def test_every_row_of_a_fold_has_every_metric(splits, prepared, embedding: PrincipalEmbedding):
+    quick = splits.PerturbationModelConfig(hidden=16, label_steps=20, cell_network=False)
+    fold = splits.Fold("waddington", "cells", "", prepared, embedding, 1, config=quick)
+    rows, table = splits.run_fold(fold)
+    algorithms = {row["Algorithm"] for row in rows}
+    assert algorithms == {*splits.BASELINES, "ceiling", "experimental"} and not table
+    for row in rows:
+        values = [row[name] for name in ("pearson_delta", "l2", "e_distance", "w1", "overlap_at_20")]
+        assert np.isfinite(values).all()
+    best = {row["perturbation"]: row["l2"] for row in rows if row["Algorithm"] == "matching_mean"}
+    none = {row["perturbation"]: row["l2"] for row in rows if row["Algorithm"] == "no_change"}
+    assert np.mean(list(best.values())) < np.mean(list(none.values()))
