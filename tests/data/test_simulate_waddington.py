@@ -150,3 +150,25 @@ def test_the_wiring_is_the_same_for_every_seed_and_another_for_another_wiring_se
 def test_impossible_designs_are_refused_in_one_sentence(options, message):
     with pytest.raises(DataError, match=message):
         small(**options)
+
+
+def test_held_out_doubles_tell_baselines_apart(cells):
+    """Science C: no change is worse than the mean, the mean far worse than adding the two singles."""
+    labels = cells.obs["perturbation"].astype(str).to_numpy()
+    mean = {label: cells.X[labels == label].mean(0) for label in np.unique(labels)}
+    control, doubles = mean["control"], [label for label in mean if "+" in label]
+    average = np.mean([mean[label] for label in mean if label != "control"], axis=0)
+
+    def additive(label):
+        one, other = label.split("+")
+        return mean[one] + mean[other] - control
+
+    def error(prediction):
+        return np.mean([np.linalg.norm(mean[label] - prediction(label)) for label in doubles])
+
+    def pearson_delta(prediction):
+        pairs = ((mean[label] - control, prediction(label) - control) for label in doubles)
+        return np.mean([np.corrcoef(*pair)[0, 1] for pair in pairs])
+
+    assert error(lambda label: control) > error(lambda label: average) > 1.3 * error(additive)
+    assert pearson_delta(additive) > 0.7 > 0.4 > pearson_delta(lambda label: average)

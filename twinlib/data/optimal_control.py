@@ -26,10 +26,10 @@ def shortest_pulse(
 ) -> float:
     """Shortest time for which a constant tilt of strength u must be held to move from start to target.
 
-    The tilt is the control u x direction together with the CRISPRi efficacy u x knockdown (at most 1). After the
-    pulse the cell is let go; it must settle in the basin of `target`. Infinity when a pulse of `longest` time
-    units does not do it. The ODE is integrated at relative tolerance `rtol`, clipped at 0, and the moment at
-    which the path enters the basin is bisected to 1e-7.
+    The tilt is the control u x direction together with the CRISPRi efficacy u x knockdown (at most 1). After
+    the pulse the cell is let go; it must settle in the basin of `target`. Infinity when a pulse of `longest`
+    time units does not do it. The ODE is integrated at relative tolerance `rtol`, clipped at 0, and the time
+    at which the path enters the basin is bisected to 1e-7.
     """
     tilt = (u * np.asarray(direction, dtype=float), 1 - u * np.asarray(knockdown, dtype=float))
     path = _held_path(switch, switch.attractors[start], tilt, longest, rtol)
