@@ -140,18 +140,52 @@ def test_a_change_of_text_needs_a_pair_but_no_run(copy: pathlib.Path) -> None:
         run(copy, "pair")
 
 
-def test_old_outputs_stay_when_the_dataset_cannot_be_had(copy: pathlib.Path) -> None:
+def test_old_outputs_stay_when_the_dataset_cannot_be_had(
+    copy: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stale notebook on data that is not here keeps its outputs; the script says so and exits with 3."""
+    from twinlib.data import DATASETS
+
+    monkeypatch.delenv("TWINLIB_DATA_DIR", raising=False)
+    large = next(name for name, entry in DATASETS.items() if entry.large)
     page, source = copy / "notebooks" / "98_data.ipynb", copy / "notebooks" / "98_data.py"
-    choose = 'import twinlib\n\ndataset = twinlib.choose("no_such_file", "waddington")'
-    source.write_text(SMALL.replace("import twinlib", choose, 1), encoding="utf-8")
-    old = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# 99. A small page")])
-    nbformat.write(old, page)
+    choose = f'# %%\nimport twinlib\n\ndataset = twinlib.choose("{large}", "waddington")\n'
+    source.write_text(SMALL.replace("# %%\nfrom", choose + "\n# %%\nfrom"), encoding="utf-8")
     try:
-        assert not stamp.read_stamp(nbformat.read(page, as_version=4))
-        assert stamp.preferred_datasets(source) == ["no_such_file"]
+        run(copy, "pair", "98")
+        old = nbformat.read(page, as_version=4)
+        old.cells[-1].outputs = [nbformat.v4.new_output("stream", name="stdout", text="from real cells\n")]
+        old.metadata["twinlib"] = {"stamp": "old", "modules": [], "files": [], "datasets": {large: "hash"}}
+        nbformat.write(old, page)
+        done = subprocess.run(
+            [sys.executable, "scripts/notebooks.py", "execute", "--stale", "98"],
+            cwd=copy,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == notebooks.KEPT_OLD, done.stdout + done.stderr
+        (sentence,) = [line for line in done.stderr.splitlines() if "98_data" in line]
+        assert large in sentence
+        assert "TWINLIB_DATA_DIR" in sentence
+        assert nbformat.read(page, as_version=4).cells[-1].outputs[0].text == "from real cells\n"
     finally:
         page.unlink()
         source.unlink()
+
+
+def test_a_page_with_old_outputs_says_so() -> None:
+    import book_extension
+
+    class App:
+        twinlib_stale = {"notebooks/98_data"}
+
+    context = {"body": "<p>text</p>"}
+    book_extension._mark(App(), "notebooks/98_data", "", context, None)
+    assert "Outputs older than source" in context["body"]
+    fresh = {"body": "<p>text</p>"}
+    book_extension._mark(App(), "notebooks/99_small", "", fresh, None)
+    assert fresh["body"] == "<p>text</p>"
 
 
 def test_the_address_reaches_every_setup_cell_and_leaves_stamps_fresh(copy: pathlib.Path) -> None:
