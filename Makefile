@@ -48,8 +48,14 @@ pairs: environment
 execute: environment
 	$(BIN)/python scripts/notebooks.py execute --jobs $(JOBS) $(NN)
 
+# The tables of one protocol on one dataset; hours for ten seeds at the paper's number of steps.
+PROTOCOL ?= described
+DATASET ?= papalexi2021
+SEEDS ?= 10
+TIMESTEPS ?= 150000
 results: environment
-	$(BIN)/python -m twinlib.replication run --help
+	$(BIN)/python -m twinlib.replication run --protocol $(PROTOCOL) --dataset $(DATASET) \
+	  --seeds $(SEEDS) --timesteps $(TIMESTEPS) --out results/$(PROTOCOL)/$(DATASET)
 
 # Every built page in headless Chromium with the network cut; skipped with a reason where it cannot run.
 look: html
