@@ -40,8 +40,8 @@ def write_atomic(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> No
 
 
 def write_table(path: pathlib.Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV with ten significant digits, atomically."""
-    write_atomic(path, lambda beside: table.to_csv(beside, index=False, float_format="%.10g"))
+    """Write a table as CSV with seven significant digits, atomically."""
+    write_atomic(path, lambda beside: table.to_csv(beside, index=False, float_format="%.7g"))
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:

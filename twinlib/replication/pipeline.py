@@ -240,7 +240,7 @@ def _with_neighbours(x: Array, **how: Any) -> AnnData:
     cells = AnnData(x)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        sc.pp.neighbors(cells, n_neighbors=15, **how)
+        sc.pp.neighbors(cells, n_neighbors=15, transformer="sklearn", **how)  # exact neighbours
     return cells
 
 
