@@ -1,7 +1,7 @@
 """Training steps per second on the released environment: ours with replicas against SB3 and sb3-contrib.
 
-Both libraries run their default hyper-parameters (networks 64-64, 2048 steps an iteration; PPO: minibatch 64,
-ten epochs; TRPO: fifteen conjugate gradient iterations, ten critic passes of minibatch 128). Each as it would be
+Both run their default hyper-parameters (networks 64-64, 2048 steps an iteration; PPO: minibatch 64, ten
+epochs; TRPO: fifteen conjugate gradient iterations, ten critic passes of minibatch 128), each as it would be
 used on a machine with two cores: two processes of one thread each, their steps added. Measured in turns; the
 median is printed, with ours beside the speed of a plain matrix product on the same machine.
 """

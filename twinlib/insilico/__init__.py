@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from twinlib.insilico.prediction import predict, rollout_cells
     from twinlib.insilico.proximal import proximal_update
     from twinlib.insilico.rollout import generalized_advantage
+    from twinlib.insilico.screen import screen_hits
     from twinlib.insilico.trust_region import (
         backtracking_line_search,
         conjugate_gradient,
@@ -47,6 +48,7 @@ _WHERE = {
     "TrainingConfig": "two_stage",
     "TrainingResult": "two_stage",
     "train": "two_stage",
+    "screen_hits": "screen",
     "predict": "prediction",
     "rollout_cells": "prediction",
 }
@@ -69,6 +71,7 @@ __all__ = [
     "predict",
     "proximal_update",
     "rollout_cells",
+    "screen_hits",
     "step_length",
     "train",
     "trust_region_update",
