@@ -338,9 +338,7 @@ def _rms(values: Tensor) -> Tensor:
 
 
 def _hide_one_hot(table: Any, features: Tensor) -> Tensor:
-    """Return features [P, F] whose one-hot part is zero: what a perturbation looks like that nobody has
-    seen.
-    """
+    """Return features [P, F] without their one-hot part: what an unseen perturbation looks like."""
     hidden = features.clone()
     hidden[:, table.dim - len(table.parts) :] = 0.0
     return hidden
@@ -505,7 +503,7 @@ def fit_perturbation_model(
     Parameters
     ----------
     prepared, embedding
-        The dataset and the frozen encoder that was trained on it.
+        The dataset and the frozen encoder that was trained on it; another one raises a DataError.
     pairs
         Matched training pairs; made by optimal transport when not given.
     config
@@ -518,6 +516,8 @@ def fit_perturbation_model(
         Latent cells [n, D] of `prepared.cells`; encoded here when not given. Several seeds can share them.
     """
     config = config or PerturbationModelConfig()
+    if hasattr(embedding, "require"):
+        embedding.require(prepared)
     if table is None:
         from twinlib.embedding.perturbations import PerturbationTable
 
@@ -557,8 +557,7 @@ def _fit_labels(
 def _remember(
     embedding: Any, table: Any, network: LabelNetwork, effects: Effects, controls: Tensor
 ) -> dict[str, Tensor]:
-    """Return for each training label the part of its mean effect [K] that the network leaves, above the
-    noise.
+    """Return for each training label what the network leaves of its mean effect [K], above the noise.
 
     The remainder is cut like the effects themselves and scales with the dose.
     """
