@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from twinlib.data.schema import DataError, check
@@ -86,6 +87,24 @@ def test_snapshots_give_times_and_the_fate_the_cell_will_have():
     assert at_start["fate"].nunique() > 2, "the fate of a cell taken at time 0 is that of its future"
     groups = cells.obs.groupby("perturbation", observed=True)["time"].value_counts().unstack()
     assert (groups.max(axis=1) - groups.min(axis=1) <= 1).all()
+
+
+def test_after_an_onset_time_is_that_of_the_response():
+    times = [0.0, 2.0, 8.0]
+    cells = small(perturbations=["Fog1"], n_cells=1500, onset=40.0, snapshots=times, control_weight=2.0)
+    treated = (cells.obs["perturbation"] == "Fog1").to_numpy()
+    assert set(cells.obs["time"][~treated]) == {0.0} and set(cells.obs["time"][treated]) == set(times)
+    level = pd.Series(cells.obsm["tf_state"][treated, GENES.index("Fog1")])
+    level = level[(cells.obsm["tf_state"][treated, GENES.index("Gata1")] > 0.5)]
+    course = level.groupby(cells.obs["time"].to_numpy()[treated][level.index]).mean()
+    assert course[0.0] > 0.8 > course[2.0] > course[8.0] and course[8.0] < 0.2
+    with pytest.raises(DataError, match="at least one time step"):
+        small(onset=0.01)
+
+
+def test_an_onset_of_zero_keeps_the_hash_of_the_default_cells(cells):
+    """Packaged checkpoints carry this hash; a change of the simulation must be meant (raise VERSION)."""
+    assert cells.uns["twinlib"]["data_hash"].startswith("b02125927a76a72f")
 
 
 def test_doses_cytokines_and_contexts_are_labelled_and_act():

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import anndata
@@ -142,6 +142,7 @@ def simulate_waddington(
     wiring: Wiring | None = None,
     counterparts: bool = False,
     control_weight: float = 8.0,
+    onset: float = 0.0,
 ) -> anndata.AnnData:
     """Simulate the myeloid network under CRISPRi and return counts with known truth as canonical AnnData.
 
@@ -160,6 +161,9 @@ def simulate_waddington(
         wiring: downstream genes and counting.
         counterparts: add what each cell would have been without its treatment (same noise, same start).
         control_weight: controls of a context, in multiples of the cells of one perturbation.
+        onset: time units for which every cell is left alone before its treatment begins. Horizon and
+            snapshots count from the treatment; obs "time" is then the time since the treatment, 0 for
+            controls, which makes it the true time of a response that starts at the controls.
 
     Returns:
         AnnData [n, 11 + downstream] with X = log1p(CP10k) float32, layers "counts" and "expected" (noise-free
@@ -181,9 +185,11 @@ def simulate_waddington(
         "control_weight": control_weight,
     }  # fmt: skip
     groups = _designs(labels, arguments["cytokines"], doses, efficacy, contexts, control_weight)
+    if onset:  # a new argument must not change the hash of cells that do not use it
+        arguments["onset"] = float(onset)
     group = _share_out(groups, n_cells)
     generator = np.random.default_rng(seed)
-    states, final, time = _simulate_groups(groups, group, snapshots, counterparts, generator)
+    states, final, time = _simulate_groups(groups, group, snapshots, counterparts, onset, generator)
     cells = _measure(states[0], wiring, generator)
     cells.obs = _observations(groups, group, fate(final[0]), time)
     if counterparts:
@@ -242,6 +248,7 @@ def _simulate_groups(
     group: npt.NDArray[np.int_],
     snapshots: Sequence[float] | None,
     counterparts: bool,
+    onset: float,
     generator: np.random.Generator,
 ) -> tuple[Array, Array, Array]:
     """States at harvest and at the horizon [K, n, 11], and harvest times [n], context by context."""
@@ -258,9 +265,27 @@ def _simulate_groups(
             raise DataError(f"Snapshots must lie between 0 and {network.horizon:g}, got {choices.tolist()}.")
         time[rows] = choices[np.arange(len(rows)) % len(choices)]
         harvest[:, rows], final[:, rows] = network.simulate(
-            multiplier[rows], boost[rows], generator=generator, times=time[rows], counterparts=counterparts
+            multiplier[rows],
+            boost[rows],
+            generator=generator,
+            times=time[rows],
+            start=_untreated(network, len(rows), onset, generator),
+            counterparts=counterparts,
         )
+    if onset:
+        time[np.array([g.label == CONTROL for g in groups])[group]] = 0.0
     return harvest, final, time
+
+
+def _untreated(network: MyeloidNetwork, n: int, onset: float, generator: np.random.Generator) -> Array | None:
+    """States [n, 11] of untreated cells at `onset`, or None for the progenitor at 0."""
+    if onset == 0:
+        return None
+    if onset < network.dt:
+        raise DataError(f"The onset must be 0 or at least one time step ({network.dt:g}), got {onset}.")
+    untreated = replace(network, horizon=float(onset))
+    _, final = untreated.simulate(np.ones((n, len(GENES))), generator=generator)
+    return final[0]
 
 
 def _measure(states: Array, wiring: Wiring, generator: np.random.Generator) -> anndata.AnnData:
