@@ -158,7 +158,7 @@ def value_iteration(
     the target's basin; the flow is RK4, V is interpolated linearly. After k sweeps V is the least of
     min(T, k dt), so it stops when nothing changes or when k dt is `longest`; states near that cap count as
     infinite. Interpolation blurs the state by up to a grid cell: just below a threshold a coarse grid leaks.
-    Source: Bellman's principle; Falcone & Ferretti 2013, chapter 8.
+    Source: Bellman's principle; Falcone & Ferretti 2013.
     """
     actions = Actions.bounded(actions) if isinstance(actions, int | float) else actions
     grid, states = _square(size, upper)
@@ -190,7 +190,7 @@ def best_success(
     This is the yardstick for a policy's success rate: no controller that sees the whole state does better, up
     to the error of the grid. The recursion runs backwards over horizon / dt steps from the indicator of the
     basin; the noise of a step is replaced by its four corners x +- sqrt(2 D dt), of equal mean and variance.
-    Source: Bellman 1957; Kushner & Dupuis 2001, chapter 5.
+    Source: Bellman 1957; Kushner & Dupuis 2001.
     """
     actions = Actions.bounded(actions) if isinstance(actions, int | float) else actions
     grid, states = _square(size, upper)
