@@ -1,0 +1,88 @@
+"""Committed results: one cell of one table a protocol is computed again; do-nothing has no skill."""
+
+import pathlib
+
+import numpy as np
+import pytest
+
+from twinlib.replication import claims, evaluation, tables
+
+RUNS = sorted(
+    p.parent
+    for p in tables.results_folder().glob("*/*/manifest.json")
+    if p.parts[-3] in ("described", "released")
+)
+
+
+@pytest.mark.parametrize("folder", [p for p in RUNS if p.parent.name == "described"], ids=lambda p: p.name)
+def test_doing_nothing_is_no_change_and_has_no_skill(folder):
+    rows = tables.results("described", folder.name)
+    skills = [c for c in rows if c.startswith("skill_")]
+    still = rows[rows["Algorithm"].isin(["do_nothing", "no_change"])]
+    assert len(still) >= 8 and still[skills].abs().max().max() < 1e-6
+    assert (still[still["space"] == "log1p"]["pearson_delta"] == 0).all()
+
+
+@pytest.mark.parametrize("folder", RUNS, ids=lambda p: f"{p.parent.name}-{p.name}")
+def test_every_run_has_its_files_and_a_report(folder):
+    manifest = tables.results(folder.parent.name, folder.name, "manifest")
+    assert manifest["config"]["dataset"] == folder.name and manifest["data_hash"] and manifest["versions"]
+    assert not any(word in (folder / "manifest.json").read_text() for word in ("/tmp", "/root", "/home"))
+    assert tables.report(folder).count("| ") > 50
+
+
+def test_one_cell_of_the_described_waddington_table_is_computed_again():
+    from twinlib import data
+    from twinlib.experimental import BASELINES
+
+    rows = tables.results("described", "waddington")
+    prepared = data.standard("waddington")
+    assert prepared.fingerprint == tables.results("described", "waddington", "manifest")["fingerprint"]
+    controls, reference = (
+        prepared.expression("test", "control"),
+        prepared.expression("train", "control").mean(0),
+    )
+    model, found = BASELINES["matching_mean"](prepared), []
+    for name in prepared.perturbations:
+        truth = prepared.expression("test", name)
+        if len(truth) >= evaluation.MIN_CELLS:
+            guess = model.predict(controls, [name] * len(controls))
+            found.append(evaluation.population_metrics(truth, guess, controls, reference))
+    row = rows[
+        (rows["Algorithm"] == "matching_mean") & (rows["Split"] == "Test") & (rows["space"] == "log1p")
+    ]
+    for metric in ("pearson_delta", "pseudobulk_mse", "e_distance", "w1"):
+        expected = np.mean([f[metric] for f in found])
+        assert row[metric].item() == pytest.approx(expected, rel=1e-4), metric
+
+
+def test_one_cell_of_a_released_table_is_computed_again(real_data):
+    from twinlib.replication.protocols import RunConfig
+    from twinlib.replication.released import Released
+
+    try:
+        rows = tables.results("released", "kang2018")
+    except tables.ResultsError:
+        pytest.skip("no released run of kang2018 is packaged")
+    protocol = Released(RunConfig(dataset="kang2018", protocol="released", seeds=1))
+    found = protocol._rows("do_nothing", None, True, [0])[0]
+    mine = {row["Split"]: row for row in found}
+    theirs = rows[(rows["Algorithm"] == "do_nothing") & (rows["logs"] == 2)].set_index("Split")
+    for split in ("Train", "Test"):
+        assert theirs.loc[split, "MSE"] == mine[split]["MSE"] == 0
+        assert theirs.loc[split, "reward"] == pytest.approx(mine[split]["reward"], rel=0.02)
+
+
+def test_the_claims_page_is_the_one_that_the_results_give():
+    page = pathlib.Path(__file__).parents[2] / "book" / "claims.md"
+    if not page.is_file():
+        pytest.skip("the book has no claims page here")
+    assert page.read_text() == claims.page(), "run: python -m twinlib.replication claims"
+
+
+def test_verdicts_follow_their_intervals():
+    assert claims._verdict(0.1, 0.3) == claims.HOLDS
+    assert claims._verdict(-0.3, -0.1) == claims.FAILS
+    assert claims._verdict(-0.1, 0.1) == claims.OPEN
+    found = claims.evidence()
+    assert set(found["Verdict"]) <= {claims.HOLDS, claims.FAILS, claims.OPEN} and len(found) > 5
