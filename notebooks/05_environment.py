@@ -445,6 +445,7 @@ record.say(
 #
 # where $p$ is a Gaussian mixture fitted to the latents of the training cells, its number of components chosen by the Bayesian information criterion.
 # Cell states become basins, and leaving one of them costs an effort that has to be kept up.
+# The setting `drift_rate` is $\gamma$ times the largest curvature of $U$: the share of its offset that the steepest axis loses in one step.
 
 # %%
 from twinlib.insilico.rendering import landscape, main_axes
@@ -483,12 +484,20 @@ arrived = {}
 for name, config in (("without", quiet), ("with", drifting)):
     end = walk(config, straight, some)[0][:, -1]
     arrived[name] = int((basin(end) == basin(goal))[crossing].sum())
+steps = torch.linspace(0, 2, 9)
+barrier = {}
+for name, config in (("without", quiet), ("with", drifting)):
+    line = torch.stack([walk(config, k * straight, some)[1] for k in steps])[:, crossing]
+    bend = line[2:] - 2 * line[1:-1] + line[:-2]
+    barrier[name] = float((bend.amax(0) > 0.005).float().mean())
 still, still_return = walk(drifting, 0 * straight, some)
 stayed = float((basin(still[:, -1]) == basin(world.z0[some])).float().mean())
 record.say(
     f"The mixture has **{len(world.density.means)}** components. Left alone, **{stayed:.0%}** of the cells stay in "
     f"their basin. Of {int(crossing.sum())} cells whose match lies in another basin, the straight action brings "
     f"**{arrived['without']}** there without drift and **{arrived['with']}** with it. "
+    f"Scaled from nothing to twice its length, that action's return bends upwards somewhere, as behind a barrier, for "
+    f"**{barrier['without']:.0%}** of these cells without drift and **{barrier['with']:.0%}** with it. "
     f"Segments that violate concavity with the drift: {violations(drifting, 1.0):.1%} of long ones, "
     f"{violations(drifting, 0.3):.1%} of short ones. "
     f"Doing nothing now earns {float(still_return.mean()):+.4f}, because the drift moves the cell by itself."

@@ -228,7 +228,7 @@ def test_the_density_drift_goes_downhill() -> None:
     z = world.z0[:10].clone().requires_grad_(True)
     (by_autograd,) = torch.autograd.grad(density.energy(z).sum(), z)
     assert torch.allclose(density.gradient(z), by_autograd)
-    config = EnvironmentConfig(process_noise=0.0, kick=False, drift="density", drift_rate=1e-3)
+    config = EnvironmentConfig(process_noise=0.0, kick=False, drift="density", drift_rate=0.02)
     with pytest.raises(WorldError, match="density=True"):
         Dynamics(world, config)
     dynamics = Dynamics(dataclasses.replace(world, density=density), config, n_cells=10)

@@ -14,6 +14,9 @@ from torch import Tensor
 if TYPE_CHECKING:
     from sklearn.mixture import GaussianMixture
 
+#: Added to the diagonal of each covariance, as a share of the mean variance of a latent axis.
+_RIDGE = 0.05
+
 
 @dataclass(frozen=True)
 class Density:
@@ -46,6 +49,11 @@ class Density:
         log_joint, pull = self._parts(z)
         return (torch.softmax(log_joint, dim=-1).unsqueeze(-1) * pull).sum(-2)
 
+    @property
+    def stiffness(self) -> float:
+        """The largest curvature of U in any component: drift steps must stay below 2 / stiffness."""
+        return float(torch.linalg.eigvalsh(self.precisions).amax())
+
     def component(self, z: Tensor) -> Tensor:
         """Index `[...]` of the component most responsible for each latent cell: the basin it lies in."""
         return self._parts(z)[0].argmax(dim=-1)
@@ -74,7 +82,8 @@ def fit_density(
 ) -> Density:
     """Fit Gaussian mixtures to latent cells `[n, D]` and keep the number of components BIC prefers.
 
-    Covariances are full; at most `n_cells` cells, drawn without replacement, are used.
+    Covariances are full, widened by 5 % of the mean variance, so that no stiff axis sets the step of a drift
+    alone; at most `n_cells` cells, drawn without replacement, are used.
     Raises ValueError for fewer cells than dimensions.
     """
     from sklearn.exceptions import ConvergenceWarning
@@ -87,7 +96,7 @@ def fit_density(
         )
     rng = np.random.default_rng(seed)
     sample = z[rng.permutation(len(z))[:n_cells]]
-    ridge = 1e-3 * float(sample.var(axis=0).mean())
+    ridge = _RIDGE * float(sample.var(axis=0).mean())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         fits = [

@@ -81,8 +81,8 @@ class EnvironmentConfig:
     mode: str = "linear"
     #: "none", or "density": the latent cell also slides towards where training cells are dense.
     drift: str = "none"
-    #: gamma, step length of the density drift.
-    drift_rate: float = 0.02
+    #: gamma x stiffness of the density: share of its offset that the steepest axis loses in a step; below 2.
+    drift_rate: float = 0.5
     #: "described" as in the paper's text, "released" as in its public code.
     configuration: str = "described"
 
@@ -135,6 +135,7 @@ class Dynamics(BatchedDynamics):
             world.action_scale(self.horizon) if config.action_scale is None else config.action_scale
         )
         self.noise = config.process_noise * self.distance / (self.horizon * world.latent_dim**0.5)
+        self.gamma = config.drift_rate / world.density.stiffness if world.density is not None else 0.0
         self.cytokine = world.action_gene < 0
         self.action_low = torch.where(self.cytokine, 0.0, -1.0).to(world.z0)
         self.dose = 2.0 / self.horizon if config.cytokine_scale is None else config.cytokine_scale
@@ -208,7 +209,7 @@ class Dynamics(BatchedDynamics):
         else:
             z = z + action @ self._scaled_effects
         if self.config.drift == "density" and self.world.density is not None:
-            z = z - self.config.drift_rate * self.world.density.gradient(state["z"])
+            z = z - self.gamma * self.world.density.gradient(state["z"])
         return z + self.noise * self._normal(self.world.latent_dim) if self.noise > 0 else z
 
     def _exact(self, state: State, action: Tensor) -> Tensor:

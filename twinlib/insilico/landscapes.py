@@ -186,8 +186,8 @@ class MyeloidDynamics(BatchedDynamics):
     """R x N cells of the myeloid network: observation `[x (11), t / H]`, one action in [-1, 1] a gene.
 
     A positive action adds to the production of its gene, a negative one knocks it down by that efficacy; -1
-    and 1 are the clamps of the Boolean rules. Info `success` at the end of an episode: the fate after release is
-    the target, whatever the squared error says.
+    and 1 are the clamps of the Boolean rules. Info `success` at the end of an episode: the fate after
+    release is the target, whatever the squared error says.
     """
 
     observation_dim, action_dim = len(GENES) + 1, len(GENES)
