@@ -71,6 +71,16 @@ def test_resume_is_exact_across_the_hand_over_and_in_mid_episode(tmp_path):
     assert not list(tmp_path.glob("*.partial"))
 
 
+def test_replicas_train_on_a_gpu():
+    if not torch.cuda.is_available():
+        pytest.skip("this machine has no GPU")
+    from twinlib.insilico import Dynamics, packaged_world
+
+    settings = dataclasses.replace(config("two_stage", 3), device="cuda")
+    result = train(Dynamics(packaged_world().to("cuda"), replicas=2, n_cells=8), settings, seeds=[0, 1])
+    assert result.policy.theta.is_cuda and bool(torch.isfinite(result.policy.theta).all())
+
+
 def test_a_finished_run_is_read_back_without_training(tmp_path):
     path = tmp_path / "run.pt"
     first = train(Quadratic(1, 8), config("PPO", 3), seeds=[0], checkpoint=path)

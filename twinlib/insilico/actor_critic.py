@@ -124,9 +124,6 @@ class Categorical(NamedTuple):
         return 1
 
 
-Distribution = Gaussian | Categorical
-
-
 def take(x: Tensor, rows: Tensor) -> Tensor:
     """Rows `rows` [R, B'] of every replica of x [R, B, ...], as [R, B', ...]."""
     replicas, n = x.shape[:2]
