@@ -47,6 +47,27 @@ def test_a_world_made_with_another_checkpoint_is_refused(tmp_path: pathlib.Path)
         load_world(tmp_path / "nothing.npz", ToyEmbedding())
 
 
+def test_a_world_made_from_other_data_is_refused(tmp_path: pathlib.Path) -> None:
+    world = dataclasses.replace(toy_world(), data_hash="one", fingerprint="one")
+    save_world(world, tmp_path / "toy.npz")
+    embedding = toy_world().embedding
+    embedding.meta = {"data_hash": "one", "fingerprint": "one"}
+    load_world(tmp_path / "toy.npz", embedding)
+    embedding.meta = {"data_hash": "two", "fingerprint": "one"}
+    with pytest.raises(WorldError, match="another preparation of the data"):
+        load_world(tmp_path / "toy.npz", embedding)
+
+
+def test_a_ppo_of_another_library_trains_in_it_unchanged() -> None:
+    baselines = pytest.importorskip("stable_baselines3", reason="stable_baselines3 is not installed")
+    env = gymnasium.make("twinlib/GeneScreen-v0", targets=["Gata1", "Pu1", "Cebpa"])
+    agent = baselines.PPO("MlpPolicy", env, n_steps=64, batch_size=32, n_epochs=2, seed=0, device="cpu")
+    before = [p.detach().clone() for p in agent.policy.parameters()]
+    agent.learn(128)
+    assert agent.num_timesteps == 128 and len(agent.ep_info_buffer) == 8
+    assert any(not torch.equal(a, b) for a, b in zip(before, agent.policy.parameters(), strict=True))
+
+
 def test_doing_nothing_is_exactly_zero_on_simulated_cells(world: World) -> None:
     dynamics = Dynamics(world, EnvironmentConfig(process_noise=0.0, kick=False), replicas=2, n_cells=37)
     dynamics.reset([torch.Generator().manual_seed(i) for i in range(2)])

@@ -8,16 +8,31 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from twinlib.insilico.actor_critic import ActorCritic
     from twinlib.insilico.environment import (
+        CombinationEnv,
+        CombinationVectorEnv,
+        CytokineEnv,
+        CytokineVectorEnv,
         Dynamics,
         EnvironmentConfig,
         GeneScreenEnv,
         GeneScreenVectorEnv,
         World,
+        make_dynamics,
         make_world,
         packaged_world,
     )
+    from twinlib.insilico.greedy import GreedyLinear, best_dose
+    from twinlib.insilico.landscapes import (
+        MyeloidConfig,
+        MyeloidDynamics,
+        MyeloidEnv,
+        ToggleConfig,
+        ToggleDynamics,
+        ToggleSwitchEnv,
+    )
     from twinlib.insilico.prediction import predict, rollout_cells
     from twinlib.insilico.proximal import proximal_update
+    from twinlib.insilico.released import ReleasedDynamics, ReleasedWorld
     from twinlib.insilico.rollout import generalized_advantage
     from twinlib.insilico.screen import screen_hits
     from twinlib.insilico.trust_region import (
@@ -30,6 +45,21 @@ if TYPE_CHECKING:
     from twinlib.insilico.two_stage import TrainingConfig, TrainingResult, train
 
 _WHERE = {
+    "ReleasedDynamics": "released",
+    "ReleasedWorld": "released",
+    "make_dynamics": "environment",
+    "GreedyLinear": "greedy",
+    "best_dose": "greedy",
+    "CytokineEnv": "environment",
+    "CytokineVectorEnv": "environment",
+    "CombinationEnv": "environment",
+    "CombinationVectorEnv": "environment",
+    "ToggleConfig": "landscapes",
+    "ToggleDynamics": "landscapes",
+    "ToggleSwitchEnv": "landscapes",
+    "MyeloidConfig": "landscapes",
+    "MyeloidDynamics": "landscapes",
+    "MyeloidEnv": "landscapes",
     "Dynamics": "environment",
     "EnvironmentConfig": "environment",
     "GeneScreenEnv": "environment",
@@ -55,17 +85,32 @@ _WHERE = {
 
 __all__ = [
     "ActorCritic",
+    "CombinationEnv",
+    "CombinationVectorEnv",
+    "CytokineEnv",
+    "CytokineVectorEnv",
     "Dynamics",
     "EnvironmentConfig",
     "GeneScreenEnv",
     "GeneScreenVectorEnv",
+    "GreedyLinear",
+    "MyeloidConfig",
+    "MyeloidDynamics",
+    "MyeloidEnv",
+    "ReleasedDynamics",
+    "ReleasedWorld",
+    "ToggleConfig",
+    "ToggleDynamics",
+    "ToggleSwitchEnv",
     "TrainingConfig",
     "TrainingResult",
     "World",
     "backtracking_line_search",
+    "best_dose",
     "conjugate_gradient",
     "fisher_vector_product",
     "generalized_advantage",
+    "make_dynamics",
     "make_world",
     "packaged_world",
     "predict",
