@@ -566,7 +566,8 @@ plots.show(
 # A tilt need not be held for ever.
 # Once the cell is across the border of B's basin it goes on by itself.
 # The shortest pulse is found by integrating the equations at a relative tolerance of $10^{-8}$ and bisecting for the moment at which the border is crossed.
-# It is the yardstick for chapter 13: no controller with the same bound can be faster.
+# It is the yardstick for chapter 13: by the monotone argument above, no controller with the same bound can be faster.
+# A test of the package holds it against value iteration over all states and nine controls.
 
 # %%
 pulses = {push: shortest_pulse(switch, push) for push in (0.18, 0.2, 0.3, 0.5, 1.0)}
