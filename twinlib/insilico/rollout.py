@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -111,6 +111,16 @@ def _joined(parts: list[Gaussian]) -> Gaussian:
     return type(parts[0])(torch.cat(states, 1), *(x[0].clone() for x in shared))
 
 
+class _Moment(NamedTuple):
+    """One time step of all cells; `seam` is the value where an episode was cut, None without a cut."""
+
+    obs: Tensor
+    action: Tensor
+    policy: Gaussian
+    step: StepLike
+    seam: Tensor | None
+
+
 class Collector:
     """Steps the dynamics with the policy and keeps what must survive between iterations.
 
@@ -148,39 +158,44 @@ class Collector:
     @torch.no_grad()
     def collect(self, policy: ActorCritic, steps: int, gamma: float, gae_lambda: float) -> Buffer:
         """Run `steps` time steps T of every cell and return the buffer with advantages."""
-        rows: dict[str, list[Tensor]] = {
-            k: [] for k in ("obs", "action", "reward", "terminated", "truncated")
-        }
-        policies: list[Gaussian] = []
-        seams: list[Tensor | None] = []
+        moments: list[_Moment] = []
         returns, episodes = torch.zeros_like(self.running[:, 0]), torch.zeros_like(self.running[:, 0])
         for _ in range(steps):
             action, distribution, step = self._act(policy)
-            rows["obs"].append(self.obs.to(self.dtype))
-            rows["action"].append(action)
-            rows["reward"].append(step.reward.to(self.dtype))
-            rows["terminated"].append(step.terminated)
-            rows["truncated"].append(step.truncated)
-            policies.append(distribution)
-            seams.append(self._seam(policy, step))
+            moments.append(
+                _Moment(self.obs.to(self.dtype), action, distribution, step, self._seam(policy, step))
+            )
             self._finish(step, returns, episodes)
             self.obs = step.obs
-        data = {name: torch.stack(parts, 1) for name, parts in rows.items()}
-        value, next_value = self._values(policy, data, seams)
-        advantage, return_ = generalized_advantage(
-            data["reward"], value, next_value, data["terminated"], data["truncated"], gamma, gae_lambda
-        )
-        behaviour, drawn = _joined(policies), _flat(data["action"])
+        return self._buffer(policy, moments, returns / episodes, gamma, gae_lambda)
+
+    def _buffer(
+        self,
+        policy: ActorCritic,
+        moments: list[_Moment],
+        episode_return: Tensor,
+        gamma: float,
+        gae_lambda: float,
+    ) -> Buffer:
+        obs = torch.stack([m.obs for m in moments], 1)
+        action = torch.stack([m.action for m in moments], 1)
+        reward = torch.stack([m.step.reward.to(self.dtype) for m in moments], 1)
+        terminated = torch.stack([m.step.terminated for m in moments], 1)
+        truncated = torch.stack([m.step.truncated for m in moments], 1)
+        value, next_value = self._values(policy, obs, truncated, [m.seam for m in moments])
+        ends = (terminated, truncated, gamma, gae_lambda)
+        advantage, return_ = generalized_advantage(reward, value, next_value, *ends)
+        behaviour = _joined([m.policy for m in moments])
         return Buffer(
-            obs=_flat(data["obs"]),
-            action=drawn,
-            log_prob=behaviour.log_prob(drawn),
+            obs=_flat(obs),
+            action=_flat(action),
+            log_prob=behaviour.log_prob(_flat(action)),
             advantage=_flat(advantage),
             return_=_flat(return_),
             value=_flat(value),
             behaviour=behaviour,
-            reward=data["reward"].mean((1, 2)),
-            episode_return=returns / episodes,
+            reward=reward.mean((1, 2)),
+            episode_return=episode_return,
         )
 
     def _seam(self, policy: ActorCritic, step: StepLike) -> Tensor | None:
@@ -190,15 +205,15 @@ class Collector:
         return policy.value(step.final_obs.to(self.dtype))
 
     def _values(
-        self, policy: ActorCritic, data: dict[str, Tensor], seams: list[Tensor | None]
+        self, policy: ActorCritic, obs: Tensor, truncated: Tensor, seams: list[Tensor | None]
     ) -> tuple[Tensor, Tensor]:
         """Value and next value [R, T, N]; at a cut the latter belongs to the observation before the reset."""
-        obs = torch.cat([data["obs"], self.obs.to(self.dtype).unsqueeze(1)], 1)
+        obs = torch.cat([obs, self.obs.to(self.dtype).unsqueeze(1)], 1)
         value = policy.value(_flat(obs)).view(obs.shape[:3])
         next_value = value[:, 1:].clone()
         for t, seam in enumerate(seams):
             if seam is not None:
-                next_value[:, t] = torch.where(data["truncated"][:, t], seam, next_value[:, t])
+                next_value[:, t] = torch.where(truncated[:, t], seam, next_value[:, t])
         return value[:, :-1], next_value
 
     def state_dict(self) -> dict[str, Any]:
