@@ -119,3 +119,19 @@ def test_a_dose_towards_its_own_cells_earns_reward() -> None:
         action[..., world.action_names.index(name)] = 0.5
         returns[name] = float(sum(dynamics.step(action).reward for _ in range(15)).mean())
     assert returns["G-CSF"] > 0 and returns["G-CSF"] > returns["EPO"]
+
+
+def test_genes_move_alike_with_and_without_doses_beside_them() -> None:
+    both = packaged_world("combination")
+    genes = both.only(
+        [name for name, gene in zip(both.action_names, both.action_gene, strict=True) if gene >= 0]
+    )
+    assert both.action_scale(15) == pytest.approx(genes.action_scale(15))
+    dynamics = Dynamics(both, EnvironmentConfig().quiet(), n_cells=3)
+    dynamics.reset([torch.Generator()], cells=torch.arange(3))
+    action = torch.zeros(1, 3, 104)
+    action[..., 5], action[..., -1] = 1.0, 0.5
+    dynamics.step(action)
+    moved = dynamics.latent[0] - both.z0[:3]
+    by_hand = dynamics.action_scale * both.effects[5] + 2 / 15 * 0.5 * 4 / 6 * both.effects[-1]
+    assert torch.allclose(moved, by_hand.expand(3, -1), atol=1e-5)

@@ -184,11 +184,8 @@ class World:
         return float((z - self.z0).norm(dim=-1).mean())
 
     def random_move(self) -> float:
-        """Root mean square latent length of an action drawn uniformly from its box, at action scale 1."""
-        genes, cytokines = self.action_gene >= 0, self.action_gene < 0
-        spread = self.effects[genes].square().sum() / 3 + self.effects[cytokines].square().sum() / 12
-        offset = self.effects[cytokines].sum(0) / 2
-        return float((spread + offset.square().sum()).sqrt())
+        """Root mean square latent length of gene actions drawn uniformly from [-1, 1], at action scale 1."""
+        return float((self.effects[self.action_gene >= 0].square().sum() / 3).sqrt())
 
     def action_scale(self, horizon: int) -> float:
         """The default s: H uniformly drawn actions, laid end to end, are as long as the mean way to y.
