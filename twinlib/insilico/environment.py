@@ -132,7 +132,7 @@ class Dynamics(BatchedDynamics):
         self.observation_dim = world.latent_dim + int(world.conditions.shape[1]) + 1
         self.distance = world.match_distance()
         self.action_scale = (
-            world.action_scale(self.horizon) if config.action_scale is None else config.action_scale
+            _default_scale(world, config) if config.action_scale is None else config.action_scale
         )
         self.noise = config.process_noise * self.distance / (self.horizon * world.latent_dim**0.5)
         self.gamma = config.drift_rate / world.density.stiffness if world.density is not None else 0.0
