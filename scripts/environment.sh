@@ -2,7 +2,8 @@
 # Make .venv hold what requirements.txt pins. Does nothing (and needs no network) when it already does.
 set -eu
 cd "$(dirname "$0")/.."
-want=$(cat requirements.txt pyproject.toml | cksum)
+# The settings of linters, at the end of pyproject.toml, install nothing.
+want=$({ cat requirements.txt; sed '/^\[tool\.ruff\]/,$d' pyproject.toml; } | cksum)
 if [ -x .venv/bin/python ] && [ "$(cat .venv/.ready 2>/dev/null || true)" = "$want" ]; then
   exit 0
 fi
