@@ -1,7 +1,7 @@
 """Peak memory of `prepare` on cells that stay on disk: 100,000, 300,000 and 1,000,000 cells x 2,000 genes.
 
 Writes sparse counts (5 % non-zero, 20 perturbations) to a temporary folder, prepares them in a process of its
-own with two threads, and prints one JSON line a size.
+own with two threads, and draws 20,000 of them as from a source of the paper: one JSON line each.
 `python benchmarks/data_size.py 20000 50000` takes other numbers of cells.
 """
 
@@ -75,11 +75,28 @@ def measure(path):
     print(json.dumps(figure | {"peak_mib": round(peak), "seconds": round(seconds, 1)}), flush=True)
 
 
+def draw(path):
+    """Draw the paper's 20,000 cells without loading the file, through the reader of the large sources."""
+    import dataclasses
+
+    from twinlib.data.canonical import Columns
+    from twinlib.data.readers import backed
+    from twinlib.data.sources import DATASETS
+
+    entry = dataclasses.replace(DATASETS["vcc"], columns=Columns("label", "control"))
+    begin = time.perf_counter()
+    cells = backed(entry, [path], 20_000, 0)
+    seconds = time.perf_counter() - begin
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    figure = {"benchmark": "data_draw", "drawn": cells.n_obs, "peak_mib": round(peak)}
+    print(json.dumps(figure | {"seconds": round(seconds, 1)}), flush=True)
+
+
 def main(sizes):
     with tempfile.TemporaryDirectory() as folder:
         for n in sizes:
             path = pathlib.Path(folder) / f"{n}.h5ad"
-            for step in ("write", "measure"):
+            for step in ("write", "measure", "draw"):
                 subprocess.run([sys.executable, __file__, step, str(path), str(n)], check=True)
             path.unlink()
 
@@ -89,5 +106,7 @@ if __name__ == "__main__":
         write(sys.argv[2], int(sys.argv[3]))
     elif sys.argv[1:2] == ["measure"]:
         measure(sys.argv[2])
+    elif sys.argv[1:2] == ["draw"]:
+        draw(sys.argv[2])
     else:
         main([int(n) for n in sys.argv[1:]] or SIZES)

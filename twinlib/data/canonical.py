@@ -140,7 +140,8 @@ def own_labels(labels: np.ndarray, columns: Columns) -> np.ndarray:
 
     Two orders of the same parts become one label.
     """
-    unique = sorted(set(labels.tolist()))
+    codes, found = pd.factorize(labels)
+    unique = sorted(map(str, found))
     if columns.control not in unique:
         schema.check_groups(labels, columns.control)
     first: dict[frozenset[str], str] = {}
@@ -149,7 +150,7 @@ def own_labels(labels: np.ndarray, columns: Columns) -> np.ndarray:
         own[label] = CONTROL if label == columns.control else _own_label(label, columns)
         if own[label] != CONTROL:
             own[label] = first.setdefault(frozenset(schema.parts(own[label])), own[label])
-    return np.asarray([own[label] for label in labels], dtype=str)
+    return np.asarray([own[str(label)] for label in found], dtype=str)[codes]
 
 
 def _own_label(label: str, columns: Columns) -> str:

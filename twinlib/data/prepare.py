@@ -248,13 +248,21 @@ def _stratified(
     among = np.ones(len(obs), dtype=bool) if among is None else among
     keys = np.zeros(len(obs), dtype=np.int64)
     for name in ("perturbation", "cell_context", "dose"):
-        codes, found = pd.factorize(obs[name].astype(str).astype("category").cat.as_unordered(), sort=True)
-        keys = keys * len(found) + codes
+        codes, number = _codes(obs[name])
+        keys = keys * number + codes
     chosen = np.zeros(len(obs), dtype=bool)
     for key in np.unique(keys[among]):
         rows = np.flatnonzero(among & (keys == key))
         chosen[rng.permutation(rows)[: round(share * len(rows))]] = True
     return chosen
+
+
+def _codes(column: pd.Series) -> tuple[np.ndarray, int]:
+    """Number the values of a column [n] in the order of their text; also return how many there are."""
+    codes, found = pd.factorize(column)
+    texts = np.asarray([str(value) for value in found], dtype=object)
+    rank = np.argsort(np.argsort(texts, kind="stable"))
+    return rank[codes], len(found)
 
 
 def _panel(cells: AnnData, train: np.ndarray, n_top_genes: int, keep_genes: Sequence[str]) -> np.ndarray:
