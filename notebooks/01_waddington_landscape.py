@@ -496,20 +496,28 @@ record.say(
 #
 # The figure below is drawn by a small script inside this page, so it needs no network.
 # Drag it, or use the sliders; they also work with the arrow keys.
-# The first slider raises the push from zero to beyond the threshold: watch the valley of A grow shallow, and vanish.
+# The first slider raises the push from zero to beyond the threshold: watch the whole landscape tilt, and the valley of A grow shallow and vanish.
+# The noise is larger here than above ($D = 0.05$), so that all of the tilted landscape fits into one picture; heights above 12 are cut off and drawn in grey.
 # 'Play cells' moves 40 simulated cells that were started in A, under the push that belongs to the last landscape.
 
 # %%
-noise, pushes = 0.02, [0.0, 0.05, 0.10, 0.15, 0.20]
+noise, pushes = 0.05, [0.0, 0.05, 0.10, 0.15, 0.20]
 frames = []
 for push in pushes:
     u = np.array([-push, push])
     tilted = quasi_potential(ToggleSwitch(noise=noise), u=u, size=60, upper=2.5)
-    stable = [p.x for p in switch.fixed_points(u) if p.kind == "attractor"]
-    names = {place: str(switch.basin(np.array(place))) for place in stable}
-    out = {names[place]: height for place, height in tilted.barriers().items()}
-    said = ", ".join(f"{height:.1f} out of {name}" for name, height in out.items()) or "one valley is left, B"
-    frames.append(surface.Frame(tilted.u, f"push {push:.2f}: {said}", [(*p, names[p]) for p in stable]))
+    held = switch.settle(np.array(list(attractors.values())), u, time=300)
+    places = {str(name): place for name, place in zip(switch.basin(held), held, strict=True)}
+    out = {str(switch.basin(np.array(place))): height for place, height in tilted.barriers().items()}
+    said = ", ".join(f"{out[name]:.1f} out of {name}" for name in ("A", "progenitor") if name in out)
+    assert set(out) - {"B"} == set(places) - {"B"}, "a barrier for every valley that is left"
+    frames.append(
+        surface.Frame(
+            tilted.u,
+            f"push {push:.2f}: barrier {said}" if said else f"push {push:.2f}: one valley is left, B",
+            [(*place, name) for name, place in places.items()],
+        )
+    )
 paths = ToggleSwitch(noise=noise).simulate(
     np.tile(attractors["A"], (40, 1)), 30.0, np.random.default_rng(0), u=np.array([-0.2, 0.2]), every=15
 )
@@ -519,7 +527,7 @@ surface.show_surface(
     "Surface of the quasi-potential over the expression of two genes, with wells at A, progenitor and B. "
     "As the push towards B grows, the wells of A and of the progenitor become shallow and vanish, and only B is left.",
     upper=2.5,
-    ceiling=7.0,
+    ceiling=12.0,
     paths=paths,
     slider="push towards B",
 )
