@@ -58,7 +58,10 @@ def surface_html(
     data = {
         "size": size, "upper": upper, "ceiling": ceiling, "axes": list(axes),
         "labels": [frame.label for frame in frames],
-        "markers": [[[round(float(x), 3), round(float(y), 3), text] for x, y, text in frame.markers] for frame in frames],
+        "markers": [
+            [[round(float(x), 3), round(float(y), 3), text] for x, y, text in frame.markers]
+            for frame in frames
+        ],
         "heights": _pack(heights * 255),
         "paths": None if paths is None else _pack(np.clip(np.asarray(paths) / upper, 0, 1) * 255),
         "cells": 0 if paths is None else int(np.shape(paths)[1]),
