@@ -9,7 +9,7 @@ BIN := .venv/bin
 BUILD := $(BIN)/jupyter-book build . --warningiserror --keep-going --nitpick --quiet
 export OMP_NUM_THREADS ?= 1
 export PYTHON
-.PHONY: book test environment lint types unit notebooks html pairs execute results home look clean
+.PHONY: book test environment lint types unit notebooks html pairs execute results home look colab links clean
 
 book: environment
 	@$(BIN)/python scripts/notebooks.py execute --stale --jobs $(JOBS); status=$$?; \
@@ -60,6 +60,13 @@ results: environment
 # Every built page in headless Chromium with the network cut; skipped with a reason where it cannot run.
 look: html
 	@sh scripts/look/look.sh $(SHOTS)
+
+# Each notebook as Colab runs it: alone, in an environment without twinlib, installed from a git address.
+colab: environment
+	$(BIN)/python scripts/colab_check.py $(NN)
+
+links: environment
+	$(BIN)/python scripts/links.py
 
 home: environment
 	$(BIN)/python scripts/notebooks.py home "$(URL)"
