@@ -28,6 +28,8 @@ KICK_SIGN = {"CRISPRko": -1.0, "CRISPRi": -1.0, "CRISPRa": 1.0}
 CYTOKINES = ("EPO", "TPO", "M-CSF", "G-CSF")
 #: Training controls over which the encoder's Jacobian is averaged.
 EFFECT_CELLS = 256
+#: Training cells to which the density is fitted, at most.
+DENSITY_CELLS = 4000
 #: Fields written to a world file as arrays; the rest is meta data.
 _TENSORS = ("x", "y", "z0", "label", "conditions", "kicks", "effects", "action_gene", "mean", "std")
 
@@ -221,6 +223,7 @@ def make_world(
     cells: str = "all",
     density: bool = False,
     actions: str = "genes",
+    n_pairs: int | None = None,
 ) -> World:
     """Controls of a split matched to perturbed cells, and what each action does to a latent cell.
 
@@ -233,12 +236,15 @@ def make_world(
         cells: "all" of the split, "fit" (without the validation fifth) or "validation".
         density: whether to fit the Gaussian mixture that `drift="density"` needs.
         actions: "genes" (cells under genetic perturbations), "cytokines" (cells under cytokines), or "both".
+        n_pairs: at most so many matches, drawn without replacement; by default all.
 
     Raises:
         WorldError: in one sentence, for no pairs, an unknown target or an unknown part.
     """
     embedding.require(prepared)
     rows = _pair_rows(prepared, split, pairs, cells, actions)
+    if n_pairs is not None:
+        rows = rows.drawn(n_pairs)
     genes = _gene_effects(prepared, embedding)
     effects, names, gene_of = genes, prepared.genes, np.arange(len(prepared.genes))
     if actions != "genes":
@@ -289,6 +295,11 @@ class _Rows:
     control: np.ndarray
     perturbed: np.ndarray
     perturbation: np.ndarray
+
+    def drawn(self, n: int) -> _Rows:
+        """At most n rows, in their old order."""
+        kept = np.sort(np.random.default_rng(0).permutation(len(self.control))[:n])
+        return _Rows(self.control[kept], self.perturbed[kept], self.perturbation[kept])
 
 
 @torch.no_grad()
@@ -401,7 +412,8 @@ def _density(prepared: Prepared, embedding: Embedding) -> Density:
     """The Gaussian mixture of all training cells in the latent space."""
     from twinlib.insilico.density import fit_density
 
-    train = np.asarray(prepared.cells.obs["split"] == "train")
+    train = np.flatnonzero(np.asarray(prepared.cells.obs["split"] == "train"))
+    train = np.random.default_rng(0).permutation(train)[:DENSITY_CELLS]  # before encoding, which costs most
     scaled = torch.from_numpy(
         np.asarray(prepared.scale(np.asarray(prepared.cells.X)[train]), dtype=np.float32)
     )
