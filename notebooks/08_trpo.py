@@ -360,7 +360,7 @@ plots.show(
 peak = int(curve[:, 2].argmax())
 record.say(
     f"The bound is largest at a step of {lengths[peak]:.1f}, where it promises a gain of "
-    f"{curve[peak, 2] - J:.4f}; the true return keeps rising until {lengths[curve[:, 0].argmax()]:.1f}."
+    f"{curve[peak, 2] - J:.4f}; within this range the true return is largest at {lengths[curve[:, 0].argmax()]:.1f}."
 )
 
 # %% [markdown]
