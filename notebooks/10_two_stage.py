@@ -428,7 +428,7 @@ for axis, label in zip(axes, ("environment steps", "optimizer steps of the actor
 axes[0].axvline(base.warm_start_steps, color="#9ca3af", linewidth=1.0, linestyle=":")
 axes[0].set_ylabel("return of an episode")
 axes[0].legend()
-axes[1].set_xscale("symlog")
+axes[1].set_xscale("log")
 plots.show(
     fig,
     "two-stage-learning-curves",
