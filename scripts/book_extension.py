@@ -66,6 +66,49 @@ def _list_modules(app: Any, page: str, source: list[str]) -> None:
     source[0] = re.sub(r"^<!-- modules: (\w+) -->$", _modules, source[0], flags=re.M)
 
 
+_SHOWN = (
+    "no_change",
+    "mean",
+    "matching_mean",
+    "linear",
+    "experimental",
+    "PPO",
+    "TRPO",
+    "two_stage",
+    "alternating",
+)
+
+
+def _finding() -> str:
+    """Return the primary metric of the packaged described results, one column a dataset."""
+    from twinlib.replication import tables
+
+    columns = {}
+    for dataset in ("papalexi2021", "waddington"):
+        rows = tables.population_table(tables.results("described", dataset)).set_index("Algorithm")
+        columns[dataset] = rows["pearson_delta"]
+    lines = ["| row | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
+    for name in _SHOWN:
+        lines.append(
+            f"| {name} | " + " | ".join(str(column.get(name, "")) for column in columns.values()) + " |"
+        )
+    return "\n".join(lines)
+
+
+def _claim(match: re.Match[str]) -> str:
+    """Return the table of one claim from the claims page, which the results give."""
+    page = (stamp.ROOT / "book" / "claims.md").read_text(encoding="utf-8")
+    section = re.search(rf"^## {match[1]}\. .*?(?=^## |\Z)", page, re.S | re.M)
+    return "\n".join(re.findall(r"^\|.*$", section[0] if section else "", re.M))
+
+
+def _from_results(app: Any, page: str, source: list[str]) -> None:
+    """Insert what the packaged results say; no number on a page is typed."""
+    if "<!-- finding -->" in source[0]:
+        source[0] = source[0].replace("<!-- finding -->", _finding())
+    source[0] = re.sub(r"^<!-- claim: (\d+) -->$", _claim, source[0], flags=re.M)
+
+
 _CHAPTER_LINK = re.compile(r"\[([^\]\[]+)\]\((?:\.\./notebooks/)?(\d\d_\w+)\.(?:ipynb|md)(?:#[^)\s]*)?\)")
 
 
@@ -94,6 +137,7 @@ def setup(app: Any) -> dict[str, Any]:
     """Register with Sphinx."""
     app.connect("builder-inited", _remember_stale)
     app.connect("source-read", _list_modules)
+    app.connect("source-read", _from_results)
     app.connect("source-read", _planned_chapters)
     app.connect("autodoc-process-docstring", _docstring, priority=100)
     app.connect("html-page-context", _mark)
