@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -15,6 +16,7 @@ from twinlib.experimental.perturbation_model import (
     CellNetwork,
     LabelNetwork,
     PerturbationModelConfig,
+    earns_its_place,
     estimate_effects,
     trust,
 )
@@ -157,11 +159,22 @@ def test_networks_are_zero_without_a_perturbation():
 
 def test_departures_of_cells_average_to_zero_over_training_controls(model):
     """The cell network redistributes the mean effect over cells; it cannot change it."""
-    reference = model.cell_network.reference
+    network = copy.deepcopy(model.cell_network)
+    network.strength.fill_(1.0)
+    reference = network.reference
     push, _ = model.effect(["Gata1"] * len(reference))
-    departure = model.cell_network(reference, push)
+    departure = network(reference, push)
     assert departure.mean(dim=0).abs().max() < 1e-4
     assert departure.std(dim=0).max() > 0
+
+
+def test_a_cell_network_that_spoils_the_means_is_dropped(prepared, embedding, model):
+    latent = embedding.encode(torch.from_numpy(prepared.scale(prepared.cells.X))).numpy()
+    harmful = copy.deepcopy(model.cell_network)
+    harmful.strength.fill_(50.0)
+    harmful.reference = harmful.reference + 5.0  # the average that is taken off is now a wrong one
+    args = (model.label_network, model.memory, model.table, latent)
+    assert not earns_its_place(prepared, embedding, harmful, *args)
 
 
 def test_the_cell_network_never_raises_the_validation_error(model):
