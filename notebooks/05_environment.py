@@ -574,7 +574,8 @@ record.say(
 # The kick and the efficacy are modelling choices, and the Beta distribution was not fitted to anything.
 # Targets are matched, not followed: optimal transport picks a partner that is near, and an error to such a partner is smaller than to a cell drawn at random (chapter 2).
 #
-# **What this does not show.**
+# ## What this does not show
+#
 # A policy that earns reward here has learned to move a latent cell towards profiles of matched cells.
 # It has not found the genes that a laboratory would have to adjust: several adjustments with the same sum $aE$ earn exactly the same reward up to the cost, and the environment cannot tell them apart.
 #

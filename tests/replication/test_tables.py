@@ -74,3 +74,19 @@ def test_an_unfinished_run_is_refused(tmp_path):
 def test_results_that_are_not_packaged_name_the_command():
     with pytest.raises(FileNotFoundError, match="--dataset nowhere --protocol described"):
         tables.results("described", "nowhere")
+
+
+def test_the_released_table_keeps_its_split_and_says_what_is_compared():
+    rows = [
+        {"System": system, "Algorithm": "PPO", "Seed": seed, "logs": 2, "Split": split}
+        | dict.fromkeys(("MSE", "RMSE", "MAE", "R2", "Pearson"), value)
+        | {"reward": -value, "distance_to_target": value, "optimizer_steps": 10}
+        for system in ("insilico", "experimental")
+        for split, value in (("Test", 1.0), ("Train", 2.0))
+        for seed in range(3)
+    ]
+    table = tables.released_table(pd.DataFrame(rows))
+    assert len(table) == 1
+    (said,) = table["MSE (start to final)"]
+    assert said.startswith("1.0")
+    assert "reward" in table.columns

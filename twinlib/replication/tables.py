@@ -87,7 +87,7 @@ def paper_tables() -> pd.DataFrame:
 
 
 def paper_table(number: int) -> pd.DataFrame:
-    """Return one of the paper's tables with its own rows and columns, digits as printed."""
+    """Return one of the paper's Tables 1-9 with its own rows and columns, digits as printed."""
     long = paper_tables()
     part = long[long["Table"] == number]
     if part.empty:
