@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import pytest
 import torch
+import tqdm
 from toy import Quadratic
 
 from twinlib.insilico.proximal import ProximalConfig
@@ -85,7 +87,9 @@ def test_training_improves_the_policy():
     assert bool((last > first + 0.05).all())
 
 
-def test_no_progress_bar_unless_asked(capsys):
+def test_no_progress_bar_unless_asked(capsys, monkeypatch):
+    # the bar draws at most ten times a second, and a quick machine is done before that
+    monkeypatch.setattr("tqdm.tqdm", functools.partial(tqdm.tqdm, mininterval=0))
     train(Quadratic(1, 8), small("TRPO"), seeds=[0])
     assert capsys.readouterr().err == ""
     train(Quadratic(1, 8), small("TRPO"), seeds=[0], progress=True)
