@@ -313,6 +313,7 @@ record.say(
 # and is fitted to the believed mean effects, with strong weight decay, because there are only as many examples as perturbations.
 # Subtracting $\mathrm{net}(0)$ makes the effect of a dose of zero exactly zero.
 # The tanh lets the effect of two perturbations be less than the sum of their effects, which the additive baseline cannot express.
+# A measured target that no training cell carries is lent the mean effect plus a ridge regression on gene vectors, with the ridge chosen by leaving training targets out in turn; where gene vectors tell nothing, the mean is what is left.
 # What the network leaves of a training label, as far as it stands above the noise, is kept beside it as a memory.
 #
 # ### Step 3: the cell network

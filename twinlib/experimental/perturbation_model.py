@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from twinlib.data.schema import CONTROL
+from twinlib.data.schema import CONTROL, parts
 from twinlib.experimental.baselines import Array, doses_of, encode_rows, training_cells
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from twinlib.data.prepare import Prepared
     from twinlib.experimental.baselines import TrainingCells
 
+
+#: Candidates for the ridge that lends effects to unseen targets; infinity lends the mean effect.
+RIDGES = (0.1, 1.0, 10.0, 100.0, np.inf)
 
 #: Training controls over which the departures of single cells average to zero.
 REFERENCE = 256
@@ -63,7 +66,6 @@ class PerturbationModelConfig:
     label_steps: int = 1000
     label_rate: float = 5e-3
     label_decay: float = 2.0
-    hidden_weight: float = 0.1
     memory: bool = True
     cell_network: bool = True
     cell_rate: float = 3e-3
@@ -241,10 +243,22 @@ def mean_effect(
     names, index = np.unique(np.asarray(labels).astype(str), return_inverse=True)
     dose = torch.from_numpy(np.asarray(doses, dtype=np.float32)[:, None])
     rows = torch.from_numpy(index.reshape(-1))
-    push, head = network(label_features(table, [str(name) for name in names])[rows] * dose)
+    table.features([str(name) for name in names if name != CONTROL])  # refuses what cannot be embedded
+    split = [_seen_and_not(table, str(name)) for name in names]
+    push, head = network(label_features(table, [seen for seen, _ in split])[rows] * dose)
     nothing = torch.zeros(push.shape[1] + head.shape[1])
-    kept = torch.stack([memory.get(str(name), nothing) for name in names])[rows] * dose
+    kept = torch.stack(
+        [sum((memory.get(part, nothing) for part in rest), memory.get(seen, nothing)) for seen, rest in split]
+    )
+    kept = kept[rows] * dose
     return push + kept[:, : network.latent], head + kept[:, network.latent :]
+
+
+def _seen_and_not(table: Any, label: str) -> tuple[str, list[str]]:
+    """Return the label of the parts that occur in training, and the parts that do not."""
+    seen = [part for part in parts(label) if part in table.parts]
+    rest = [part for part in parts(label) if part not in table.parts]
+    return (label if not rest else "+".join(seen) or CONTROL), rest
 
 
 def label_features(table: Any, labels: Sequence[str]) -> Tensor:
@@ -337,13 +351,6 @@ def _rms(values: Tensor) -> Tensor:
     return values.square().mean().sqrt().clamp_min(1e-6).expand(values.shape[1])
 
 
-def _hide_one_hot(table: Any, features: Tensor) -> Tensor:
-    """Return features [P, F] without their one-hot part: what an unseen perturbation looks like."""
-    hidden = features.clone()
-    hidden[:, table.dim - len(table.parts) :] = 0.0
-    return hidden
-
-
 def fit_label_network(
     table: Any, effects: Effects, targets: Tensor, latent: int, config: PerturbationModelConfig, seed: int
 ) -> LabelNetwork:
@@ -352,16 +359,11 @@ def fit_label_network(
     features = label_features(table, effects.labels) * torch.from_numpy(effects.doses[:, None]).float()
     network = LabelNetwork(table.dim, latent, targets.shape[1] - latent, config.hidden, generator)
     network.scale.copy_(torch.cat([_rms(targets[:, :latent]), _rms(targets[:, latent:])]))
-    hidden = _hide_one_hot(table, features)
-    shown = (hidden != 0).any(dim=1)
-    inputs, wanted = torch.cat([features, hidden[shown]]), targets / network.scale
-    wanted = torch.cat([wanted, wanted[shown]])
-    weight = torch.ones(len(inputs), 1)
-    weight[len(features) :] = config.hidden_weight
+    wanted = targets / network.scale
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.label_rate, weight_decay=config.label_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.label_steps)
     for _ in range(config.label_steps):
-        loss = (weight * (network.unit(inputs) - wanted).square()).mean()
+        loss = (network.unit(features) - wanted).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -554,28 +556,30 @@ def earns_its_place(
     """Tell whether the cell network brings the means of validation groups nearer.
 
     The pairs cannot judge this: moving every cell towards the average of its matches lowers the pair error
-    even where the predicted means get worse. Groups are label, context and dose, predicted from validation
-    controls of the context; the error is squared, in log1p units, each group counted once.
+    even where the predicted means get worse. A group is a label, context and dose. Its validation mean is
+    predicted from the validation controls by the mean change of the fitting cells, with and without the mean
+    departure of these controls; the error is squared, in log1p units, each group counted once.
     """
-    obs = prepared.cells.obs
-    held = obs["validation"].to_numpy(dtype=bool) & (obs["split"] == "train").to_numpy()
-    values, std = prepared.scale(np.asarray(prepared.cells.X)), torch.from_numpy(prepared.std).float()
+    obs, values = prepared.cells.obs, np.asarray(prepared.cells.X)
     label, context, dose = (obs[name].to_numpy() for name in ("perturbation", "cell_context", "dose"))
-    change = 0.0
+    train = (obs["split"] == "train").to_numpy()
+    held = train & obs["validation"].to_numpy(dtype=bool)
+    gain = 0.0
     for key in sorted(set(zip(label[held], context[held], dose[held], strict=True))):
-        here = held & (context == key[1])
-        controls, mine = here & (label == CONTROL), here & (label == key[0]) & (dose == key[2])
-        if key[0] == CONTROL or not controls.any():
+        control = (label == CONTROL) & (context == key[1])
+        mine = (label == key[0]) & (context == key[1]) & (dose == key[2])
+        groups = [held & mine, held & control, train & ~held & mine, train & ~held & control]
+        if key[0] == CONTROL or not all(group.any() for group in groups):
             continue
-        z = torch.from_numpy(latent[controls])
-        push, head = mean_effect(table, label_network, memory, [key[0]] * len(z), np.full(len(z), key[2]))
+        real, start, seen, reference = (values[group].mean(axis=0) for group in groups)
+        z = torch.from_numpy(latent[held & control])
+        push, _ = mean_effect(table, label_network, memory, [key[0]] * len(z), np.full(len(z), key[2]))
         with torch.no_grad():
-            base = torch.from_numpy(values[controls]) + head - embedding.decode(z)
-            target = torch.from_numpy(values[mine]).mean(dim=0)
-            means = [base + embedding.decode(z + push + c) for c in (0.0, network(z, push))]
-        without, with_it = (((m.mean(dim=0) - target) * std).square().sum() for m in means)
-        change += float(with_it - without)
-    return change < 0
+            departure = embedding.decode(z + push + network(z, push)) - embedding.decode(z + push)
+        extra = departure.mean(dim=0).numpy() * prepared.std
+        missing = real - (start + seen - reference)
+        gain += float((missing**2).sum() - ((missing - extra) ** 2).sum())
+    return gain > 0
 
 
 def _fit_labels(
@@ -589,7 +593,48 @@ def _fit_labels(
     targets = effects.believed.copy()
     targets[:, depth:] -= _decoded(embedding, controls, targets[:, :depth])
     network = fit_label_network(table, effects, torch.from_numpy(targets).float(), depth, config, seed)
-    return network, _remember(embedding, table, network, effects, controls) if config.memory else {}
+    memory = _remember(embedding, table, network, effects, controls) if config.memory else {}
+    return network, memory | borrow(prepared, embedding, effects, targets, table)
+
+
+def borrow(
+    prepared: Prepared, embedding: Any, effects: Effects, targets: Array, table: Any
+) -> dict[str, Tensor]:
+    """Return the effect [K] lent to each measured target that no training cell carries.
+
+    It is the mean training effect plus a ridge regression of the effects of measured single perturbations on
+    their gene vectors, the ridge chosen by leaving each out in turn; an infinite one, the mean alone, is
+    among the candidates, and wins where gene vectors tell nothing.
+
+    Shapes: targets [P, K] are latent push and head of each training group.
+    """
+    column = {gene: i for i, gene in enumerate(embedding.genes)}
+    vectors = embedding.gene_vectors.detach().double().numpy()
+    unseen = [part for part in prepared.measured if part not in table.parts]
+    known = [i for i, name in enumerate(effects.labels) if name in prepared.measured and name in column]
+    centre = targets.mean(axis=0)
+    if not unseen or len(known) < 3:
+        return {part: torch.from_numpy(centre).float() for part in unseen}
+    x, y = vectors[[column[effects.labels[i]] for i in known]], targets[known] - centre
+    ridge = min(RIDGES, key=lambda value: _left_out_error(x, y, value))
+    found = {part: centre + _ridge(x, y, vectors[column[part]], ridge) for part in unseen}
+    return {part: torch.from_numpy(effect).float() for part, effect in found.items()}
+
+
+def _ridge(x: Array, y: Array, at: Array, ridge: float) -> Array:
+    """Return the ridge prediction [K] at one point [d] from x [n, d] and y [n, K], without intercept."""
+    if not np.isfinite(ridge):
+        return np.zeros(y.shape[1])
+    kernel = x @ x.T
+    strength = ridge * np.trace(kernel) / len(x)
+    return (at @ x.T) @ np.linalg.solve(kernel + strength * np.eye(len(x)), y)
+
+
+def _left_out_error(x: Array, y: Array, ridge: float) -> float:
+    """Return the squared error summed over leaving each row out in turn."""
+    rows = np.arange(len(x))
+    misses = [_ridge(x[rows != i], y[rows != i], x[i], ridge) - y[i] for i in rows]
+    return float(np.square(misses).sum())
 
 
 def _remember(
