@@ -9,8 +9,8 @@ The move has two parts, m(z, p) = s(p) + c(z, s(p)). The label network gives s(p
 perturbation does to the average cell; it is fitted to mean changes, because a difference of a few hundred
 cells says more about a mean than any single pair. The cell network c says how a cell in state z departs
 from that average; it is fitted to matched pairs, sees the perturbation only through s(p), and is kept only
-where it brings the means of validation cells nearer. Both are exactly zero where the features are zero, so
-a dose of 0 returns x.
+where it brings validation cells nearer. Both are exactly zero where the features are zero, so a dose of 0
+returns x.
 """
 
 from __future__ import annotations
@@ -26,14 +26,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from twinlib.data.schema import CONTROL, parts
-from twinlib.experimental.baselines import Array, doses_of, encode_rows, training_cells
+from twinlib.experimental.baselines import (
+    Array,
+    TrainingCells,
+    doses_of,
+    encode_rows,
+    shift_of,
+    training_cells,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from twinlib.data.pairing import Pairs
     from twinlib.data.prepare import Prepared
-    from twinlib.experimental.baselines import TrainingCells
 
 
 #: Candidates for the ridge that lends effects to unseen targets; infinity lends the mean effect.
@@ -553,33 +559,43 @@ def earns_its_place(
     table: Any,
     latent: Array,
 ) -> bool:
-    """Tell whether the cell network brings the means of validation groups nearer.
+    """Tell whether the cell network brings validation cells nearer, in their means and clouds together.
 
     The pairs cannot judge this: moving every cell towards the average of its matches lowers the pair error
-    even where the predicted means get worse. A group is a label, context and dose. Its validation mean is
-    predicted from the validation controls by the mean change of the fitting cells, with and without the mean
-    departure of these controls; the error is squared, in log1p units, each group counted once.
+    even where means and clouds get worse. A group is a label, context and dose. Its validation cells are
+    predicted from the validation controls by the label's mean change in the fitting cells, with and without
+    the departures of these controls. Squared error of the mean and energy distance are summed over groups, in
+    log1p units, and the network stays when the product of the two sums is lower with it.
     """
     obs, values = prepared.cells.obs, np.asarray(prepared.cells.X)
     label, context, dose = (obs[name].to_numpy() for name in ("perturbation", "cell_context", "dose"))
     train = (obs["split"] == "train").to_numpy()
     held = train & obs["validation"].to_numpy(dtype=bool)
-    gain = 0.0
+    fitting = TrainingCells(*(part[train & ~held] for part in (values, label, context, dose)))
+    errors = np.zeros((2, 2))
     for key in sorted(set(zip(label[held], context[held], dose[held], strict=True))):
-        control = (label == CONTROL) & (context == key[1])
-        mine = (label == key[0]) & (context == key[1]) & (dose == key[2])
-        groups = [held & mine, held & control, train & ~held & mine, train & ~held & control]
-        if key[0] == CONTROL or not all(group.any() for group in groups):
+        start = held & (label == CONTROL) & (context == key[1])
+        real = held & (label == key[0]) & (context == key[1]) & (dose == key[2])
+        if key[0] == CONTROL or min(start.sum(), real.sum()) < 2 or not fitting.of(key[0]).any():
             continue
-        real, start, seen, reference = (values[group].mean(axis=0) for group in groups)
-        z = torch.from_numpy(latent[held & control])
+        z = torch.from_numpy(latent[start])
         push, _ = mean_effect(table, label_network, memory, [key[0]] * len(z), np.full(len(z), key[2]))
         with torch.no_grad():
             departure = embedding.decode(z + push + network(z, push)) - embedding.decode(z + push)
-        extra = departure.mean(dim=0).numpy() * prepared.std
-        missing = real - (start + seen - reference)
-        gain += float((missing**2).sum() - ((missing - extra) ** 2).sum())
-    return gain > 0
+        without = values[start] + key[2] * shift_of(fitting, key[0])
+        errors[0] += _errors(without, values[real])
+        errors[1] += _errors(without + departure.numpy() * prepared.std, values[real])
+    errors = np.maximum(errors, 1e-9)
+    return bool(errors[1].prod() < errors[0].prod())
+
+
+def _errors(cells: Array, real: Array) -> Array:
+    """Return squared error of the mean and energy distance [2] of two clouds, the first 256 cells of each."""
+    from scipy.spatial.distance import cdist, pdist
+
+    cells, real = cells[:REFERENCE], real[:REFERENCE]
+    cloud = 2 * cdist(cells, real).mean() - pdist(cells).mean() - pdist(real).mean()
+    return np.array([((cells.mean(axis=0) - real.mean(axis=0)) ** 2).sum(), cloud])
 
 
 def _fit_labels(
