@@ -56,7 +56,7 @@ dataset = twinlib.choose("papalexi2021", "waddington")
 # %% [markdown]
 # ## The question
 #
-# The paper reports that starting PPO from a TRPO stage lowers the mean squared error of its in-silico twin from 1.38 to 0.03 (Table 1, test rows).
+# The paper reports that starting PPO from a TRPO stage lowers the mean squared error of its in-silico twin to a small part of what PPO alone leaves (its Table 1, test rows, shown as printed below).
 # Two questions follow.
 # Does the pattern return when the public code's steps are repeated?
 # And does it mean what the text says, that perturbed cells are predicted better?
