@@ -731,7 +731,7 @@ for name in ("papalexi2021", "norman2019", "cross_study", "kang2018", "waddingto
 # - Nine measured targets are few: leaving one out leaves eight examples from which to learn what a gene vector says about a knock-out.
 # - The ceiling uses half of the held-out cells, so that it is itself noisy for small groups.
 # - The rule that keeps or drops the cell network uses validation cells only, but it was settled after a first run in which held-out scores with and without the network had been seen; its verdict on these data is not a blind one.
-# - Some committed tables of this page were made shortly before that rule, with the network always on; a difference of a few thousandths in them is untested.
+# - Some committed tables of this page were made shortly before that rule, when validation pairs alone judged the network; a difference of a few thousandths in them is untested.
 #
 # ## What this does not show
 #
