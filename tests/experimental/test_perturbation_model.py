@@ -13,9 +13,12 @@ from twinlib.data.schema import DataError
 from twinlib.experimental import BASELINES, fit_perturbation_model, predict_anndata
 from twinlib.experimental.baselines import training_cells
 from twinlib.experimental.perturbation_model import (
+    RIDGES,
     CellNetwork,
     LabelNetwork,
     PerturbationModelConfig,
+    _left_out_error,
+    _ridge,
     earns_its_place,
     estimate_effects,
     trust,
@@ -144,6 +147,33 @@ def test_a_perturbation_that_cannot_be_embedded_is_refused(prepared, model):
     with pytest.raises(DataError, match="IRF1") as error:
         model.predict(x, ["IRF1"] * 2)
     assert str(error.value).count(". ") == 0
+
+
+def test_an_unseen_target_borrows_from_gene_vectors_only_where_they_tell_something():
+    """Effects that follow the gene vectors are carried over; effects that do not leave the mean."""
+    rng = np.random.default_rng(0)
+    vectors, weights = rng.normal(size=(12, 4)), rng.normal(size=(4, 30))
+    tells, silent = vectors @ weights, rng.normal(size=(12, 30))
+    chosen = [min(RIDGES, key=lambda r, y=y: _left_out_error(vectors, y, r)) for y in (tells, silent)]
+    assert chosen[0] <= 1.0 and chosen[1] >= 10.0
+    near = _ridge(vectors[1:], tells[1:], vectors[0], 0.1)
+    assert np.corrcoef(near, tells[0])[0, 1] > 0.9
+    assert not _ridge(vectors, silent, vectors[0], np.inf).any()
+
+
+def test_a_held_out_target_is_predicted_and_is_the_same_part_in_a_pair(cells):
+    held = prepare(cells, 40, split="perturbations", held_out=["Fli1"])
+    keep = np.asarray(~held.cells.obs["perturbation"].isin(["Fli1+Pu1", "Fli1+Gata1"]))
+    names = tuple(name for name in held.train_perturbations if "Fli1" not in name)
+    fold = dataclasses.replace(held, cells=held.cells[keep].copy(), train_perturbations=names)
+    embedding = PrincipalEmbedding(fold)
+    twin = fit_perturbation_model(
+        fold, embedding, config=dataclasses.replace(QUICK, cell_network=False), table=None
+    )
+    assert "Fli1" not in twin.table.parts
+    alone, pu1, both = (twin.effect([label]) for label in ("Fli1", "Pu1", "Fli1+Pu1"))
+    assert torch.allclose(both[1], twin.effect(["Pu1"])[1] + alone[1], atol=1e-5)
+    assert alone[1].abs().sum() > 0 and pu1[0].abs().sum() > 0
 
 
 def test_networks_are_zero_without_a_perturbation():

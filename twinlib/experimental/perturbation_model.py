@@ -9,8 +9,8 @@ The move has two parts, m(z, p) = s(p) + c(z, s(p)). The label network gives s(p
 perturbation does to the average cell; it is fitted to mean changes, because a difference of a few hundred
 cells says more about a mean than any single pair. The cell network c says how a cell in state z departs
 from that average; it is fitted to matched pairs, sees the perturbation only through s(p), and is kept only
-where it brings the means of validation cells nearer. Both are exactly zero where the features are zero, so
-a dose of 0 returns x.
+where it brings validation cells nearer. Both are exactly zero where the features are zero, so a dose of 0
+returns x.
 """
 
 from __future__ import annotations
@@ -25,16 +25,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from twinlib.data.schema import CONTROL
-from twinlib.experimental.baselines import Array, doses_of, encode_rows, training_cells
+from twinlib.data.schema import CONTROL, parts
+from twinlib.experimental.baselines import (
+    Array,
+    TrainingCells,
+    doses_of,
+    encode_rows,
+    shift_of,
+    training_cells,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from twinlib.data.pairing import Pairs
     from twinlib.data.prepare import Prepared
-    from twinlib.experimental.baselines import TrainingCells
 
+
+#: Candidates for the ridge that lends effects to unseen targets; infinity lends the mean effect.
+RIDGES = (0.1, 1.0, 10.0, 100.0, np.inf)
 
 #: Training controls over which the departures of single cells average to zero.
 REFERENCE = 256
@@ -63,7 +72,6 @@ class PerturbationModelConfig:
     label_steps: int = 1000
     label_rate: float = 5e-3
     label_decay: float = 2.0
-    hidden_weight: float = 0.1
     memory: bool = True
     cell_network: bool = True
     cell_rate: float = 3e-3
@@ -241,10 +249,22 @@ def mean_effect(
     names, index = np.unique(np.asarray(labels).astype(str), return_inverse=True)
     dose = torch.from_numpy(np.asarray(doses, dtype=np.float32)[:, None])
     rows = torch.from_numpy(index.reshape(-1))
-    push, head = network(label_features(table, [str(name) for name in names])[rows] * dose)
+    table.features([str(name) for name in names if name != CONTROL])  # refuses what cannot be embedded
+    split = [_seen_and_not(table, str(name)) for name in names]
+    push, head = network(label_features(table, [seen for seen, _ in split])[rows] * dose)
     nothing = torch.zeros(push.shape[1] + head.shape[1])
-    kept = torch.stack([memory.get(str(name), nothing) for name in names])[rows] * dose
+    kept = torch.stack(
+        [sum((memory.get(part, nothing) for part in rest), memory.get(seen, nothing)) for seen, rest in split]
+    )
+    kept = kept[rows] * dose
     return push + kept[:, : network.latent], head + kept[:, network.latent :]
+
+
+def _seen_and_not(table: Any, label: str) -> tuple[str, list[str]]:
+    """Return the label of the parts that occur in training, and the parts that do not."""
+    seen = [part for part in parts(label) if part in table.parts]
+    rest = [part for part in parts(label) if part not in table.parts]
+    return (label if not rest else "+".join(seen) or CONTROL), rest
 
 
 def label_features(table: Any, labels: Sequence[str]) -> Tensor:
@@ -337,13 +357,6 @@ def _rms(values: Tensor) -> Tensor:
     return values.square().mean().sqrt().clamp_min(1e-6).expand(values.shape[1])
 
 
-def _hide_one_hot(table: Any, features: Tensor) -> Tensor:
-    """Return features [P, F] without their one-hot part: what an unseen perturbation looks like."""
-    hidden = features.clone()
-    hidden[:, table.dim - len(table.parts) :] = 0.0
-    return hidden
-
-
 def fit_label_network(
     table: Any, effects: Effects, targets: Tensor, latent: int, config: PerturbationModelConfig, seed: int
 ) -> LabelNetwork:
@@ -352,16 +365,11 @@ def fit_label_network(
     features = label_features(table, effects.labels) * torch.from_numpy(effects.doses[:, None]).float()
     network = LabelNetwork(table.dim, latent, targets.shape[1] - latent, config.hidden, generator)
     network.scale.copy_(torch.cat([_rms(targets[:, :latent]), _rms(targets[:, latent:])]))
-    hidden = _hide_one_hot(table, features)
-    shown = (hidden != 0).any(dim=1)
-    inputs, wanted = torch.cat([features, hidden[shown]]), targets / network.scale
-    wanted = torch.cat([wanted, wanted[shown]])
-    weight = torch.ones(len(inputs), 1)
-    weight[len(features) :] = config.hidden_weight
+    wanted = targets / network.scale
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.label_rate, weight_decay=config.label_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.label_steps)
     for _ in range(config.label_steps):
-        loss = (weight * (network.unit(inputs) - wanted).square()).mean()
+        loss = (network.unit(features) - wanted).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -551,31 +559,43 @@ def earns_its_place(
     table: Any,
     latent: Array,
 ) -> bool:
-    """Tell whether the cell network brings the means of validation groups nearer.
+    """Tell whether the cell network brings validation cells nearer, in their means and clouds together.
 
     The pairs cannot judge this: moving every cell towards the average of its matches lowers the pair error
-    even where the predicted means get worse. Groups are label, context and dose, predicted from validation
-    controls of the context; the error is squared, in log1p units, each group counted once.
+    even where means and clouds get worse. A group is a label, context and dose. Its validation cells are
+    predicted from the validation controls by the label's mean change in the fitting cells, with and without
+    the departures of these controls. Squared error of the mean and energy distance are summed over groups, in
+    log1p units, and the network stays when the product of the two sums is lower with it.
     """
-    obs = prepared.cells.obs
-    held = obs["validation"].to_numpy(dtype=bool) & (obs["split"] == "train").to_numpy()
-    values, std = prepared.scale(np.asarray(prepared.cells.X)), torch.from_numpy(prepared.std).float()
+    obs, values = prepared.cells.obs, np.asarray(prepared.cells.X)
     label, context, dose = (obs[name].to_numpy() for name in ("perturbation", "cell_context", "dose"))
-    change = 0.0
+    train = (obs["split"] == "train").to_numpy()
+    held = train & obs["validation"].to_numpy(dtype=bool)
+    fitting = TrainingCells(*(part[train & ~held] for part in (values, label, context, dose)))
+    errors = np.zeros((2, 2))
     for key in sorted(set(zip(label[held], context[held], dose[held], strict=True))):
-        here = held & (context == key[1])
-        controls, mine = here & (label == CONTROL), here & (label == key[0]) & (dose == key[2])
-        if key[0] == CONTROL or not controls.any():
+        start = held & (label == CONTROL) & (context == key[1])
+        real = held & (label == key[0]) & (context == key[1]) & (dose == key[2])
+        if key[0] == CONTROL or min(start.sum(), real.sum()) < 2 or not fitting.of(key[0]).any():
             continue
-        z = torch.from_numpy(latent[controls])
-        push, head = mean_effect(table, label_network, memory, [key[0]] * len(z), np.full(len(z), key[2]))
+        z = torch.from_numpy(latent[start])
+        push, _ = mean_effect(table, label_network, memory, [key[0]] * len(z), np.full(len(z), key[2]))
         with torch.no_grad():
-            base = torch.from_numpy(values[controls]) + head - embedding.decode(z)
-            target = torch.from_numpy(values[mine]).mean(dim=0)
-            means = [base + embedding.decode(z + push + c) for c in (0.0, network(z, push))]
-        without, with_it = (((m.mean(dim=0) - target) * std).square().sum() for m in means)
-        change += float(with_it - without)
-    return change < 0
+            departure = embedding.decode(z + push + network(z, push)) - embedding.decode(z + push)
+        without = values[start] + key[2] * shift_of(fitting, key[0])
+        errors[0] += _errors(without, values[real])
+        errors[1] += _errors(without + departure.numpy() * prepared.std, values[real])
+    errors = np.maximum(errors, 1e-9)
+    return bool(errors[1].prod() < errors[0].prod())
+
+
+def _errors(cells: Array, real: Array) -> Array:
+    """Return squared error of the mean and energy distance [2] of two clouds, the first 256 cells of each."""
+    from scipy.spatial.distance import cdist, pdist
+
+    cells, real = cells[:REFERENCE], real[:REFERENCE]
+    cloud = 2 * cdist(cells, real).mean() - pdist(cells).mean() - pdist(real).mean()
+    return np.array([((cells.mean(axis=0) - real.mean(axis=0)) ** 2).sum(), cloud])
 
 
 def _fit_labels(
@@ -589,7 +609,48 @@ def _fit_labels(
     targets = effects.believed.copy()
     targets[:, depth:] -= _decoded(embedding, controls, targets[:, :depth])
     network = fit_label_network(table, effects, torch.from_numpy(targets).float(), depth, config, seed)
-    return network, _remember(embedding, table, network, effects, controls) if config.memory else {}
+    memory = _remember(embedding, table, network, effects, controls) if config.memory else {}
+    return network, memory | borrow(prepared, embedding, effects, targets, table)
+
+
+def borrow(
+    prepared: Prepared, embedding: Any, effects: Effects, targets: Array, table: Any
+) -> dict[str, Tensor]:
+    """Return the effect [K] lent to each measured target that no training cell carries.
+
+    It is the mean training effect plus a ridge regression of the effects of measured single perturbations on
+    their gene vectors, the ridge chosen by leaving each out in turn; an infinite one, the mean alone, is
+    among the candidates, and wins where gene vectors tell nothing.
+
+    Shapes: targets [P, K] are latent push and head of each training group.
+    """
+    column = {gene: i for i, gene in enumerate(embedding.genes)}
+    vectors = embedding.gene_vectors.detach().double().numpy()
+    unseen = [part for part in prepared.measured if part not in table.parts]
+    known = [i for i, name in enumerate(effects.labels) if name in prepared.measured and name in column]
+    centre = targets.mean(axis=0)
+    if not unseen or len(known) < 3:
+        return {part: torch.from_numpy(centre).float() for part in unseen}
+    x, y = vectors[[column[effects.labels[i]] for i in known]], targets[known] - centre
+    ridge = min(RIDGES, key=lambda value: _left_out_error(x, y, value))
+    found = {part: centre + _ridge(x, y, vectors[column[part]], ridge) for part in unseen}
+    return {part: torch.from_numpy(effect).float() for part, effect in found.items()}
+
+
+def _ridge(x: Array, y: Array, at: Array, ridge: float) -> Array:
+    """Return the ridge prediction [K] at one point [d] from x [n, d] and y [n, K], without intercept."""
+    if not np.isfinite(ridge):
+        return np.zeros(y.shape[1])
+    kernel = x @ x.T
+    strength = ridge * np.trace(kernel) / len(x)
+    return (at @ x.T) @ np.linalg.solve(kernel + strength * np.eye(len(x)), y)
+
+
+def _left_out_error(x: Array, y: Array, ridge: float) -> float:
+    """Return the squared error summed over leaving each row out in turn."""
+    rows = np.arange(len(x))
+    misses = [_ridge(x[rows != i], y[rows != i], x[i], ridge) - y[i] for i in rows]
+    return float(np.square(misses).sum())
 
 
 def _remember(
