@@ -13,37 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinlib.replication import evaluation, paths
-from twinlib.replication.protocols import ALGORITHMS, Part, RunConfig
+from twinlib.replication.protocols import ALGORITHMS, Part, RunConfig, blocks, name_of, seeds_of
+from twinlib.replication.settings import choice, training_settings
 
 Array = NDArray[Any]
 
 #: Baselines of every table, in its order; `linear` reaches only perturbations whose target is measured.
 BASELINES = ("mean", "matching_mean", "additive", "linear", "latent_shift")
+#: File in which the experimental twin's mean paths wait for the parts that are measured against them.
+EXPERIMENTAL_PATHS = "experimental_paths.npz"
 #: Training controls on which the population metrics of the train rows are taken.
 TRAIN_CONTROLS = 128
-
-
-def training_settings(algorithm: str, timesteps: int) -> Any:
-    """Return the described protocol's training settings: the same networks and steps for all.
-
-    The paper states only the steps (150,000, of which 10,000 TRPO). Minibatches are larger than its code's
-    (256 in place of 64), the exploration starts at a standard deviation of exp(-1), since 200 summed
-    actions at 1 drown the signal, and delta is 0.05; everything else is the customary default. Nothing was
-    tuned on test cells.
-    """
-    from twinlib.insilico.proximal import ProximalConfig
-    from twinlib.insilico.trust_region import TrustRegionConfig
-    from twinlib.insilico.two_stage import TrainingConfig
-
-    proximal = ProximalConfig(minibatch_size=256)
-    return TrainingConfig(
-        algorithm=algorithm,
-        timesteps=timesteps,
-        log_std=-1.0,
-        proximal=proximal,
-        fine_tuning=replace(proximal, beta=0.1),
-        trust_region=TrustRegionConfig(delta=0.05),
-    )
 
 
 class Mean:
@@ -96,15 +76,22 @@ class Described:
     def __init__(self, config: RunConfig, progress: bool = False) -> None:
         from twinlib import data, embedding
 
-        self.config, self.progress = config, progress
-        self.prepared = data.standard(config.dataset)
-        self.embedding = Remembered(embedding.pretrained(config.dataset))
-        self.embedding.require(self.prepared)
         unknown = set(config.algorithms) - set(ALGORITHMS)
         if unknown:
             known = ", ".join(ALGORITHMS)
             raise ValueError(f"The described protocol has no {sorted(unknown)[0]!r}; choose from {known}.")
-        self.parts = ("references", "experimental", *(config.algorithms or ALGORITHMS))
+        self.config, self.progress = config, progress
+        self.algorithms = config.algorithms or ALGORITHMS
+        #: Tuned choice by algorithm; read first, so that a missing row stops the run before it costs.
+        self.choices = {name: choice(config.dataset, name) for name in self.algorithms}
+        self.prepared = data.standard(config.dataset)
+        self.embedding = Remembered(embedding.pretrained(config.dataset))
+        self.embedding.require(self.prepared)
+        self.parts = ("references", *blocks(("experimental", *self.algorithms), config))
+
+    def after(self, part: str) -> tuple[str, ...]:
+        """Trained parts measure their paths against those of the experimental twin's first block."""
+        return (self.parts[1],) if name_of(part) in ALGORITHMS else ()
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -119,8 +106,10 @@ class Described:
             "cells": {s: len(p.rows(s)) for s in ("train", "test")},
             "test_controls": len(p.rows("test", "control")),
             "scored_perturbations": {s: list(q.labels) for s, q in self.asked.items()},
-            "environment": self.environment_facts,
-            "training": asdict(training_settings("PPO", self.config.timesteps)),
+            "actions": self.actions,
+            "choices": {name: asdict(chosen) for name, chosen in self.choices.items()},
+            "environment": {name: asdict(self.environment(name)) for name in self.algorithms},
+            "training": {name: asdict(self.training(name)) for name in self.algorithms},
         }
 
     # -- what is shared by the parts ---------------------------------------------------------------------
@@ -159,15 +148,44 @@ class Described:
         """The world of the training cells."""
         from twinlib import insilico
 
-        return insilico.make_world(self.prepared, self.embedding.embedding, pairs=self.train_pairs)
+        return insilico.make_world(
+            self.prepared, self.embedding.embedding, pairs=self.train_pairs, actions=self.actions
+        )
+
+    @property
+    def actions(self) -> str:
+        """What a policy adjusts: genes; doses where every perturbation is a cytokine; both where some are."""
+        kinds = set(self.prepared.cells.obs["perturbation_type"].astype(str)) - {"control"}
+        if "cytokine" not in kinds:
+            return "genes"
+        return "cytokines" if kinds == {"cytokine"} else "both"
 
     @cached_property
-    def settings(self) -> Any:
-        """The environment's settings, with the action scale fixed from the whole training world."""
+    def plain_environment(self) -> Any:
+        """The environment's own settings, with the action scale fixed from the whole training world.
+
+        Doses have a unit of their own (`cytokine_scale`), so a world without gene actions has no such scale.
+        """
         from twinlib.insilico.environment import EnvironmentConfig
 
         plain = EnvironmentConfig()
+        if self.actions == "cytokines":
+            return plain
         return replace(plain, action_scale=self.world.action_scale(plain.horizon))
+
+    def environment(self, algorithm: str | None) -> Any:
+        """The environment an algorithm is trained and scored in: its tuned multiple of the own action scale.
+
+        None gives the environment's own scale. The dose of a cytokine is never scaled: it was not tuned.
+        """
+        own = self.plain_environment
+        if algorithm is None or own.action_scale is None:
+            return own
+        return replace(own, action_scale=self.choices[algorithm].scale * own.action_scale)
+
+    def training(self, algorithm: str) -> Any:
+        """The training settings of an algorithm, with its tuned step size."""
+        return training_settings(algorithm, self.config.timesteps, self.choices[algorithm])
 
     @cached_property
     def small_world(self) -> Any:
@@ -183,28 +201,28 @@ class Described:
 
         return EnvironmentConfig().horizon
 
-    @property
-    def environment_facts(self) -> dict[str, Any]:
-        """The environment's settings as plain values."""
-        return asdict(self.settings)
-
     # -- the parts ---------------------------------------------------------------------------------------
     def compute(self, part: str, scratch: pathlib.Path) -> Part:
         """Compute one part."""
-        if part == "references":
+        name, seeds = name_of(part), seeds_of(part, self.config)
+        if name == "references":
             return self._references()
-        if part == "experimental":
-            return self._experimental(scratch)
-        return self._trained(part, scratch)
+        if name == "experimental":
+            return self._experimental(seeds, scratch)
+        return self._trained(part, name, seeds, scratch)
 
     def rows(
-        self, predictor: evaluation.Predictor, head: dict[str, Any], labels: Sequence[str] | None = None
+        self,
+        predictor: evaluation.Predictor,
+        head: dict[str, Any],
+        labels: Sequence[str] | None = None,
+        first_seed: int = 0,
     ) -> list[dict[str, Any]]:
         """Score a predictor on both splits: one row a replica, split and space, with its skill."""
         found = []
         for split, whole in self.asked.items():
             asked = whole if labels is None else whole.only(labels)
-            for seed, spaces in enumerate(evaluation.score(predictor, asked)):
+            for seed, spaces in enumerate(evaluation.score(predictor, asked), start=first_seed):
                 for row in spaces:
                     base = self._baseline_row(asked, split, row["space"])
                     found.append(head | {"Seed": seed} | evaluation.with_skill(row, base))
@@ -233,9 +251,10 @@ class Described:
         similarity = paths.reference_rows(self.courses)
         for name, policy in self._plain_policies().items():
             head = {"System": "insilico", "Algorithm": name}
-            regression += self.rows(self.predictor(policy), head)
+            settings = self.environment(None)
+            regression += self.rows(self.predictor(policy, settings), head)
             if name == "random":
-                similarity += paths.twin_rows(self.courses, self.paths(policy), [0], head)
+                similarity += paths.twin_rows(self.courses, self.paths(policy, settings), [0], head)
         return Part(regression, similarity)
 
     def _plain_policies(self) -> dict[str, Mean]:
@@ -269,19 +288,19 @@ class Described:
         row |= {n: float(np.mean([s[n] for s in scores])) for n in evaluation.POPULATION}
         return [evaluation.with_skill(row, self._baseline_row(asked, "test", "log1p"))]
 
-    def _experimental(self, scratch: pathlib.Path) -> Part:
+    def _experimental(self, seeds: Sequence[int], scratch: pathlib.Path) -> Part:
         """Fit and score the experimental twin, one fit a seed; keep its mean paths for the in-silico rows."""
         from twinlib.experimental import fit_perturbation_model
 
         regression, similarity = [], []
         head = {"System": "experimental", "Algorithm": "experimental"}
-        for seed in range(self.config.seeds):
+        for seed in seeds:
             model = fit_perturbation_model(self.prepared, self.embedding, seed=seed)
             regression += [row | {"Seed": seed} for row in self.rows(evaluation.one(model), head)]
             track = self._model_paths(model)
             similarity += paths.twin_rows(self.courses, track, [seed], head)
             if seed == 0:
-                np.savez(scratch / "experimental_paths.npz", **{n: track(n)[0] for n in self.courses})
+                np.savez(scratch / EXPERIMENTAL_PATHS, **{n: track(n)[0] for n in self.courses})
                 shuffled = {"System": "experimental", "Algorithm": "experimental_shuffled"}
                 similarity += paths.shuffled_rows(self.courses, track, shuffled)
         return Part(regression, similarity)
@@ -297,54 +316,53 @@ class Described:
         return track
 
     # -- policies ----------------------------------------------------------------------------------------
-    def predictor(self, policy: Any) -> evaluation.Predictor:
-        """Return a policy's predictions: mean action, process noise and kick off."""
+    def predictor(self, policy: Any, settings: Any) -> evaluation.Predictor:
+        """Return a policy's predictions in its environment: mean action, process noise and kick off."""
         from twinlib.insilico.prediction import predict
 
-        return lambda x, labels: predict(policy, self.small_world, self.settings, x, list(labels))
+        return lambda x, labels: predict(policy, self.small_world, settings, x, list(labels))
 
-    def paths(self, policy: Any) -> paths.Paths:
+    def paths(self, policy: Any, settings: Any) -> paths.Paths:
         """Return the mean latent paths [R, H + 1, D] of a policy over the test controls."""
         from twinlib.insilico.prediction import rollout_cells
 
         controls = self.asked["test"].controls
 
         def track(name: str) -> Array:
-            path = rollout_cells(policy, self.small_world, self.settings, controls, [name] * len(controls))
+            path = rollout_cells(policy, self.small_world, settings, controls, [name] * len(controls))
             return path.mean(dim=1).double().numpy()
 
         return track
 
-    def _trained(self, algorithm: str, scratch: pathlib.Path) -> Part:
-        """Train an algorithm on all seeds side by side, score it, and measure its paths."""
-        result, wall = self._train(algorithm, scratch / f"{algorithm}.checkpoint")
-        head = {"System": "insilico", "Algorithm": algorithm}
-        seeds = list(range(self.config.seeds))
+    def _trained(self, part: str, algorithm: str, seeds: Sequence[int], scratch: pathlib.Path) -> Part:
+        """Train an algorithm on its seeds side by side, score it, and measure its paths."""
+        result, wall = self._train(algorithm, seeds, scratch / f"{part}.checkpoint")
+        head, settings = {"System": "insilico", "Algorithm": algorithm}, self.environment(algorithm)
         last = result.history.groupby("seed").tail(1).set_index("seed")
         regression = [
             row | {"optimizer_steps": int(last["optimizer_steps"][row["Seed"]])}
-            for row in self.rows(self.predictor(result.policy), head)
+            for row in self.rows(self.predictor(result.policy, settings), head, first_seed=seeds[0])
         ]
-        with np.load(scratch / "experimental_paths.npz") as other:
+        with np.load(scratch / EXPERIMENTAL_PATHS) as other:
             twins = {name: other[name] for name in other.files}
-        track = self.paths(result.policy)
-        similarity = paths.twin_rows(self.courses, track, seeds, head, twins)
-        if algorithm == "two_stage":
+        track = self.paths(result.policy, settings)
+        similarity = paths.twin_rows(self.courses, track, list(seeds), head, twins)
+        if algorithm == "two_stage" and seeds[0] == 0:
             shuffled = {"System": "insilico", "Algorithm": "two_stage_shuffled"}
             similarity += paths.shuffled_rows(self.courses, track, shuffled)
-        steps = self.config.timesteps * self.config.seeds
+        steps = self.config.timesteps * len(seeds)
         facts = {"training_s": round(wall, 1), "steps_per_s": round(steps / wall, 1)}
         return Part(regression, similarity, facts, result.history)
 
-    def _train(self, algorithm: str, checkpoint: pathlib.Path) -> tuple[Any, float]:
+    def _train(self, algorithm: str, seeds: Sequence[int], checkpoint: pathlib.Path) -> tuple[Any, float]:
         """Train, or continue training; return the result and the seconds this process spent on it."""
         from twinlib import insilico
 
         dynamics = insilico.Dynamics(
-            self.world, self.settings, replicas=self.config.seeds, n_cells=self.config.n_cells
+            self.world, self.environment(algorithm), replicas=len(seeds), n_cells=self.config.n_cells
         )
-        settings = training_settings(algorithm, self.config.timesteps)
-        seeds = list(range(self.config.seeds))
         started = time.perf_counter()
-        result = insilico.train(dynamics, settings, seeds, progress=self.progress, checkpoint=checkpoint)
+        result = insilico.train(
+            dynamics, self.training(algorithm), list(seeds), progress=self.progress, checkpoint=checkpoint
+        )
         return result, time.perf_counter() - started

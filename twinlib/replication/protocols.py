@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -37,6 +37,8 @@ class RunConfig:
     n_cells: int = 64
     #: Bootstrap draws of every twin score.
     resamples: int = 100
+    #: Seeds trained side by side in one part; 0: all of them. Smaller blocks are more parts to spread.
+    block: int = 0
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
@@ -44,14 +46,37 @@ class RunConfig:
         for name in ("seeds", "timesteps", "n_cells", "resamples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; give 1 or more.")
+        if self.block < 0:
+            raise ValueError(f"block is {self.block}; give 1 or more seeds, or 0 for all of them.")
 
     def command(self) -> str:
         """Return the command line that makes this run, with DIR for the folder."""
         words = ["python", "-m", "twinlib.replication", "run", "--dataset", self.dataset]
         words += ["--protocol", self.protocol]
         words += ["--algorithms", *self.algorithms] if self.algorithms else []
-        words += ["--seeds", str(self.seeds), "--timesteps", str(self.timesteps), "--out", "DIR"]
-        return shlex.join(words)
+        words += ["--seeds", str(self.seeds), "--timesteps", str(self.timesteps)]
+        words += ["--block", str(self.block)] if self.block else []
+        return shlex.join([*words, "--out", "DIR"])
+
+
+def blocks(names: Sequence[str], config: RunConfig) -> tuple[str, ...]:
+    """Return the parts of a run: each name once, or once a block of seeds, as `name~first seed`."""
+    if config.block == 0:
+        return tuple(names)
+    starts = range(0, config.seeds, config.block)
+    return tuple(f"{name}~{first}" for name in names for first in starts)
+
+
+def name_of(part: str) -> str:
+    """Return the name of a part without its block."""
+    return part.partition("~")[0]
+
+
+def seeds_of(part: str, config: RunConfig) -> range:
+    """Return the seeds of a part."""
+    _, blocked, start = part.partition("~")
+    first = int(start or 0)
+    return range(first, min(first + config.block, config.seeds) if blocked else config.seeds)
 
 
 @dataclass(frozen=True)
@@ -78,11 +103,15 @@ class Computes(Protocol):
     def facts(self) -> dict[str, Any]:
         """Facts about data and settings for the manifest."""
 
+    def after(self, part: str) -> tuple[str, ...]:
+        """Parts whose `.npz` files in the scratch folder a part reads."""
+
     def compute(self, part: str, scratch: pathlib.Path) -> Part:
         """Compute one part; `scratch` is a folder for checkpoints."""
 
 
-def _protocol(config: RunConfig, progress: bool) -> Computes:
+def protocol_of(config: RunConfig, progress: bool) -> Computes:
+    """Return the computing object of a run's protocol, its data loaded."""
     if config.protocol == "described":
         from twinlib.replication.described import Described
 
@@ -92,12 +121,17 @@ def _protocol(config: RunConfig, progress: bool) -> Computes:
     return Released(config, progress)
 
 
+def identity(config: RunConfig) -> dict[str, Any]:
+    """Return what must be the same for a run to be resumed."""
+    return asdict(config) | {"algorithms": list(config.algorithms)}
+
+
 def run(
     config: RunConfig,
     out: str | pathlib.Path,
     resume: bool = False,
     progress: bool = True,
-    make: Callable[[RunConfig, bool], Computes] = _protocol,
+    make: Callable[[RunConfig, bool], Computes] = protocol_of,
 ) -> pathlib.Path:
     """Run a protocol and write regression.csv, similarity.csv and manifest.json into the folder `out`.
 
@@ -105,31 +139,46 @@ def run(
     continues from its last checkpoint. A folder that is taken is refused (`folder.FolderError`).
     """
     out = pathlib.Path(out)
-    with folder.claimed(out, resume, asdict(config) | {"algorithms": list(config.algorithms)}) as scratch:
+    with folder.claimed(out, resume, identity(config)) as scratch:
         started = time.perf_counter()
         protocol = make(config, progress)
         prepared_s = time.perf_counter() - started
         for name in protocol.parts:
             _finish(protocol, name, scratch, progress)
-        _assemble(out, scratch, protocol, config, prepared_s)
+        assemble(out, scratch, protocol, config, prepared_s)
     return out
 
 
 def _finish(protocol: Computes, name: str, scratch: pathlib.Path, progress: bool) -> None:
     """Compute a part and keep its rows, unless that was done before."""
-    done = scratch / f"{name}.json"
-    if done.exists():
+    if done(scratch, name):
         return
     if progress:
         print(f"{name} ...", flush=True)
+    part, facts = timed(protocol, name, scratch)
+    keep(scratch, name, part, facts)
+
+
+def done(scratch: pathlib.Path, name: str) -> bool:
+    """Tell whether a part is complete."""
+    return (scratch / f"{name}.json").exists()
+
+
+def timed(protocol: Computes, name: str, scratch: pathlib.Path) -> tuple[Part, dict[str, Any]]:
+    """Compute a part; return it with its wall time and this process's peak memory."""
     started = time.perf_counter()
     part = protocol.compute(name, scratch)
-    facts = {"wall_s": round(time.perf_counter() - started, 1), "peak_memory_mb": folder.peak_memory_mb()}
+    wall = round(time.perf_counter() - started, 1)
+    return part, {"wall_s": wall, "peak_memory_mb": folder.peak_memory_mb()}
+
+
+def keep(scratch: pathlib.Path, name: str, part: Part, facts: dict[str, Any]) -> None:
+    """Write the rows of a part, and last the file whose presence says that it is complete."""
     folder.write_table(scratch / f"{name}.regression.csv", pd.DataFrame(part.regression))
     folder.write_table(scratch / f"{name}.similarity.csv", pd.DataFrame(part.similarity))
     if part.history is not None:
         folder.write_table(scratch / f"{name}.history.csv", part.history)
-    folder.write_json(done, facts | part.facts)  # last: its presence says that the part is complete
+    folder.write_json(scratch / f"{name}.json", facts | part.facts)
 
 
 def _read(path: pathlib.Path) -> pd.DataFrame:
@@ -140,7 +189,7 @@ def _read(path: pathlib.Path) -> pd.DataFrame:
         return pd.DataFrame()
 
 
-def _assemble(
+def assemble(
     out: pathlib.Path, scratch: pathlib.Path, protocol: Computes, config: RunConfig, prepared_s: float
 ) -> None:
     """Join the parts into the files of the run; the manifest is written last."""
@@ -150,7 +199,7 @@ def _assemble(
         joined = [_read(scratch / f"{name}.{table}.csv") for name in protocol.parts]
         folder.write_table(out / f"{table}.csv", pd.concat([t for t in joined if len(t)], ignore_index=True))
     histories = [(n, scratch / f"{n}.history.csv") for n in protocol.parts]
-    found = [_read(path).assign(Algorithm=name) for name, path in histories if path.exists()]
+    found = [_read(path).assign(Algorithm=name_of(name)) for name, path in histories if path.exists()]
     if found:
         folder.write_table(out / "history.csv", pd.concat(found, ignore_index=True))
     parts = {name: json.loads((scratch / f"{name}.json").read_text()) for name in protocol.parts}

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinlib.replication import pipeline
-from twinlib.replication.protocols import Part, RunConfig
+from twinlib.replication.protocols import Part, RunConfig, blocks, name_of, seeds_of
 from twinlib.twin import metrics, similarity
 
 Array = NDArray[Any]
@@ -65,7 +65,12 @@ class Released:
         self.settings = pipeline.PipelineConfig(n_top_genes=genes)
         self.cytokine = bool((self.cells.obs["perturbation_type"].astype(str) == "cytokine").any())
         chosen = config.algorithms or ALGORITHMS
-        self.parts = ("references", *chosen, *(f"{n}@log1" for n in SINGLE_LOG if n in chosen))
+        single = (f"{n}@log1" for n in SINGLE_LOG if n in chosen)
+        self.parts = ("references", *blocks((*chosen, *single), config))
+
+    def after(self, part: str) -> tuple[str, ...]:
+        """No part reads another's files."""
+        return ()
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -124,8 +129,9 @@ class Released:
         """Compute one part."""
         if part == "references":
             return self._references()
-        algorithm, _, single = part.partition("@")
-        return self._trained(algorithm, not single, scratch / f"{part}.checkpoint")
+        name, seeds = name_of(part), seeds_of(part, self.config)
+        algorithm, _, single = name.partition("@")
+        return self._trained(algorithm, not single, list(seeds), scratch / f"{part}.checkpoint")
 
     def _references(self) -> Part:
         """Score the experimental twin, doing nothing, and policies as they are initialised."""
@@ -151,12 +157,12 @@ class Released:
             regression, similar = regression + found[0], similar + found[1]
         return Part(regression, similar)
 
-    def _trained(self, algorithm: str, log_twice: bool, checkpoint: pathlib.Path) -> Part:
-        """Train one row on all seeds at once; an episode is one step: 2,048 cells are one rollout."""
+    def _trained(self, algorithm: str, log_twice: bool, seeds: list[int], checkpoint: pathlib.Path) -> Part:
+        """Train one row on its seeds side by side; an episode is one step: 2,048 cells are one rollout."""
         from twinlib.insilico.released import ReleasedDynamics
         from twinlib.insilico.two_stage import train
 
-        world, seeds = self.world("train", log_twice), list(range(self.config.seeds))
+        world = self.world("train", log_twice)
         settings = training_settings(algorithm, self.config.timesteps, len(world.effects))
         dynamics = ReleasedDynamics(world, len(seeds), settings.steps_per_iteration)
         started = time.perf_counter()

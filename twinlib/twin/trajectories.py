@@ -253,22 +253,33 @@ class Yardstick:
     level: float
 
     def score(self, twin: ArrayLike) -> TwinScore:
-        """Score a twin's trajectory [H + 1, D]."""
+        """Score a twin's trajectory [H + 1, D].
+
+        A resampled trajectory is noisier than the real one, because every bin draws its cells once more, so
+        each bootstrapped distance lies above the distance it stands for. Each is therefore moved by its mean
+        excess before the score is taken: the draws give the spread, the real cells the place.
+        """
         twin = np.asarray(twin, dtype=np.float64)
         d, ceiling = (trajectory_distance(path, self.real, self.distance) for path in (twin, self.still))
         floor = float(self.halves.mean())
-        gaps = self.do_nothing - self.halves
-        gap_low, gap_high = self._interval(gaps)
         drawn = per_dimension(np.broadcast_to(twin, self.draws.shape), self.draws, self.distance).mean(
             axis=-1
         )
-        low, high = self._interval((self.do_nothing - drawn) / np.where(gaps == 0, np.nan, gaps))
+        near, nothing = _moved_to(drawn, d), _moved_to(self.do_nothing, ceiling)
+        gaps = nothing - self.halves
+        gap_low, gap_high = self._interval(gaps)
+        low, high = self._interval((nothing - near) / np.where(gaps == 0, np.nan, gaps))
         score = (ceiling - d) / (ceiling - floor)
         return TwinScore(score, low, high, d, ceiling, floor, bool(gap_low > 0 or gap_high < 0))
 
     def _interval(self, values: Array) -> tuple[float, float]:
         low, high = np.nanquantile(values, [(1 - self.level) / 2, (1 + self.level) / 2])
         return float(low), float(high)
+
+
+def _moved_to(draws: Array, place: float) -> Array:
+    """Return bootstrap draws [B] moved so that their mean is `place`."""
+    return draws - draws.mean() + place
 
 
 def yardstick(
