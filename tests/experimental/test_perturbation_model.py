@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -10,15 +11,18 @@ import torch
 from twinlib.data.pairing import pair
 from twinlib.data.prepare import prepare
 from twinlib.data.schema import DataError
+from twinlib.embedding.perturbations import PerturbationTable
 from twinlib.experimental import BASELINES, fit_perturbation_model, predict_anndata
 from twinlib.experimental.baselines import training_cells
 from twinlib.experimental.perturbation_model import (
     RIDGES,
     CellNetwork,
+    Effects,
     LabelNetwork,
     PerturbationModelConfig,
     _left_out_error,
     _ridge,
+    borrow,
     earns_its_place,
     estimate_effects,
     trust,
@@ -159,6 +163,27 @@ def test_an_unseen_target_borrows_from_gene_vectors_only_where_they_tell_somethi
     near = _ridge(vectors[1:], tells[1:], vectors[0], 0.1)
     assert np.corrcoef(near, tells[0])[0, 1] > 0.9
     assert not _ridge(vectors, silent, vectors[0], np.inf).any()
+
+
+def test_what_is_lent_is_an_effect_per_unit_dose(prepared, embedding):
+    """A label known at half the dose with half the effect lends as much as at the full dose."""
+    table = PerturbationTable(prepared, embedding)
+    table.parts = ("A",)
+    full = np.arange(1.0, 5.0)[None]
+    lent = []
+    for dose in ([1.0], [0.5], [1.0, 0.5]):
+        size = np.array(dose)[:, None]
+        effects = Effects(("A",) * len(dose), np.array(dose), size * full, 0 * size * full, size * full)
+        lent.append(borrow(prepared, embedding, effects, size * full, table))
+    assert set(lent[0]) == set(prepared.measured)
+    for found in lent:
+        assert all(np.allclose(effect, full[0]) for effect in found.values())
+
+
+def test_configuration_documents_every_field():
+    text = PerturbationModelConfig.__doc__.split("Attributes:")[1]
+    told = [line.split(":")[0].strip() for line in text.splitlines() if re.match(r" {8}\w+:", line)]
+    assert told == [field.name for field in dataclasses.fields(PerturbationModelConfig)]
 
 
 def test_a_held_out_target_is_predicted_and_is_the_same_part_in_a_pair(cells):

@@ -10,7 +10,7 @@ perturbation does to the average cell; it is fitted to mean changes, because a d
 cells says more about a mean than any single pair. The cell network c says how a cell in state z departs
 from that average; it is fitted to matched pairs, sees the perturbation only through s(p), and is kept only
 where it brings validation cells nearer. Both are exactly zero where the features are zero, so a dose of 0
-returns x.
+returns x. A target that no training cell carries is lent an effect from outside the label network (`borrow`).
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ class PerturbationModelConfig:
         label_steps: full-batch steps of the label network.
         label_rate: learning rate of the label network (AdamW, cosine to zero).
         label_decay: decoupled weight decay of the label network; strong, because there are few perturbations.
-        hidden_labels: add rows that hide the one-hot, so that the gene vector alone is trained,
-            too.
-        cell_network: fit the cell network c(z, s); False leaves m(z, p) = s(p).
+        memory: keep for each training label what the label network leaves of its mean effect, if above noise.
+        cell_network: fit the cell network c(z, s) and keep it where it earns its place; False leaves
+            m(z, p) = s(p).
         cell_rate: learning rate of the cell network (AdamW).
         cell_decay: weight decay of the cell network.
         batch: pairs a minibatch of the cell network, B.
@@ -627,14 +627,26 @@ def borrow(
     column = {gene: i for i, gene in enumerate(embedding.genes)}
     vectors = embedding.gene_vectors.detach().double().numpy()
     unseen = [part for part in prepared.measured if part not in table.parts]
-    known = [i for i, name in enumerate(effects.labels) if name in prepared.measured and name in column]
-    centre = targets.mean(axis=0)
+    slopes = _per_unit_dose(effects, targets)
+    known = [name for name in slopes if name in prepared.measured and name in column]
+    centre = np.mean(list(slopes.values()), axis=0)
     if not unseen or len(known) < 3:
         return {part: torch.from_numpy(centre).float() for part in unseen}
-    x, y = vectors[[column[effects.labels[i]] for i in known]], targets[known] - centre
+    x = vectors[[column[name] for name in known]]
+    y = np.stack([slopes[name] for name in known]) - centre
     ridge = min(RIDGES, key=lambda value: _left_out_error(x, y, value))
     found = {part: centre + _ridge(x, y, vectors[column[part]], ridge) for part in unseen}
     return {part: torch.from_numpy(effect).float() for part, effect in found.items()}
+
+
+def _per_unit_dose(effects: Effects, values: Array) -> dict[str, Array]:
+    """Return for each training label the least-squares slope [K] over dose of its groups' values [P, K]."""
+    slopes = {}
+    for label in sorted(set(effects.labels)):
+        own = np.asarray(effects.labels) == label
+        dose = effects.doses[own]
+        slopes[label] = dose @ values[own] / (dose @ dose)
+    return slopes
 
 
 def _ridge(x: Array, y: Array, at: Array, ridge: float) -> Array:
@@ -666,12 +678,8 @@ def _remember(
     left *= trust(left, effects.noise)
     depth = push.shape[1]
     left[:, depth:] += said[:, depth:] - head - _decoded(embedding, controls, push + left[:, :depth])
-    memory = {}
-    for label in sorted(set(effects.labels)):
-        own = np.asarray(effects.labels) == label
-        dose = effects.doses[own]
-        memory[label] = torch.from_numpy(dose @ left[own] / (dose @ dose)).float()
-    return memory
+    slopes = _per_unit_dose(effects, left)
+    return {label: torch.from_numpy(slope).float() for label, slope in slopes.items()}
 
 
 def predict_anndata(model: PerturbationModel, prepared: Prepared, perturbation: str) -> AnnData:
