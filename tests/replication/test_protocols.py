@@ -8,7 +8,7 @@ import pytest
 
 from twinlib.replication import folder
 from twinlib.replication.__main__ import main
-from twinlib.replication.protocols import Part, RunConfig, run
+from twinlib.replication.protocols import Part, RunConfig, blocks, name_of, run, seeds_of
 
 
 class Fake:
@@ -22,6 +22,9 @@ class Fake:
 
     def __call__(self, config, progress):
         return self
+
+    def after(self, part):
+        return ()
 
     def compute(self, part, scratch):
         if part == "three" and self.fail:
@@ -91,7 +94,9 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "bad", [{"protocol": "imagined"}, {"seeds": 0}, {"timesteps": 0}], ids=["protocol", "seeds", "timesteps"]
+    "bad",
+    [{"protocol": "imagined"}, {"seeds": 0}, {"timesteps": 0}, {"block": -1}],
+    ids=["protocol", "seeds", "timesteps", "block"],
 )
 def test_bad_settings_are_refused_in_one_sentence(bad):
     with pytest.raises(ValueError, match="choose one of|give 1 or more"):
@@ -103,3 +108,14 @@ def test_the_command_line_refuses_with_status_two_and_one_sentence(tmp_path, cap
     assert capsys.readouterr().err.count("\n") == 1
     with pytest.raises(SystemExit):
         main(["run", "--protocol", "imagined", "--out", "x"])
+
+
+def test_blocks_of_seeds_cover_every_seed_once_and_keep_the_algorithms_name():
+    config = RunConfig(seeds=10, block=4)
+    parts = blocks(("PPO", "TRPO@log1"), config)
+    assert parts == ("PPO~0", "PPO~4", "PPO~8", "TRPO@log1~0", "TRPO@log1~4", "TRPO@log1~8")
+    assert [s for part in parts[:3] for s in seeds_of(part, config)] == list(range(10))
+    assert {name_of(part) for part in parts} == {"PPO", "TRPO@log1"}
+    assert "--block 4" in config.command()
+    whole = RunConfig(seeds=3)
+    assert blocks(("PPO",), whole) == ("PPO",) and list(seeds_of("PPO", whole)) == [0, 1, 2]

@@ -98,3 +98,25 @@ def test_distances_are_means_over_dimensions(moving_cells):
 
 def test_path_length_of_a_line():
     assert t.path_length(t.straight_line([0.0, 0.0], [3.0, -1.0])) == pytest.approx(2.0)
+
+
+def test_the_interval_of_a_score_holds_its_point(moving_cells):
+    """Resampled trajectories are noisier than the real one; that must not move the interval off the score."""
+    real, start = moving_cells.trajectory, moving_cells.start
+    for distance in t.DISTANCES:
+        stick = t.yardstick(moving_cells, np.random.default_rng(5), distance, resamples=100)
+        for twin in (t.reversed_time(real), t.do_nothing(start), t.straight_line(start, real[-1]), real):
+            found = stick.score(twin)
+            assert found.resolvable and found.low <= found.score <= found.high, distance
+
+
+def test_the_interval_covers_the_expected_score_about_as_often_as_it_says():
+    rng, twin = np.random.default_rng(6), t.reversed_time(t.straight_line([0.0, 0.0], [2.0, -1.0]))
+    found = []
+    for _ in range(60):
+        time = np.concatenate([rng.uniform(0, 0.3, 80), rng.uniform(0.2, 1.0, 80)])
+        latent = np.outer(time, [2.0, -1.0]) + rng.normal(scale=0.5, size=(160, 2))
+        cells = t.RealCells(latent, time, np.arange(160) >= 80)
+        found.append(t.twin_score(twin, cells, rng, resamples=60))
+    expected = np.mean([f.score for f in found])
+    assert np.mean([f.low <= expected <= f.high for f in found]) >= 0.85

@@ -15,13 +15,23 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m twinlib.replication", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     make = commands.add_parser("run", help="train, score and write the tables of one protocol on one dataset")
-    make.add_argument("--dataset", default="waddington", help="a name of twinlib.DATASETS")
+    make.add_argument(
+        "--dataset",
+        nargs="+",
+        default=["waddington"],
+        help="names of twinlib.DATASETS; several: DIR/NAME each",
+    )
     make.add_argument("--protocol", default="described", choices=PROTOCOLS)
     make.add_argument("--algorithms", nargs="*", default=[], help="default: all of the protocol")
     make.add_argument("--seeds", type=int, default=3, help="number of seeds, trained side by side")
     make.add_argument("--timesteps", type=int, default=150_000, help="environment steps of each seed")
     make.add_argument("--out", required=True, help="folder for the results; one run a folder")
     make.add_argument("--resume", action="store_true", help="continue a run that was stopped")
+    make.add_argument("--block", type=int, default=0, help="seeds side by side in one part; 0: all")
+    make.add_argument("--workers", type=int, default=1, help="processes of this machine; 1: this one alone")
+    make.add_argument(
+        "--scheduler", help="address of a Dask scheduler, tcp://host:port, in place of --workers"
+    )
     make.add_argument("--quiet", action="store_true", help="no progress bars")
     show = commands.add_parser("report", help="print the tables of a finished run as Markdown")
     show.add_argument("folder")
@@ -41,19 +51,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if chosen.command == "claims":
             return _claims(pathlib.Path(chosen.out))
-        config = RunConfig(
-            dataset=chosen.dataset,
-            protocol=chosen.protocol,
-            algorithms=tuple(chosen.algorithms),
-            seeds=chosen.seeds,
-            timesteps=chosen.timesteps,
-        )
-        out = run(config, chosen.out, chosen.resume, progress=not chosen.quiet)
-        print(f"Wrote {out.name}; print its tables with: python -m twinlib.replication report {chosen.out}")
+        _run(chosen)
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 2
     return 0
+
+
+def _run(chosen: argparse.Namespace) -> None:
+    """Run every dataset that was named, here or on many processes."""
+    configs = [
+        RunConfig(
+            dataset=name,
+            protocol=chosen.protocol,
+            algorithms=tuple(chosen.algorithms),
+            seeds=chosen.seeds,
+            timesteps=chosen.timesteps,
+            block=chosen.block,
+        )
+        for name in chosen.dataset
+    ]
+    progress = not chosen.quiet
+    if chosen.scheduler is None and chosen.workers == 1:
+        out = pathlib.Path(chosen.out)
+        outs = [out] if len(configs) == 1 else [out / config.dataset for config in configs]
+        for config, where in zip(configs, outs, strict=True):
+            run(config, where, chosen.resume, progress)
+    else:
+        from twinlib.replication.sweep import sweep
+
+        outs = sweep(configs, chosen.out, chosen.scheduler, chosen.workers, chosen.resume, progress)
+    for where in outs:
+        print(f"Wrote {where.name}; print its tables with: python -m twinlib.replication report {where}")
 
 
 def _claims(path: pathlib.Path) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pathlib
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -145,7 +146,7 @@ def run(
         prepared_s = time.perf_counter() - started
         for name in protocol.parts:
             _finish(protocol, name, scratch, progress)
-        assemble(out, scratch, protocol, config, prepared_s)
+        assemble(out, scratch, protocol.parts, protocol.facts, config, prepared_s)
     return out
 
 
@@ -167,9 +168,23 @@ def done(scratch: pathlib.Path, name: str) -> bool:
 def timed(protocol: Computes, name: str, scratch: pathlib.Path) -> tuple[Part, dict[str, Any]]:
     """Compute a part; return it with its wall time and this process's peak memory."""
     started = time.perf_counter()
-    part = protocol.compute(name, scratch)
+    with _one_thread():
+        part = protocol.compute(name, scratch)
     wall = round(time.perf_counter() - started, 1)
     return part, {"wall_s": wall, "peak_memory_mb": folder.peak_memory_mb()}
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute with one thread, as every worker does: sums then have the same order everywhere."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def keep(scratch: pathlib.Path, name: str, part: Part, facts: dict[str, Any]) -> None:
@@ -190,19 +205,24 @@ def _read(path: pathlib.Path) -> pd.DataFrame:
 
 
 def assemble(
-    out: pathlib.Path, scratch: pathlib.Path, protocol: Computes, config: RunConfig, prepared_s: float
+    out: pathlib.Path,
+    scratch: pathlib.Path,
+    names: Sequence[str],
+    facts: dict[str, Any],
+    config: RunConfig,
+    prepared_s: float = 0.0,
 ) -> None:
     """Join the parts into the files of the run; the manifest is written last."""
     import json
 
     for table in ("regression", "similarity"):
-        joined = [_read(scratch / f"{name}.{table}.csv") for name in protocol.parts]
+        joined = [_read(scratch / f"{name}.{table}.csv") for name in names]
         folder.write_table(out / f"{table}.csv", pd.concat([t for t in joined if len(t)], ignore_index=True))
-    histories = [(n, scratch / f"{n}.history.csv") for n in protocol.parts]
+    histories = [(n, scratch / f"{n}.history.csv") for n in names]
     found = [_read(path).assign(Algorithm=name_of(name)) for name, path in histories if path.exists()]
     if found:
         folder.write_table(out / "history.csv", pd.concat(found, ignore_index=True))
-    parts = {name: json.loads((scratch / f"{name}.json").read_text()) for name in protocol.parts}
+    parts = {name: json.loads((scratch / f"{name}.json").read_text()) for name in names}
     wall = prepared_s + sum(part["wall_s"] for part in parts.values())
     manifest = {
         "command": config.command(),
@@ -211,7 +231,7 @@ def assemble(
         "wall_s": round(wall, 1),
         "peak_memory_mb": max(part["peak_memory_mb"] for part in parts.values()),
         "versions": folder.versions(),
-        **protocol.facts,
+        **facts,
         "parts": parts,
     }
     folder.write_json(out / "manifest.json", manifest)
