@@ -38,6 +38,17 @@ def test_diffusion_pseudotime_puts_unconnected_cells_last():
     assert np.isfinite(found).all() and found[60:].min() >= found[:60].max() - 1e-9
 
 
+def test_diffusion_pseudotime_bears_many_equal_cells():
+    """Sparse cells with few genes can be equal; more equal cells than neighbours make every distance 0."""
+    rng = np.random.default_rng(7)
+    time = np.sort(rng.uniform(size=150))
+    latent = np.outer(time, [4.0, -2.0, 1.0]) + rng.normal(scale=0.05, size=(150, 3))
+    repeated = np.concatenate([latent, np.repeat(latent[40:41], 60, axis=0)])
+    found = t.diffusion_pseudotime(repeated, 0)
+    assert np.isfinite(found).all() and np.ptp(found[150:]) == 0 and found[150] == found[40]
+    np.testing.assert_allclose(found[:150], t.diffusion_pseudotime(latent, 0), atol=1e-12)
+
+
 def test_medoid_is_the_cell_nearest_to_all_others():
     assert t.medoid([[0.0], [10.0], [4.0], [5.0], [3.0]]) == 2
 

@@ -46,15 +46,25 @@ def medoid(cells: ArrayLike) -> int:
 def diffusion_pseudotime(latent: ArrayLike, root: int, neighbours: int = 15) -> Array:
     """Return the diffusion pseudotime [n] of latent cells [n, D] from the cell `root` (Haghverdi 2016).
 
-    Scanpy's implementation on a Gaussian k-nearest-neighbour graph. Cells that the graph does not connect
-    to the root come last, at the largest finite time.
+    Scanpy's implementation on a Gaussian k-nearest-neighbour graph. Equal cells share one time: the kernel's
+    width is a median distance to neighbours, which many equal cells would make 0. Cells that the graph does
+    not connect to the root come last, at the largest finite time.
     """
+    rounded = np.round(np.asarray(latent, dtype=np.float64), 6)
+    _, first, inverse = np.unique(rounded, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)  # distinct cells in the order of the file, so that all distinct means as given
+    place = np.argsort(order)[inverse.reshape(-1)]
+    return _distinct_pseudotime(np.asarray(latent)[first[order]], int(place[root]), neighbours)[place]
+
+
+def _distinct_pseudotime(latent: Array, root: int, neighbours: int) -> Array:
+    """Return the diffusion pseudotime [n] of cells [n, D] no two of which are equal."""
     import warnings
 
     import scanpy as sc
     from anndata import AnnData
 
-    cells = AnnData(np.asarray(latent, dtype=np.float32))
+    cells = AnnData(latent.astype(np.float32))
     cells.uns["iroot"] = root
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scanpy warns of its own coming defaults
