@@ -79,20 +79,52 @@ _SHOWN = (
 )
 
 
-def _finding() -> str:
-    """Return the primary metric of the packaged described results, one column a dataset."""
-    from twinlib.replication import tables
+_POLICIES = ("PPO", "TRPO", "two_stage", "alternating")
+
+
+def _columns() -> dict[str, Any]:
+    """Return the primary metric of each packaged described run, by dataset and row."""
+    from twinlib.replication import claims, tables
 
     columns = {}
-    for dataset in ("papalexi2021", "waddington"):
-        rows = tables.population_table(tables.results("described", dataset)).set_index("Algorithm")
-        columns[dataset] = rows["pearson_delta"]
+    for dataset in claims.DATASETS:
+        try:
+            rows = tables.population_table(tables.results("described", dataset)).set_index("Algorithm")
+        except tables.ResultsError:
+            continue
+        columns[dataset] = rows["pearson_delta"].astype(str)
+    return columns
+
+
+def _finding() -> str:
+    """Return the primary metric of the packaged described results, one column a dataset."""
+    columns = _columns()
     lines = ["| row | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
     for name in _SHOWN:
-        lines.append(
-            f"| {name} | " + " | ".join(str(column.get(name, "")) for column in columns.values()) + " |"
-        )
+        cells = " | ".join(str(column.get(name, "")) for column in columns.values())
+        lines.append(f"| {name} | {cells} |")
     return "\n".join(lines)
+
+
+def _standing() -> str:
+    """Say for each dataset where the best policy and the experimental twin stand beside the mean."""
+    lines = []
+    for dataset, column in _columns().items():
+        value = {name: float(str(text).split(" ")[0]) for name, text in column.items()}
+        best = max((name for name in _POLICIES if name in value), key=value.__getitem__)
+        told = [f"mean {value['mean']:.2f}"]
+        for name, said in ((best, f"best policy ({best})"), ("experimental", "experimental twin")):
+            where = "above" if value[name] > value["mean"] else "not above"
+            told.append(f"{said} {value[name]:.2f}, {where} the mean")
+        lines.append(f"*{dataset}*: {'; '.join(told)}.")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _verdict(match: re.Match[str]) -> str:
+    """Return in a few words how often a claim of the claims page holds, does not, and cannot be told."""
+    found = re.findall(r"\| (holds|does not hold|cannot be told here) \|$", _claim(match), re.M)
+    counts = [f"*{said}* on {found.count(said)}" for said in ("does not hold", "cannot be told here")]
+    return f"*holds* on {found.count('holds')} of {len(found)} datasets, {', '.join(counts)}"
 
 
 def _claim(match: re.Match[str]) -> str:
@@ -104,9 +136,11 @@ def _claim(match: re.Match[str]) -> str:
 
 def _from_results(app: Any, page: str, source: list[str]) -> None:
     """Insert what the packaged results say; no number on a page is typed."""
-    if "<!-- finding -->" in source[0]:
-        source[0] = source[0].replace("<!-- finding -->", _finding())
+    for mark, make in (("<!-- finding -->", _finding), ("<!-- standing -->", _standing)):
+        if mark in source[0]:
+            source[0] = source[0].replace(mark, make())
     source[0] = re.sub(r"^<!-- claim: (\d+) -->$", _claim, source[0], flags=re.M)
+    source[0] = re.sub(r"<!-- verdict: (\d+) -->", _verdict, source[0], flags=re.M)
 
 
 _CHAPTER_LINK = re.compile(r"\[([^\]\[]+)\]\((?:\.\./notebooks/)?(\d\d_\w+)\.(?:ipynb|md)(?:#[^)\s]*)?\)")

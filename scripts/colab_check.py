@@ -1,16 +1,21 @@
 """Run notebooks as Colab would: alone in an empty folder, without twinlib, which comes from a git address.
 
-    python scripts/colab_check.py [NN ...]
+    python scripts/colab_check.py [--offline] [NN ...]
 
 A copy of the last commit gets its own address as home.
-A fresh virtual environment sees the packages of this one except twinlib, and a stand-in for google.colab.
-Then each notebook installs the package by its own setup cell.
+A fresh virtual environment sees the packages of this one except twinlib and what Colab lacks, and a stand-in
+for google.colab. Then the setup cell of each notebook installs the package, and pip fetches what is missing.
+What the first notebook fetched stays for the others; twinlib itself is removed before each.
+With --offline the environment sees all packages but twinlib, and nothing is fetched.
 """
 
 from __future__ import annotations
 
+import argparse
+import importlib.metadata
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import sysconfig
@@ -19,6 +24,19 @@ import venv
 
 import stamp
 
+#: What the package or its pages use and Colab's image does not hold.
+NOT_ON_COLAB = (
+    "anndata",
+    "array-api-compat",
+    "dtaidistance",
+    "legacy-api-wrap",
+    "pot",
+    "rdata",
+    "scanpy",
+    "session-info2",
+    "stable-baselines3",
+    "torch-geometric",
+)
 _RUN = """
 import sys, nbformat
 from nbclient import NotebookClient
@@ -27,14 +45,24 @@ NotebookClient(notebook, timeout=300, kernel_name="python3").execute(cwd=sys.arg
 """
 
 
-def environment(folder: pathlib.Path) -> pathlib.Path:
-    """Make a virtual environment that sees every installed package but twinlib; return its Python."""
+def hidden(offline: bool) -> set[str]:
+    """Return the names in site-packages that the environment must not see."""
+    names = {"pip", "_virtualenv.py", "__pycache__"}
+    for package in importlib.metadata.distributions():
+        name = re.sub(r"[-_.]+", "-", package.metadata["Name"]).lower()
+        if name == "twinlib" or (name in NOT_ON_COLAB and not offline):
+            names |= {file.parts[0] for file in package.files or () if file.parts[0] not in ("..", "")}
+    return names
+
+
+def environment(folder: pathlib.Path, offline: bool) -> pathlib.Path:
+    """Make a virtual environment that sees the installed packages Colab has; return its Python."""
     venv.create(folder / "venv", with_pip=True, symlinks=True)
     python = folder / "venv" / "bin" / "python"
-    seen = folder / "seen"
+    seen, unseen = folder / "seen", hidden(offline)
     seen.mkdir()
     for item in pathlib.Path(sysconfig.get_paths()["purelib"]).iterdir():
-        if "twinlib" not in item.name and not item.name.startswith(("pip", "__pycache__")):
+        if item.name not in unseen and "twinlib" not in item.name and not item.name.startswith("pip-"):
             (seen / item.name).symlink_to(item)
     (seen / "google").mkdir(exist_ok=True)
     (seen / "google" / "colab.py").write_text('"""A stand-in for the module that only Colab has."""\n')
@@ -53,14 +81,19 @@ def published(folder: pathlib.Path) -> pathlib.Path:
     return clone
 
 
-def run(python: pathlib.Path, notebook: pathlib.Path) -> bool:
+def run(python: pathlib.Path, notebook: pathlib.Path, offline: bool) -> bool:
     """Run one notebook alone in an empty folder, without the real data; tell whether it passed."""
     kept = {key: value for key, value in os.environ.items() if key not in ("TWINLIB_DATA_DIR", "PYTHONPATH")}
     # pip reads this variable the wrong way round: 0 switches the isolated (and downloading) build off
-    kept |= {"PIP_NO_BUILD_ISOLATION": "0", "OMP_NUM_THREADS": "1", "PIP_NO_DEPS": "1"}
+    kept |= {"PIP_NO_BUILD_ISOLATION": "0", "OMP_NUM_THREADS": "1"}
+    if offline:
+        nowhere = "http://127.0.0.1:9"
+        kept |= {"PIP_NO_DEPS": "1", "PIP_NO_INDEX": "1", "http_proxy": nowhere, "https_proxy": nowhere}
     uninstall = [str(python), "-m", "pip", "uninstall", "-q", "-y", "twinlib"]
     subprocess.run(uninstall, env=kept, check=True, capture_output=True)
     with tempfile.TemporaryDirectory() as empty:
+        if offline:
+            kept |= {"XDG_CACHE_HOME": f"{empty}/cache"}
         order = [str(python), "-c", _RUN, str(notebook), empty]
         done = subprocess.run(order, env=kept, capture_output=True, text=True, check=False)
     print(f"{notebook.stem}: {'passed' if done.returncode == 0 else 'failed'}", flush=True)
@@ -71,11 +104,15 @@ def run(python: pathlib.Path, notebook: pathlib.Path) -> bool:
 
 def main() -> int:
     """Check the notebooks named on the command line, or all of them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("which", nargs="*", metavar="NN")
+    parser.add_argument("--offline", action="store_true", help="see every package but twinlib, fetch nothing")
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="colab-") as name:
         folder = pathlib.Path(name)
-        python, clone = environment(folder), published(folder)
-        wanted = [clone / "notebooks" / f"{path.stem}.ipynb" for path in stamp.sources(sys.argv[1:])]
-        return 0 if all([run(python, path) for path in wanted]) else 1
+        python, clone = environment(folder, given.offline), published(folder)
+        wanted = [clone / "notebooks" / f"{path.stem}.ipynb" for path in stamp.sources(given.which)]
+        return 0 if all([run(python, path, given.offline) for path in wanted]) else 1
 
 
 if __name__ == "__main__":

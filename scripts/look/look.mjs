@@ -81,6 +81,54 @@ async function scan(page) {
       `${(item.nodes[0].any[0] ?? item.nodes[0].all[0] ?? { message: "" }).message}`.slice(0, 200));
 }
 
+// Tab alone must reach the link that skips to the text, and then the navigation, which must show where it is.
+const focused = () => {
+  const here = document.activeElement;
+  const box = here.getBoundingClientRect();
+  const outline = getComputedStyle(here);
+  return {
+    name: `${here.tagName.toLowerCase()}.${here.className}`.slice(0, 60),
+    skips: /skip/i.test(here.id + here.className + (here.parentElement?.id ?? "")),
+    toggles: here.matches(".primary-toggle"),
+    navigation: Boolean(here.closest(".bd-sidebar-primary")) && here.matches("a[href]"),
+    seen: box.width > 0 && box.height > 0 && box.right > 0 && box.left < innerWidth,
+    ringed: outline.outlineStyle !== "none" || outline.boxShadow !== "none",
+  };
+};
+
+async function tabTo(page, wanted, most = 60) {
+  for (let step = 0; step < most; step += 1) {
+    await page.keyboard.press("Tab");
+    await page.waitForTimeout(20);
+    const here = await page.evaluate(focused);
+    if (here[wanted]) return here;
+  }
+  return null;
+}
+
+async function keyboard(page) {
+  const found = [];
+  await page.evaluate(() => { document.activeElement.blur(); scrollTo(0, 0); });
+  if (!(await tabTo(page, "skips", 3))?.seen) found.push("keyboard: no visible skip link among the first three stops");
+  const link = await tabTo(page, "navigation");
+  if (!link?.seen) found.push("keyboard: Tab does not reach a visible link of the navigation");
+  else if (!link.ringed) found.push(`keyboard: no ring around ${link.name}`);
+  return found;
+}
+
+// On a phone the navigation lies behind a button: Tab to it, Enter, and a link of it must come into view.
+async function keyboardOnPhone(page) {
+  await page.evaluate(() => { document.activeElement.blur(); scrollTo(0, 0); });
+  const toggle = await tabTo(page, "toggles");
+  if (!toggle?.seen) return ["keyboard at 390 px: Tab does not reach the button that opens the navigation"];
+  await page.keyboard.press("Enter");
+  await page.waitForTimeout(400);
+  const link = await tabTo(page, "navigation");
+  await page.keyboard.press("Escape");
+  await page.waitForTimeout(300);
+  return link?.seen ? [] : ["keyboard at 390 px: the opened navigation shows no link to Tab"];
+}
+
 async function shot(page, name) {
   if (!shots) return;
   mkdirSync(shots, { recursive: true });
@@ -105,6 +153,7 @@ async function look(name) {
   await page.goto(`${base}/${name}`, { waitUntil: "load" });
   await page.waitForFunction(() => !window.MathJax?.startup?.promise || window.MathJax.startup.promise.then(() => true));
   found.push(...(await page.evaluate(inspect)), ...(await scan(page)));
+  found.push(...(await keyboard(page)));
   await shot(page, `${label}_wide`);
   await page.evaluate(() => { document.documentElement.dataset.theme = "dark"; document.documentElement.dataset.mode = "dark"; });
   await page.waitForTimeout(300);
@@ -113,8 +162,12 @@ async function look(name) {
   await page.evaluate(() => { document.documentElement.dataset.theme = "light"; document.documentElement.dataset.mode = "light"; });
   await page.setViewportSize({ width: 390, height: 844 });
   await page.waitForTimeout(200);
-  found.push(...(await page.evaluate(sideways)));
+  found.push(...(await page.evaluate(sideways)), ...(await scan(page)).map((line) => `390 px: ${line}`));
+  found.push(...(await keyboardOnPhone(page)));
   await shot(page, `${label}_phone`);
+  await page.evaluate(() => { document.documentElement.dataset.theme = "dark"; document.documentElement.dataset.mode = "dark"; });
+  await page.waitForTimeout(300);
+  found.push(...(await scan(page)).map((line) => `390 px, dark: ${line}`));
   await page.close();
   return [...new Set(found)];
 }
