@@ -35,7 +35,11 @@ class DataError(ValueError):
 
 
 def parts(label: str) -> tuple[str, ...]:
-    """Split a perturbation label into its parts: `"A+B"` -> `("A", "B")`, `"control"` -> `()`."""
+    """Split a perturbation label into its parts: `"A+B"` -> `("A", "B")`, `"control"` -> `()`.
+
+    >>> parts("JAK2+STAT1")
+    ('JAK2', 'STAT1')
+    """
     if label == CONTROL:
         return ()
     return tuple(part.strip() for part in label.split("+") if part.strip())

@@ -54,6 +54,13 @@ def generalized_advantage(
     All arguments [R, T, N]. `next_value` is the value of the observation the step led to, **before** any
     reset. A terminated step has no future; a truncated one has, so its next value counts, but nothing flows
     back over the seam of two episodes. Returns advantage and return_ = advantage + value, both [R, T, N].
+
+    >>> one = torch.ones(1, 1, 1)
+    >>> last = torch.tensor([[[True]]])
+    >>> generalized_advantage(one, one * 0, one * 5, terminated=last, truncated=~last)[0].item()
+    1.0
+    >>> round(generalized_advantage(one, one * 0, one * 5, ~last, truncated=last)[0].item(), 2)
+    5.95
     """
     delta = reward + gamma * next_value * (~terminated) - value
     carry = gamma * gae_lambda * (~(terminated | truncated))

@@ -131,6 +131,10 @@ def conjugate_gradient(
     `product` maps [R, P] to [R, P], target [R, P] -> d [R, P]. A replica stops when its squared residual is
     below `tolerance`, or when a direction shows no positive curvature (H is positive definite on paper;
     rounding may say otherwise), and keeps its d while the others go on.
+
+    >>> matrix = torch.tensor([[4.0, 1.0], [1.0, 3.0]])
+    >>> conjugate_gradient(lambda v: v @ matrix, torch.tensor([[5.0, 4.0]]))
+    tensor([[1.0000, 1.0000]])
     """
     d = torch.zeros_like(target) if start is None else start.clone()
     residual = target - product(d) if start is not None else target.clone()
@@ -153,7 +157,12 @@ def conjugate_gradient(
 
 
 def step_length(gradient: Tensor, direction: Tensor, delta: float, epsilon: float = 1e-8) -> Tensor:
-    """alpha = sqrt(2 delta / (g'd + epsilon)) of each replica [R] (Eq. 6); 0 where d does not go uphill."""
+    """alpha = sqrt(2 delta / (g'd + epsilon)) of each replica [R] (Eq. 6); 0 where d does not go uphill.
+
+    >>> g = torch.tensor([[3.0, 4.0]])
+    >>> step_length(g, g, delta=0.5)
+    tensor([0.2000])
+    """
     ascent = _dot(gradient, direction).squeeze(-1)
     alpha = torch.sqrt(2.0 * delta / (ascent.clamp(min=0.0) + epsilon))
     return torch.where(ascent > 0, alpha, torch.zeros_like(alpha))

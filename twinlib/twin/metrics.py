@@ -32,6 +32,11 @@ def pearson(a: ArrayLike, b: ArrayLike) -> float:
     """Return the Pearson correlation of two vectors [G], 0 where either is constant.
 
     A correlation with a constant is undefined; 0 says that it carries no information about the other.
+
+    >>> pearson([1, 2, 3], [2, 4, 6])
+    1.0
+    >>> pearson([1, 2, 3], [5, 5, 5])
+    0.0
     """
     return float(_pearson_columns(_vector(a, "a")[:, None], _vector(b, "b")[:, None])[0])
 
@@ -79,6 +84,11 @@ def pearson_delta(true_mean: ArrayLike, pred_mean: ArrayLike, reference_mean: Ar
     All three are [G] in log1p units. With the control mean as reference this is the usual 'Pearson delta';
     with the mean of the perturbed centroids it is Systema's. A prediction that equals the reference up to a
     constant has no direction of change and scores 0.
+
+    >>> round(pearson_delta([1, 3, 2], [1, 2, 2], [1, 1, 2]), 3)
+    1.0
+    >>> pearson_delta([1, 3, 2], [1, 1, 2], [1, 1, 2])
+    0.0
     """
     reference = _vector(reference_mean, "reference_mean")
     predicted = _vector(pred_mean, "pred_mean") - reference
@@ -88,7 +98,11 @@ def pearson_delta(true_mean: ArrayLike, pred_mean: ArrayLike, reference_mean: Ar
 
 
 def pseudobulk_mse(true_mean: ArrayLike, pred_mean: ArrayLike) -> float:
-    """Return the mean squared difference of two mean profiles [G], in squared log1p units."""
+    """Return the mean squared difference of two mean profiles [G], in squared log1p units.
+
+    >>> pseudobulk_mse([1.0, 2.0], [1.0, 4.0])
+    2.0
+    """
     difference = _vector(true_mean, "true_mean") - _vector(pred_mean, "pred_mean")
     return float((difference**2).mean())
 
@@ -133,7 +147,11 @@ def w1_per_gene(x: ArrayLike, y: ArrayLike) -> Array:
 
 
 def w1(x: ArrayLike, y: ArrayLike) -> float:
-    """Return the mean over genes of `w1_per_gene`, in log1p units."""
+    """Return the mean over genes of `w1_per_gene`, in log1p units.
+
+    >>> w1([[0.0], [2.0]], [[1.0], [3.0]])
+    1.0
+    """
     return float(w1_per_gene(x, y).mean())
 
 
@@ -159,6 +177,9 @@ def overlap_at_n(true_delta: ArrayLike, pred_delta: ArrayLike, n: int) -> float:
     """Return the share of the n genes that truly change most which are among the n predicted to change most.
 
     Both arrays are changes [G]; genes are ranked by absolute change. A constant prediction ranks nothing: 0.
+
+    >>> overlap_at_n([3.0, 0.1, -2.0], [1.0, 0.0, -1.0], n=2)
+    1.0
     """
     truth, guess = _vector(true_delta, "true_delta"), _vector(pred_delta, "pred_delta")
     if not 0 < n <= len(truth):
@@ -175,6 +196,9 @@ def skill(name: str, value: float, no_change_value: float) -> float:
     Errors: 1 - value / no_change_value. Scores (R2, Pearson, pds, overlap): the share of the way from
     no_change_value to 1. pearson_delta: the value itself. NaN where no_change is already perfect but the
     value is not (the ratio has no meaning).
+
+    >>> skill("pseudobulk_mse", value=1.0, no_change_value=4.0)
+    0.75
     """
     if name == "pearson_delta":
         return float(value)

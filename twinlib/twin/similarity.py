@@ -42,6 +42,9 @@ def dtw(a: ArrayLike, b: ArrayLike) -> tuple[float, NDArray[np.int64]]:
     `a` is [T], `b` is [S]. The path is [L, 2]: index pairs from (0, 0) to (T-1, S-1), each step moving one
     series or both by one; among equal costs the diagonal is taken. The distance is the sum of |a_i - b_j|
     along the path: no square root, no division by its length.
+
+    >>> dtw([0, 0, 1, 3], [0, 1, 3, 3])[0]
+    0.0
     """
     table = dtw_matrix(a, b)
     return float(table[-1, -1]), _backtrack(table)
@@ -98,6 +101,9 @@ def mean_absolute_difference(a: ArrayLike, b: ArrayLike) -> Array:
 
     It compares the series point by point; it is never below their W1, and equals it when both are sorted
     alike.
+
+    >>> float(mean_absolute_difference([0, 1, 2], [2, 1, 0]))
+    1.3333333333333333
     """
     a, b = _series(a, "a"), _series(b, "b")
     if a.shape[-1] != b.shape[-1]:

@@ -24,6 +24,9 @@ def iqm(values: ArrayLike) -> float:
     """Return the interquartile mean: the mean of the middle half of all values (Agarwal 2021).
 
     A quarter of the values, rounded down, is dropped at each end, whatever the array's shape.
+
+    >>> iqm([0.0, 1.0, 2.0, 99.0])
+    1.5
     """
     ordered = np.sort(_finite(values, "values"), axis=None)
     cut = len(ordered) // 4
@@ -75,6 +78,9 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95, seed: int
 
     Entry i of both must come from the same seed. Up to 13 seeds all sign patterns are tried; beyond, 9,999
     random ones from `seed`. With fewer than two seeds the interval is infinite and p is 1.
+
+    >>> paired_difference([2.0, 3.0, 4.0], [1.0, 2.0, 3.0]).mean
+    1.0
     """
     a, b = _finite(a, "a"), _finite(b, "b")
     if a.shape != b.shape or a.ndim != 1:
@@ -115,6 +121,9 @@ def probability_of_improvement(a: ArrayLike, b: ArrayLike) -> float:
 
     `a` and `b` are runs [R] or runs x tasks [R, tasks]; larger is better; the two need not share seeds
     (Agarwal 2021).
+
+    >>> probability_of_improvement([1, 2], [0, 2])
+    0.625
     """
     a, b = _finite(a, "a"), _finite(b, "b")
     a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
