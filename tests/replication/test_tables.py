@@ -90,3 +90,18 @@ def test_the_released_table_keeps_its_split_and_says_what_is_compared():
     (said,) = table["MSE (start to final)"]
     assert said.startswith("1.0")
     assert "reward" in table.columns
+
+
+def test_side_by_side_holds_the_papers_digits_and_ours_under_the_same_columns():
+    first = tables.side_by_side(1)
+    assert list(first.columns) == ["Source", "Row", "MSE", "RMSE", "MAE", "R2", "Pearson"]
+    assert list(first["MSE"][:2]) == ["1.3798", "0.0327"] and first["Source"][0] == "the paper, as printed"
+    released = first[first["Source"] == "released, papalexi2021"].set_index("Row")
+    assert released.loc["do_nothing", "MSE"] == "0.0000" and released.loc["do_nothing", "R2"] == "1.0000"
+    rows = tables.results("released", "papalexi2021")
+    chosen = (rows["Algorithm"] == "PPO") & (rows["Split"] == "Test") & (rows["logs"] == 2)
+    assert released.loc["PPO", "MSE"] == tables.summarise(rows[chosen]["MSE"])
+    assert set(tables.side_by_side(2)["Row"]) >= {"Embedding Model", "experimental"}
+    third = tables.side_by_side(3)
+    assert list(third.columns) == ["Source", "Row", "DTW", "Wasserstein"] and third["DTW"][1] == "1.4028"
+    assert "PPO against Insilico" in set(third["Row"])

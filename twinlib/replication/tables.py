@@ -166,6 +166,51 @@ def similarity_table(similarity: pd.DataFrame, against: str = "real") -> pd.Data
     return _table(means, ["System", "Algorithm"], columns, SIMILARITY_ORDER).rename(columns=names)
 
 
+def side_by_side(number: int, split: str = "Test") -> pd.DataFrame:
+    """Return the paper's Table `number` as printed, with the stand-in's released and described rows below.
+
+    Only columns that the paper's table has are kept. The same column means different things: start against
+    final state (paper and released, Tables 1, 4, 7), a next cell in pseudotime (paper and released, Tables 2,
+    5, 8), a prediction against the optimal-transport match (described). Protocols that have no packaged run
+    are left out.
+    """
+    paper = paper_table(number)
+    dataset, place = next((d, n.index(number)) for d, n in STANDS_FOR.items() if number in n)
+    if "Split" in paper:
+        paper = paper[paper["Split"] == split].drop(columns="Split")
+    paper = paper.rename(columns={"Algorithm": "Row"}).rename(columns={"System": "Row"} if place == 2 else {})
+    found = [paper.assign(Source="the paper, as printed")]
+    for protocol in ("released", "described"):
+        try:
+            rows = _beside(protocol, dataset, place, split)
+        except ResultsError:
+            continue
+        found.append(rows.assign(Source=f"{protocol}, {dataset}"))
+    columns = ["Source", "Row", *(PER_CELL if place < 2 else ("DTW", "Wasserstein"))]
+    return pd.concat(found, ignore_index=True)[columns]
+
+
+def _beside(protocol: str, dataset: str, place: int, split: str) -> pd.DataFrame:
+    """Return rows of one protocol under the columns of the paper's in-silico (0), experimental (1) or
+    similarity (2) table."""
+    if place == 2:
+        return _beside_similarity(protocol, results(protocol, dataset, "similarity"))
+    rows = results(protocol, dataset, "regression")
+    rows = rows[(rows["Split"] == split) & ((rows["System"] == "experimental") == (place == 1))]
+    rows = rows[(rows["logs"] == 2) if protocol == "released" else (rows["space"] == "z")]
+    return _table(rows, ["Algorithm"], list(PER_CELL), ORDER).rename(columns={"Algorithm": "Row"})
+
+
+def _beside_similarity(protocol: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return DTW and the true Wasserstein-1 distance, with what each row is compared with."""
+    if protocol == "released":
+        rows = rows[rows["logs"] == 2]
+    means = rows.groupby(["Algorithm", "Seed", "Against"], sort=False)[["dtw", "w1"]].mean().reset_index()
+    table = _table(means, ["Algorithm", "Against"], ["dtw", "w1"], SIMILARITY_ORDER)
+    table["Row"] = table["Algorithm"] + " against " + table["Against"]
+    return table.rename(columns={"dtw": "DTW", "w1": "Wasserstein"})
+
+
 def markdown(table: pd.DataFrame) -> str:
     """Return a table as GitHub Markdown."""
     head = "| " + " | ".join(map(str, table.columns)) + " |"
