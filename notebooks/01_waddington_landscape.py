@@ -89,7 +89,8 @@ PLACES = {"A": "#0072b2", "progenitor": "#6b7280", "B": "#d55e00"}
 #
 # $$dx = (1 - k x)\,dt + \sqrt{2D}\,dW .$$
 #
-# Its density settles to a Gaussian with variance $D/k$, whatever the start.
+# On this page $D$ is the strength of the noise; from chapter 3 on it counts latent dimensions, as the [notation page](../book/notation.md) says.
+# The density settles to a Gaussian with variance $D/k$, whatever the start.
 # Minus its logarithm is a parabola: a landscape with one valley and nothing to escape from.
 # The answer is known in closed form, so this is also the first test of the solver that draws every landscape below.
 # The solver balances fluxes that are exact for a force linear in $x$, so here it must agree to rounding; a second test, on a finer grid, follows where the force is not linear.
@@ -112,7 +113,8 @@ record.say(
 # ## Two genes that exclude each other
 #
 # Let two genes activate themselves and repress each other.
-# Blood progenitors hold such a pair: Gata1 drives them to red cells, Pu1 to white ones, and each represses the other.
+# Blood progenitors, the cells from which all blood cells descend, hold such a pair: Gata1 drives them to red cells, Pu1 to white ones, and each represses the other.
+# Both are transcription factors, genes whose product turns other genes on or off.
 #
 # $$\dot x_1 = \underbrace{\frac{a\,x_1^n}{S^n + x_1^n}}_{\text{activates itself}} + \underbrace{\frac{b\,S^n}{S^n + x_2^n}}_{\text{repressed by gene 2}} - k x_1 + u_1$$
 #
@@ -428,8 +430,8 @@ record.say(
 # Waiting for noise is one way out of a valley.
 # An experiment does something else: it changes the landscape while it lasts.
 #
-# - A **cytokine** adds production, $u > 0$, to the genes it switches on.
-# - A **CRISPRi** knock-down multiplies the production of one gene by $1 - e$, where $e$ is the efficacy.
+# - A **cytokine**, a signalling protein given to the cells, adds production, $u > 0$, to the genes it switches on.
+# - A **CRISPRi** knock-down, a block set at one gene by a guide that finds it, multiplies the production of that gene by $1 - e$, where $e$ is the efficacy.
 #
 # Both lower one side of a valley.
 # At a certain strength the attractor and the saddle beside it meet and vanish together, and the cell must leave even without noise.
@@ -664,7 +666,7 @@ pd.DataFrame(
 #
 # $$\tau_i\,dx_i = \bigl(m_i\,\mathrm{clip}(B_i(h(x)) + c_i, 0, 1) - x_i\bigr)\,dt + \sigma\sqrt{x_i}\,dW_i$$
 #
-# Here $B_i$ is the rule with AND as a product and OR as $1 - \prod(1 - \cdot)$, and $h$ is a Hill function.
+# Here $B_i$ is the rule with AND as a product and OR as $1 - \prod(1 - \cdot)$, and $h$ is a Hill function, the smooth step $x^n/(S^n + x^n)$ of the two-gene circuit.
 # The factor $m_i = 1 - e$ is a knock-down, and $c_i$ is the input from a cytokine.
 # Every cell starts in the same progenitor state, with Gata2, Cebpa and Pu1 on.
 

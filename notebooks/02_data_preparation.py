@@ -14,7 +14,7 @@
 # %% [markdown]
 # # 2. Data preparation
 #
-# A perturbation experiment measures two crowds of cells: some were left alone, some had a gene knocked down.
+# A perturbation experiment measures two crowds of cells: some were left alone (*controls*), some had a gene knocked down or out (*perturbed*).
 # Each cell is measured once and destroyed, so nobody ever sees the same cell before and after.
 # This chapter takes such data from the file to the arrays that every later chapter starts from.
 # It makes three mistakes on purpose, because each of them is easy to make, gives better-looking numbers, and cannot be noticed from the final table alone.
@@ -81,7 +81,7 @@ record.record("n_cells", cells.n_obs)
 cells.obs.head(3)
 
 # %% [markdown]
-# Every source is brought to one form, the *canonical* AnnData.
+# Every source is brought to one form, the *canonical* AnnData: the usual container for single cells, a matrix with a table beside its rows and one beside its columns.
 # Rows are cells, columns are genes, `X` holds the logarithm described below, and `layers["counts"]` the molecules that were counted.
 # `obs` says for each cell which perturbation it got (`control` for none), of which kind, at which dose, in which cell context and batch.
 # The column `target_measured` deserves a second look: it is true when the perturbed gene itself is among the measured genes.
@@ -102,7 +102,8 @@ assert set(measured) <= set(cells.var_names)
 # Three numbers tell most of what can be wrong with a cell.
 # The *library size* is the number of molecules counted in it; very low values come from empty or broken droplets, very high ones from two cells in one droplet.
 # The *number of detected genes* falls with the library size, and a cell that leaves this curve is suspicious.
-# In a pooled CRISPR screen each cell also carries a guide, read from the same droplet; its *share* of all guide molecules says how sure the call is.
+# In a pooled CRISPR screen all cells share one dish, and a *guide* in each cell, a short RNA that leads the cutting protein to one gene, decides which gene it loses.
+# The guide is read from the same droplet as the cell; the *share* of the leading guide among all guide molecules says how sure the call is.
 
 # %%
 counts = sparse.csr_matrix(cells.layers["counts"])
