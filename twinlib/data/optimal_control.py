@@ -204,6 +204,36 @@ def best_success(
     return ValueGrid(grid, value.reshape(size, size), np.array(best), actions, dt)
 
 
+def best_return(
+    switch: ToggleSwitch,
+    u: float,
+    horizon: float,
+    l1: float = 0.0,
+    target: str = "B",
+    size: int = 161,
+    upper: float = 3.2,
+    dt: float = 0.5,
+) -> ValueGrid:
+    """Greatest expected fall of the mean squared error to `target`, less the cost of the controls.
+
+    A step costs `l1` times the mean of |u_i| / u; the rewards of an episode add up to the error at its start
+    less the error at its end, so the recursion runs backwards from minus the error at the horizon. `value` is
+    what is still to be gained [M, M]; controls are -u, 0 or u, and noise enters as in `best_success`.
+    Source: Bellman 1957.
+    """
+    actions = Actions.bounded(u)
+    grid, states = _square(size, upper)
+    moves = _moves(switch, states, grid, actions, dt, noise=switch.noise)
+    price = l1 * np.abs(actions.controls).mean(1, keepdims=True) / max(u, 1e-12)
+    error = ((states - switch.attractors[target]) ** 2).mean(1)
+    value, best = -error, []
+    for _ in range(round(horizon / dt)):
+        outcomes = (moves @ value).reshape(len(actions), -1) - price
+        best.append(outcomes.argmax(0).astype(np.int8).reshape(size, size))
+        value = outcomes.max(0)
+    return ValueGrid(grid, (error + value).reshape(size, size), np.array(best), actions, dt)
+
+
 def _square(size: int, upper: float) -> tuple[Array, Array]:
     """Grid points [M] along one axis and all states [M^2, 2]."""
     grid = np.linspace(0, upper, size)

@@ -47,6 +47,8 @@ class ToggleConfig:
     interval: float = 0.5
     #: Time units of one integration step.
     dt: float = 0.1
+    #: Cost of the mean absolute action of a step, subtracted from either reward, as in the gene environment.
+    l1: float = 0.0
 
     def __post_init__(self) -> None:
         _require("controls", self.controls, ("both", "crispri"))
@@ -57,6 +59,8 @@ class ToggleConfig:
             raise ValueError(f"strength={self.strength} must be at least 0, and at most 1 for crispri.")
         if self.horizon < 1 or not 0 < self.dt <= self.interval:
             raise ValueError("the toggle switch needs horizon >= 1 and 0 < dt <= interval.")
+        if self.l1 < 0:
+            raise ValueError(f"l1={self.l1} must be at least 0: it is what an action costs.")
 
 
 @functools.lru_cache(maxsize=16)
@@ -115,7 +119,8 @@ class ToggleDynamics(BatchedDynamics):
             x = self._substep(x, control)
         after = {"z": x, "t": state["t"] + 1}
         ended = after["t"] >= self.horizon
-        return Outcome(after, self._reward(state["z"], x, ended), ended, torch.zeros_like(ended))
+        reward = self._reward(state["z"], x, ended) - config.l1 * action.abs().mean(-1)
+        return Outcome(after, reward, ended, torch.zeros_like(ended))
 
     def _substep(self, x: Tensor, control: Tensor) -> Tensor:
         """One Runge-Kutta step, then noise, then the cut at 0."""
@@ -141,10 +146,14 @@ class ToggleDynamics(BatchedDynamics):
         errors = [(x - self.target).square().mean(-1) for x in (before, after)]
         return errors[0] - errors[1]
 
+    def basin(self, x: Tensor) -> Tensor:
+        """Number `[...]` of the basin, in the order of `switch.attractors`, of states `[..., 2]`."""
+        cell = (x / self._upper * (_GRID - 1)).round().long().clamp(0, _GRID - 1)
+        return self._basins[cell[..., 0], cell[..., 1]]
+
     def success(self, x: Tensor) -> Tensor:
         """Whether states `[..., 2]` lie in the target's basin."""
-        cell = (x / self._upper * (_GRID - 1)).round().long().clamp(0, _GRID - 1)
-        return self._basins[cell[..., 0], cell[..., 1]] == self._target_number
+        return self.basin(x) == self._target_number
 
     def _observe(self, state: State) -> Tensor:
         return torch.cat([state["z"], (state["t"] / self.horizon).unsqueeze(-1)], dim=-1)

@@ -35,6 +35,13 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("--quiet", action="store_true", help="no progress bars")
     show = commands.add_parser("report", help="print the tables of a finished run as Markdown")
     show.add_argument("folder")
+    escape = commands.add_parser("escape", help="run chapter 13's experiment on escaping local optima")
+    escape.add_argument("--out", required=True, help="folder for the results; one run a folder")
+    escape.add_argument("--seeds", type=int, default=20, help="seeds of each setting, side by side")
+    escape.add_argument("--timesteps", type=int, default=60_000, help="environment steps of each seed")
+    escape.add_argument("--jobs", type=int, default=1, help="processes that share the settings")
+    escape.add_argument("--resume", action="store_true", help="continue a run that was stopped")
+    escape.add_argument("--quiet", action="store_true", help="no progress bar")
     page = commands.add_parser("claims", help="write the claims page from the packaged results")
     page.add_argument("--out", default="book/claims.md")
     return parser
@@ -51,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if chosen.command == "claims":
             return _claims(pathlib.Path(chosen.out))
+        if chosen.command == "escape":
+            return _escape(chosen)
         _run(chosen)
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
@@ -83,6 +92,16 @@ def _run(chosen: argparse.Namespace) -> None:
         outs = sweep(configs, chosen.out, chosen.scheduler, chosen.workers, chosen.resume, progress)
     for where in outs:
         print(f"Wrote {where.name}; print its tables with: python -m twinlib.replication report {where}")
+
+
+def _escape(chosen: argparse.Namespace) -> int:
+    """Run the experiment of chapter 13."""
+    from twinlib.replication.escape import Design, run_escape
+
+    design = Design(timesteps=chosen.timesteps, seeds=chosen.seeds)
+    out = run_escape(chosen.out, design, chosen.resume, chosen.jobs, progress=not chosen.quiet)
+    print(f"Wrote {out.name}; chapter 13 reads results/escape.")
+    return 0
 
 
 def _claims(path: pathlib.Path) -> int:

@@ -88,7 +88,7 @@ class Design:
     #: Small, medium and large trust region, tuned together with the learning rate.
     deltas: tuple[float, ...] = (0.01, 0.03, 0.1)
     #: Seeds of each setting in the tuning: `first_tuning_seed`, ...
-    tuning_seeds: int = 5
+    tuning_seeds: int = 4
     first_tuning_seed: int = 1000
     #: TRPO steps before PPO in two_stage, and PPO steps before the fresh optimizer in PPO_restart.
     warm_start: int = 10_000
@@ -357,7 +357,7 @@ def optimal_policy(design: Design, barrier: str) -> tuple[ValueGrid, Act]:
 
 
 def greatest_success(design: Design, barrier: str) -> float:
-    """The probability with which the best controller, paying nothing, has the cell in B's basin at the end."""
+    """Probability that the best controller, paying nothing, has the cell in B's basin at the end."""
     config = toggle_config(design, barrier)
     grid = best_success(config.switch, config.strength, config.horizon * config.interval, dt=config.interval)
     return float(grid.at(config.switch.attractors[config.start]))
