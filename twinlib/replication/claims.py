@@ -165,7 +165,8 @@ def fewer_updates(dataset: str) -> Evidence:
     found = paired_difference(first, second)
     text = (
         f"optimizer steps to a reward of {level:.5f}: PPO {np.mean(first):.0f}, two_stage "
-        f"{np.mean(second):.0f}; saved {found.mean:+.0f} [{found.low:+.0f}, {found.high:+.0f}], {found.n} seeds"
+        f"{np.mean(second):.0f}; saved {found.mean:+.0f} [{found.low:+.0f}, {found.high:+.0f}], "
+        f"{found.n} seeds"
     )
     return Evidence(text, _verdict(found.low, found.high))
 
