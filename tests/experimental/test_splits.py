@@ -52,12 +52,41 @@ def test_shuffling_moves_training_labels_only(splits, prepared):
 def test_every_row_of_a_fold_has_every_metric(splits, prepared, embedding: PrincipalEmbedding):
     quick = splits.PerturbationModelConfig(hidden=16, label_steps=20, cell_network=False)
     fold = splits.Fold("waddington", "cells", "", prepared, embedding, 1, config=quick)
-    rows, table = splits.run_fold(fold)
+    rows, table, missed = splits.run_fold(fold)
     algorithms = {row["Algorithm"] for row in rows}
-    assert algorithms == {*splits.BASELINES, "ceiling", "experimental"} and not table
+    assert algorithms == {*splits.BASELINES, "ceiling", "experimental"} and not table and not missed
     for row in rows:
         values = [row[name] for name in ("pearson_delta", "l2", "e_distance", "w1", "overlap_at_20")]
         assert np.isfinite(values).all()
     best = {row["perturbation"]: row["l2"] for row in rows if row["Algorithm"] == "matching_mean"}
     none = {row["perturbation"]: row["l2"] for row in rows if row["Algorithm"] == "no_change"}
     assert np.mean(list(best.values())) < np.mean(list(none.values()))
+
+
+def test_a_twin_that_does_nothing_has_no_skill_in_any_column(splits, prepared, embedding, model):
+    """The twin at dose 0 is no_change in every column of the tables, so that each skill is zero."""
+    fold = splits.Fold("waddington", "cells", "", prepared, embedding, 1)
+    found = splits.groups(fold)
+    still = splits.rows_of(fold, found, lambda x, labels, dose: model.predict(x, labels, 0.0), "a", 0)
+    none = splits.rows_of(fold, found, splits.BASELINES["no_change"](prepared).predict, "a", 0)
+    assert len(still) == len(found) > 3 and still == none
+    moved = splits.rows_of(fold, found, model.predict, "a", 0)
+    columns = set(none[0]) - {"dataset", "split", "held_out", "perturbation", "context", "dose", "seed"}
+    for name in sorted(columns - {"Algorithm", "n_test"}):
+        assert [row[name] for row in moved] != [row[name] for row in none], name
+
+
+def test_misses_name_the_gene_whose_mean_was_moved(splits, prepared, embedding):
+    fold = splits.Fold("waddington", "cells", "", prepared, embedding, 1)
+    found = splits.groups(fold)
+
+    def wrong(x, labels, dose):
+        """The true mean of the group everywhere but in gene 7."""
+        real = next(group.y for group in found if group.label == labels[0]).mean(axis=0)
+        return np.tile(real + 2.0 * (np.arange(len(real)) == 7), (len(x), 1))
+
+    rows = list(splits.misses(fold, found, wrong))
+    assert len(rows) == splits.MISSES * len(found)
+    worst = [row for row in rows if row["ratio"] > 1]
+    assert [row["gene"] for row in worst] == [prepared.genes[7]] * len(found)
+    assert np.allclose([row["error"] for row in worst], 2.0, atol=1e-4)
