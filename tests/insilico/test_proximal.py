@@ -10,11 +10,12 @@ from twinlib.insilico.actor_critic import Adam
 from twinlib.insilico.proximal import (
     Minibatch,
     ProximalConfig,
+    _Update,
     adapted,
     clipped_objective,
+    permuted,
     proximal_losses,
     proximal_update,
-    shuffled,
     value_loss,
 )
 from twinlib.insilico.two_stage import make_generators
@@ -124,11 +125,27 @@ def test_another_denominator_changes_the_ratio():
 
 
 def test_minibatches_cover_every_row_once_in_each_replicas_own_order():
-    parts = list(shuffled(10, 4, make_generators((0, 1), "order"), torch.device("cpu")))
-    assert [p.shape[1] for p in parts] == [4, 4, 2]
-    order = torch.cat(parts, 1)
+    order = permuted(10, make_generators((0, 1), "order"), torch.device("cpu"))
     assert torch.equal(order.sort(1).values, torch.arange(10).expand(2, 10))
     assert not torch.equal(order[0], order[1])
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.1])
+def test_a_minibatch_keeps_the_columns_of_a_row_together(beta):
+    policy, buffer = experience()
+    config = ProximalConfig(minibatch_size=48, beta=beta)
+    run = _Update(policy, Adam(policy.theta, 1e-3), buffer, config, None, None, None, None)
+    generators = make_generators(range(policy.replicas), "order")
+    batches = list(run.minibatches(generators))
+    assert sum(b.obs.shape[1] for b in batches) == buffer.rows
+    for batch in batches:
+        assert batch.obs.shape[1] <= 48
+        new = policy.distribution(batch.obs)
+        assert torch.allclose(new.log_prob(batch.action), batch.log_prob, atol=1e-10)
+        assert torch.allclose(policy.value(batch.obs) + batch.advantage, batch.return_, atol=1e-10)
+        assert (batch.reference is None) == (beta == 0)
+        if batch.reference is not None:
+            assert batch.reference.kl(new).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize(

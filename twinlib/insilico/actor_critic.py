@@ -71,6 +71,10 @@ class Gaussian(NamedTuple):
         """The states `rows` [R, B'] of each replica."""
         return Gaussian(take(self.mean, rows), self.log_std)
 
+    def split(self, size: int) -> list[Gaussian]:
+        """The same policy in groups of `size` states."""
+        return [Gaussian(mean, self.log_std) for mean in torch.split(self.mean, size, dim=1)]
+
     @property
     def events(self) -> int:
         """Number of summed action dimensions A."""
@@ -117,6 +121,10 @@ class Categorical(NamedTuple):
     def pick(self, rows: Tensor) -> Categorical:
         """The states `rows` [R, B'] of each replica."""
         return Categorical(take(self.logits, rows))
+
+    def split(self, size: int) -> list[Categorical]:
+        """The same policy in groups of `size` states."""
+        return [Categorical(logits) for logits in torch.split(self.logits, size, dim=1)]
 
     @property
     def events(self) -> int:

@@ -115,7 +115,7 @@ def _kl(config: ProximalConfig, batch: Minibatch, new: Gaussian, log_ratio: Tens
     """KL(theta' || theta) of the minibatch [R]: exact where the update needs it, else the k3 estimate."""
     if batch.reference is not None:
         return batch.reference.kl(new).mean(-1)
-    return (ratio - 1.0 - log_ratio).detach().mean(-1)
+    return (ratio.detach() - 1.0 - log_ratio.detach()).mean(-1)
 
 
 class ProximalUpdate(NamedTuple):
@@ -133,12 +133,9 @@ class ProximalUpdate(NamedTuple):
     beta: Tensor
 
 
-def shuffled(
-    rows: int, size: int, generators: Sequence[torch.Generator], device: torch.device
-) -> Iterator[Tensor]:
-    """Minibatch row indices [R, B] of one epoch; replica r's order comes from generator r."""
-    order = torch.stack([torch.randperm(rows, generator=g, device=g.device) for g in generators]).to(device)
-    yield from torch.split(order, size, dim=1)
+def permuted(rows: int, generators: Sequence[torch.Generator], device: torch.device) -> Tensor:
+    """One epoch's order of the buffer's rows [R, n]; replica r's order comes from generator r."""
+    return torch.stack([torch.randperm(rows, generator=g, device=g.device) for g in generators]).to(device)
 
 
 def adapted(beta: Tensor, kl: Tensor, target: Tensor) -> Tensor:
@@ -168,8 +165,8 @@ def proximal_update(
     """
     run = _Update(policy, optimizer, buffer, config, beta, target_kl, reference, ratio_log_prob)
     for _ in range(config.epochs):
-        for rows in shuffled(buffer.rows, config.minibatch_size, generators, buffer.obs.device):
-            if not run.step(rows):
+        for batch in run.minibatches(generators):
+            if not run.step(batch):
                 return run.result()
     return run.result()
 
@@ -200,21 +197,19 @@ class _Update:
         self.active, self.steps = zero == 0, zero.clone()
         self.sums = torch.zeros(3, *zero.shape, dtype=zero.dtype, device=zero.device)
 
-    def minibatch(self, rows: Tensor) -> Minibatch:
-        b = self.buffer
-        return Minibatch(
-            obs=take(b.obs, rows),
-            action=take(b.action, rows),
-            log_prob=take(self.log_prob, rows),
-            advantage=take(b.advantage, rows),
-            return_=take(b.return_, rows),
-            reference=self.reference.pick(rows) if self.exact else None,
-        )
+    def minibatches(self, generators: Sequence[torch.Generator]) -> Iterator[Minibatch]:
+        """One epoch: the buffer is put into its new order at once, then handed out in slices of B rows."""
+        b, size = self.buffer, self.config.minibatch_size
+        order = permuted(b.rows, generators, b.obs.device)
+        columns = (b.obs, b.action, self.log_prob, b.advantage, b.return_)
+        slices = [torch.split(take(x, order), size, dim=1) for x in columns]
+        reference = self.reference.pick(order).split(size) if self.exact else [None] * len(slices[0])
+        yield from (Minibatch(*rows) for rows in zip(*slices, reference, strict=True))
 
-    def step(self, rows: Tensor) -> bool:
+    def step(self, batch: Minibatch) -> bool:
         """One minibatch; False when every replica has stopped."""
         theta = self.policy.theta.detach().requires_grad_()
-        losses = proximal_losses(self.policy, theta, self.minibatch(rows), self.config, self.beta)
+        losses = proximal_losses(self.policy, theta, batch, self.config, self.beta)
         if self.target is not None:
             # Once stopped a replica stays stopped; at the first minibatch nobody has moved, so nobody stops.
             self.active = self.active & ((losses.kl.detach() <= 1.5 * self.target) | (self.steps == 0))
@@ -247,9 +242,11 @@ def critic_update(
     """Fit the critics alone by minibatch Adam on the squared error (TRPO's value step); mean loss [R]."""
     active, losses = torch.ones_like(buffer.reward, dtype=torch.bool), []
     for _ in range(epochs):
-        for rows in shuffled(buffer.rows, minibatch_size, generators, buffer.obs.device):
+        order = permuted(buffer.rows, generators, buffer.obs.device)
+        slices = (torch.split(take(x, order), minibatch_size, dim=1) for x in (buffer.obs, buffer.return_))
+        for obs, return_ in zip(*slices, strict=True):
             critic = policy.critic.detach().requires_grad_()
-            error = 2.0 * value_loss(policy.value(take(buffer.obs, rows), critic), take(buffer.return_, rows))
+            error = 2.0 * value_loss(policy.value(obs, critic), return_)
             (gradient,) = torch.autograd.grad(error.sum(), critic)
             optimizer.step(gradient, active)
             losses.append(error.detach())
