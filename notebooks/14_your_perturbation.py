@@ -358,7 +358,7 @@ else:
     screen_pairs = twinlib.pair(prepared_screen)
     twin = fit_perturbation_model(prepared_screen, encoder, pairs=screen_pairs)
 known = ("JAK2", "STAT1") if screen == "papalexi2021" else (single, pair[0])
-screen_world = make_world(prepared_screen, encoder, pairs=screen_pairs)
+screen_world = make_world(prepared_screen, encoder, pairs=screen_pairs, n_pairs=2000)
 at = {gene: i for i, gene in enumerate(prepared_screen.genes)}
 untreated = prepared_screen.expression("train", CONTROL)
 there = {
@@ -559,7 +559,7 @@ record.say(
 
 # %%
 given = (
-    make_world(prepared, embedding, pairs=pairs, actions="cytokines")
+    make_world(prepared, embedding, pairs=pairs, actions="cytokines", n_pairs=500)
     if blood == "kang2018"
     else packaged_world("cytokine").only(("EPO",))
 )
