@@ -2,6 +2,7 @@
 
 python benchmarks/tuning.py --dataset waddington --out results/tuning
 python benchmarks/tuning.py --dataset papalexi2021 --algorithms PPO two_stage
+python benchmarks/tuning.py --choose --wall-s waddington=1200 --out results/tuning
 
 Twelve settings an algorithm (four step sizes x three action scales), three seeds, 50,000 steps each. Policies
 are trained on the training cells without their validation fifth and scored on that fifth by the primary
@@ -9,7 +10,9 @@ metric: pearson_delta of the mean prediction over all validation controls, refer
 controls, averaged over perturbations with at least ten validation cells. No test cell is read. The step size
 is the learning rate for PPO, PPO_KL and PPO_restart, and delta for TRPO, two_stage and alternating.
 
-One row a setting and seed; a run that was interrupted goes on with the settings that are missing.
+One row a setting and seed; a run that was interrupted goes on with the settings that are missing. `--choose`
+trains nothing: it writes the best setting of each algorithm to chosen.csv, which the described protocol
+reads, and the manifest beside it.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import pathlib
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from twinlib.data import standard
@@ -31,6 +35,7 @@ from twinlib.insilico import Dynamics, EnvironmentConfig, make_world, predict
 from twinlib.insilico.proximal import ProximalConfig
 from twinlib.insilico.trust_region import TrustRegionConfig
 from twinlib.insilico.two_stage import ALGORITHMS, TrainingConfig, train
+from twinlib.replication.folder import versions, write_json, write_table
 from twinlib.twin.metrics import pearson_delta
 
 LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
@@ -133,6 +138,35 @@ def best(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return chosen
 
 
+def choose(folder: pathlib.Path, wall_s: dict[str, float]) -> None:
+    """Write the folder's chosen.csv and manifest.json from the tables of the finished datasets."""
+    lines, runs = [], {}
+    for path in sorted(folder.glob("*.csv")):
+        if path.stem == "chosen":
+            continue
+        with path.open() as file:
+            rows = list(csv.DictReader(file))
+        lines += [{"dataset": path.stem, **line} for line in best(rows)]
+        algorithms = sorted({r["algorithm"] for r in rows})
+        prepared = standard(path.stem)
+        runs[path.stem] = {
+            "command": f"python benchmarks/tuning.py --dataset {path.stem} "
+            f"--algorithms {' '.join(algorithms)} --out results/tuning",
+            "seeds": sorted({int(r["seed"]) for r in rows}),
+            "timesteps": sorted({int(r["timesteps"]) for r in rows}),
+            "settings": {
+                a: len({(r["step_size"], r["scale"]) for r in rows if r["algorithm"] == a})
+                for a in algorithms
+            },
+            "data_hash": prepared.data_hash,
+            "fingerprint": prepared.fingerprint,
+            "wall_s": wall_s.get(path.stem),
+        }
+    write_table(folder / "chosen.csv", pd.DataFrame(lines))
+    score = "pearson_delta on the validation fifth of the training cells, mean of the seeds"
+    write_json(folder / "manifest.json", {"score": score, "versions": versions(), "runs": runs})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -144,8 +178,15 @@ def main() -> None:
     parser.add_argument(
         "--out", type=pathlib.Path, default=None, help="folder of the table; default: print only"
     )
+    parser.add_argument(
+        "--choose", action="store_true", help="write chosen.csv and manifest.json, train nothing"
+    )
+    parser.add_argument("--wall-s", nargs="*", default=[], help="DATASET=SECONDS, for the manifest")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.choose:
+        taken = (item.split("=") for item in options.wall_s)
+        return choose(options.out or pathlib.Path("results/tuning"), {name: float(s) for name, s in taken})
     path = None if options.out is None else options.out / f"{options.dataset}.csv"
     rows: list[dict[str, Any]] = []
     if path is not None and path.exists():
