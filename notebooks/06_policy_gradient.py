@@ -214,9 +214,10 @@ plots.show(
     fig,
     "baseline",
     "Left: the variance of the gradient estimator as a function of the baseline is a parabola with its minimum "
-    "near the mean reward. Right: the mean of the estimator does not depend on the baseline and lies on the "
+    "near the mean reward. Right: the mean of the estimator hardly depends on the baseline and lies close to the "
     "exact gradient.",
-    "A baseline changes the variance (left) and leaves the mean alone (right).",
+    "A baseline changes the variance (left) and leaves the mean alone (right). "
+    "The line on the right is slightly tilted: the scores of a finite sample do not average to exactly zero.",
 )
 record.say(
     f"Variance of a term without baseline {variance[np.abs(levels).argmin()]:.1f}, "
@@ -228,17 +229,39 @@ record.say(
 # The natural choice is the value function, the expected return from that state; what is left is the **advantage**, how much better an action was than the policy's average there.
 # A baseline that depends on the *action* is no baseline: the score no longer averages to zero against it.
 #
+# ## The policy of this book
+#
+# From here on the policy is a small neural network, the **actor**.
+# It reads an observation and puts out one mean for each gene.
+# An action is drawn from a normal distribution around these means.
+# The standard deviation is one parameter for each gene, the same in every state.
+# $\theta$ stands for all weights of the network together with these standard deviations.
+# A second network, the **critic**, reads the same observation and guesses the return that will follow.
+# It is the value function.
+# Where both networks are trained by one optimizer ([chapter 9](09_ppo_kl.ipynb)), $\theta$ holds the critic's weights, too.
+#
 # ## Step 3: the ratio, and why its gradient is the same
+#
+# The policy that drew the actions is the **collecting policy**; its parameters are $\theta_{old}$.
+# The actions that it drew, with their states and rewards, are a **batch**.
+# Collecting a batch is called a **rollout**.
+# A method is **on-policy** if every batch has to come from the policy that is to be changed.
 #
 # Eq. 1 writes the objective with a likelihood ratio, so that data from an old policy can judge a new one:
 #
 # $$J(\theta) = \mathbb{E}_{a \sim \pi_{old}}\!\left[\frac{\pi_\theta(a)}{\pi_{old}(a)} R(a)\right].$$
 #
-# At $\theta = \theta_{old}$ the ratio is one, and its gradient is $\nabla\pi_\theta/\pi_{old} = \nabla \log\pi_\theta$.
+# With the advantage in place of the reward, the mean of ratio times advantage over a batch is $L(\theta)$ of Eq. 2.
+# It is called the **surrogate**, because it stands in for the return of a policy that has not been run.
+# At $\theta = \theta_{old}$ the ratio is one, and the gradient of the ratio is $\nabla\pi_\theta/\pi_{old} = \nabla \log\pi_\theta$.
 # So the gradient of the surrogate *there* is the policy gradient.
-# We check this on real trajectories: cells of the packaged simulated world, a policy with six genes to adjust.
+# We check this on trajectories of the packaged simulated world, with a policy that has six genes to adjust.
 
 # %%
+record.say(
+    f"The packaged world: {len(world):,} control cells of a simulated blood-development network, each matched to a "
+    f"perturbed cell; {len(world.genes)} genes, {len(world.labels)} perturbations of one or two regulators."
+)
 small = Dynamics(world.only(list(world.action_names[:6])), EnvironmentConfig(), replicas=1, n_cells=64)
 policy = ActorCritic(
     small.observation_dim, 6, 1, make_generators([0], "weights"), hidden=(16,), dtype=torch.float64
@@ -267,11 +290,39 @@ moved = (policy.actor + 0.3 * by_score / by_score.norm()).requires_grad_()
     (policy.distribution(buffer.obs, moved).log_prob(buffer.action) * advantage).mean(), moved
 )
 angle = float(torch.nn.functional.cosine_similarity(ratio_moved, score_moved))
-print("after a step of length 0.3, cosine between the two:", round(angle, 4))
+with torch.no_grad():
+    now, then = policy.distribution(buffer.obs, moved), policy.distribution(buffer.obs)
+    by = float(((now.mean - then.mean) * torch.exp(-then.log_std).unsqueeze(1)).square().mean().sqrt())
+print(
+    f"after a step that shifts the means by {by:.2f} standard deviations (root mean square), "
+    f"cosine between the two: {angle:.3f}"
+)
 assert angle < 1.0 - 1e-6
 
 # %% [markdown]
-# Away from the collecting policy they part, and it is the ratio form that is right there: the score form forgets that the actions were drawn by somebody else.
+# Away from the collecting policy the two part.
+# Which of them is right there?
+# The one-action problem knows the answer: we keep the draws of the old policy and ask for the gradient at a moved mean.
+
+# %%
+apart = 0.5  # the new mean, in standard deviations from the old one
+new_mu = mu + apart * sigma
+there = (draws - new_mu) / sigma**2  # the score of the mean, at the new policy
+weight = torch.exp(((draws - mu) ** 2 - (draws - new_mu) ** 2) / (2 * sigma**2))
+truth = float(-2 * (new_mu - 2))
+forms = {"ratio form": weight * there * reward(draws), "score form": there * reward(draws)}
+errors = {name: float(terms.std()) / len(draws) ** 0.5 for name, terms in forms.items()}
+record.say(
+    f"Gradient at a mean that has moved by {apart} standard deviations: exact {truth:+.3f}, "
+    + ", ".join(f"{name} {float(terms.mean()):+.3f} +- {errors[name]:.3f}" for name, terms in forms.items())
+    + "."
+)
+assert abs(float(forms["ratio form"].mean()) - truth) < 4 * errors["ratio form"]
+assert abs(float(forms["score form"].mean()) - truth) > 4 * errors["score form"]
+
+# %% [markdown]
+# The ratio form keeps the right mean; the score form forgets that the actions were drawn by somebody else.
+# With several steps in an episode even the ratio form is only close, because the states were still visited by the old policy.
 #
 # ## Step 4: how far can the ratio be trusted?
 #
@@ -282,7 +333,10 @@ assert angle < 1.0 - 1e-6
 # $$\operatorname{Var}[r] = e^{A \epsilon^2} - 1 .$$
 #
 # The spread grows exponentially with the number of action dimensions.
-# With two hundred genes a shift of a tenth of a standard deviation in each, which nobody would notice in a histogram, already makes some samples count many times as much as others.
+# The **effective share** of a batch of $n$ samples is $(\sum r)^2 / (n \sum r^2)$.
+# It is one if all samples count alike, and $1/n$ if one of them counts alone.
+# For the shift above it is $1 / (1 + \operatorname{Var}[r]) = e^{-A\epsilon^2}$.
+# With two hundred genes a shift of a tenth of a standard deviation in each, which nobody would notice in a histogram, already costs most of the batch:
 
 # %%
 epsilon, dimensions = 0.1, [1, 5, 20, 50, 100, 200]
@@ -299,7 +353,15 @@ spread = pd.DataFrame(
 ).set_index("action dimensions")
 gap = (spread["variance, sampled"] / spread["variance, formula"] - 1).abs()
 assert (gap[gap.index <= 50] < 0.05).all()
+widest = spread.index[-1]
+record.say(
+    f"With {widest} dimensions the effective share is {float(np.exp(-widest * epsilon**2)):.3f} by the formula and "
+    f"{spread['effective share of samples'].iloc[-1]:.3f} in the sample; the variances differ by {gap.iloc[-1]:.0%}."
+)
 spread.round(3)
+
+# %% [markdown]
+# Where the ratio is very noisy, its sampled variance is noisy, too: see the last row.
 
 # %%
 shifts = np.linspace(0, 0.5, 60)
@@ -329,9 +391,11 @@ record.say(
 # ## Step 5: advantages over time
 #
 # An action also changes the future, so its credit is the discounted sum of what follows.
-# With a value function $V$ one may cut that sum short; $\delta_t = R_t + \gamma V(s_{t+1}) - V(s_t)$ looks one step ahead, and generalized advantage estimation (Schulman 2016) mixes all horizons:
+# The discount $\gamma$ makes a reward that comes $k$ steps later count $\gamma^k$ times.
+# With a value function $V$ one may cut that sum short: $\delta^V_t = R_t + \gamma V(s_{t+1}) - V(s_t)$ looks one step ahead.
+# Generalized advantage estimation (Schulman 2016) mixes all horizons:
 #
-# $$\hat A_t = \sum_{k \ge 0} (\gamma\lambda)^k\, \delta_{t+k} .$$
+# $$\hat A_t = \sum_{k \ge 0} (\gamma\lambda)^k\, \delta^V_{t+k} .$$
 #
 # $\lambda = 1$ gives the Monte-Carlo return minus the value (no bias from $V$, much noise), $\lambda = 0$ the one-step error (little noise, all the bias of $V$).
 # We write it out plainly and hold `twinlib`'s version against it.
@@ -414,13 +478,27 @@ plots.show(
     "nothing; the curve rises from its start.",
     "Vanilla policy gradient with six genes.",
 )
-record.say(f"Mean return of the first ten updates {early:+.4f}, of the last ten {late:+.4f}.")
+still = Dynamics(small.world, EnvironmentConfig().quiet(), replicas=1, n_cells=512)
+still.reset(make_generators([3], "environment"))
+start_error = float(still.error.mean())
+record.say(
+    f"Mean return of the first ten updates {early:+.4f}, of the last ten {late:+.4f}. "
+    f"The squared error of a cell at its start is {start_error:.2f} on average, "
+    f"so the last ten remove {late / start_error:.1%} of it."
+)
 assert late > early
+
+# %% [markdown]
+# Most of the error to a single matched cell is that cell's own noise, which nothing can predict.
+# So even the best policy removes a small share, and returns are small numbers.
 
 # %% [markdown]
 # ## You should know
 #
-# - The surrogate is not a loss in the supervised sense: its value says nothing about progress, only its gradient at the collecting policy means something.
+# - The surrogate is not a loss in the supervised sense.
+#   Close to the collecting policy its rise estimates the rise of the return.
+#   Far from it a few samples with a very large ratio decide its value, and the value says nothing about progress any more.
+#   [Chapter 8](08_trpo.ipynb) therefore believes a rise of the surrogate only inside a bound on the KL divergence.
 # - Advantages are usually scaled to mean zero and standard deviation one in each batch. That changes the length of the step, and the subtraction is a small bias, because the batch mean depends on the actions.
 # - Log-probabilities belong to the actions **as drawn**. The environment may clip an action to its range; the policy must not be told.
 #
