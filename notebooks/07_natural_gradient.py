@@ -26,7 +26,7 @@
 # - show with two parametrisations of one policy that the plain gradient depends on the choice, and the natural gradient does not (10 minutes);
 # - derive that the KL divergence has neither value nor slope at the old policy, so that its curvature is all that is left (10 minutes);
 # - write a Fisher-vector product in two ways and check both against the dense matrix (20 minutes);
-# - solve a linear system with conjugate gradients and say how many iterations it will take (15 minutes);
+# - solve a linear system with conjugate gradients and say what makes them need more iterations (15 minutes);
 # - say what damping does, and when it turns the natural gradient back into the plain one (10 minutes).
 
 # %% tags=["setup"]
@@ -70,13 +70,15 @@ torch.set_default_dtype(torch.float64)
 # |---|---|
 # | what it is | steepest ascent when the length of a step is the KL divergence it causes |
 # | needs | products of the Fisher matrix with vectors; the matrix itself is never formed |
-# | cost of a product | about one gradient (measured below in matrix products, not in seconds) |
+# | cost of a product | a few gradients at most (counted below in multiplications, not in seconds) |
 # | code | `fisher_vector_product`, `conjugate_gradient` in `twinlib.insilico.trust_region` |
 # | equations of the paper | 4, 5 |
 #
 # ## Key equations
 #
-# $$\bar D_{KL}(\theta_{old} \,\|\, \theta) = \frac1T \sum_t D_{KL}(\pi_{\theta_{old}}(\cdot \mid s_t) \,\|\, \pi_\theta(\cdot \mid s_t)), \qquad H = \nabla^2_\theta \bar D_{KL}\big|_{\theta_{old}}, \qquad H v = \nabla_\theta (\nabla_\theta \bar D_{KL} \cdot v) + \lambda v, \qquad H d = \vartheta .$$
+# $$\bar D_{KL}(\theta_{old} \,\|\, \theta) = \frac1T \sum_t D_{KL}(\pi_{\theta_{old}}(\cdot \mid s_t) \,\|\, \pi_\theta(\cdot \mid s_t)), \qquad H = \nabla^2_\theta \bar D_{KL}\big|_{\theta_{old}}, \qquad (H + \lambda) v = \nabla_\theta (\nabla_\theta \bar D_{KL} \cdot v) + \lambda v, \qquad (H + \lambda) d = \vartheta .$$
+#
+# Here $\lambda$ is the damping; the paper writes $H$ both for the Hessian and for the damped matrix.
 #
 # ## Pseudocode
 #
@@ -88,7 +90,7 @@ torch.set_default_dtype(torch.float64)
 # %% [markdown]
 # ## The question
 #
-# Our policy is a normal distribution with a mean and a log standard deviation.
+# Our policy is a normal distribution with a mean and a log standard deviation ([chapter 6](06_policy_gradient.ipynb) describes the network behind them).
 # We could as well have chosen the standard deviation itself, or the variance.
 # The set of policies is the same; only the labels on the dials differ.
 # Should an algorithm care about labels?
@@ -220,8 +222,17 @@ assert 0.8 < slope < 1.2
 #
 # $$F = \mathbb{E}[\nabla \log \pi_\theta(a \mid s)\, \nabla \log \pi_\theta(a \mid s)^\top] .$$
 #
-# It equals $H$: differentiate $\int \pi = 1$ twice.
-# So the curvature of the KL divergence can also be read as: parameters on which the log-probability depends strongly are stiff.
+# It equals $H$.
+# Densities integrate to one, so $\int \pi\, \nabla \log \pi = 0$.
+# Differentiate once more:
+#
+# $$\int \pi\, \nabla \log \pi\, \nabla \log \pi^\top + \int \pi\, \nabla^2 \log \pi = 0 .$$
+#
+# The first term is $F$.
+# The second is the Hessian of $\mathbb{E}_{\pi_{old}}[\log \pi]$ at the old policy.
+# The KL divergence is $\mathbb{E}_{\pi_{old}}[\log \pi_{old} - \log \pi]$, so that second term is $-H$, and $F = H$.
+#
+# A parameter on which the log-probability depends strongly changes the policy much, so the natural gradient moves it little.
 # We check with many actions drawn in a few states.
 
 # %%
@@ -333,6 +344,13 @@ assert (cost["in gradients"] <= 3).all()
 cost
 
 # %% [markdown]
+# 'Graph kept' means that what does not depend on $v$ is computed once for all products of a solve and is not counted here.
+# Two backward passes keep the whole first backward pass and pay for the second one alone.
+# Tangents run the forward pass anew for each product, so in this small network they count more multiplications.
+# Multiplications are not seconds: a second backward pass has many element-wise steps that the counter does not see.
+# On a policy of full size `benchmarks/fisher_vector_product.py` measures processor time, and there the tangents were the faster way.
+# That is why `twinlib` uses them by default.
+#
 # ## Step 6: conjugate gradients
 #
 # $H$ is symmetric and, with damping, positive definite, so $Hd = \vartheta$ is the minimum of $\tfrac12 d^\top H d - \vartheta^\top d$.
@@ -361,12 +379,13 @@ def plain_conjugate_gradient(multiply, target, iterations):
 
 gradient = one_gradient()
 dampings = (1e-3, 1e-2, 1e-1)
-curves = {}
+curves, needed = {}, {}
 for damping in dampings:
     damped = fisher[0] + damping * torch.eye(len(here))
     direct = torch.linalg.solve(damped, gradient[0])
     path = plain_conjugate_gradient(lambda x, m=damped: m @ x, gradient[0], 120)
     curves[damping] = [float((x - direct).norm() / direct.norm()) for x in path]
+    needed[damping] = 1 + next(k for k, distance in enumerate(curves[damping]) if distance < 1e-6)
     ours = conjugate_gradient(fisher_vector_product(policy, buffer.obs, damping), gradient, 200, 1e-26)[0]
     assert curves[damping][-1] < 1e-6 and float((ours - direct).norm() / direct.norm()) < 1e-6
     print(
@@ -396,13 +415,25 @@ plots.show(
     "The spectrum decides how fast conjugate gradients converge.",
 )
 above = {damping: int((eigenvalues > damping).sum()) for damping in dampings}
+quotient = {damping: (eigenvalues.max() + damping) / (eigenvalues.min() + damping) for damping in dampings}
 record.say(
     f"Of {len(eigenvalues)} eigenvalues "
     + ", ".join(f"{count} lie above {damping}" for damping, count in above.items())
-    + ". The others are flattened by the damping to nearly one value, which conjugate gradients handle in one go."
+    + ". Iterations until the relative distance is below one in a million: "
+    + ", ".join(f"{n} at damping {damping}" for damping, n in needed.items())
+    + ". Largest eigenvalue over smallest, with the damping added to both: "
+    + ", ".join(f"{q:,.0f} at damping {damping}" for damping, q in quotient.items())
+    + "."
 )
+assert needed[1e-3] >= needed[1e-2] >= needed[1e-1]
 
 # %% [markdown]
+# The count of large eigenvalues is a rule of thumb and not the answer.
+# It can take more iterations than the count, because the eigenvalues below the damping still differ a little.
+# It can take fewer, because eigenvalues that lie close together count almost as one.
+# A better guide is the largest eigenvalue divided by the smallest one, after damping: the larger that quotient, the more iterations.
+# Raising the damping shrinks the quotient, which is why the curves fall faster.
+#
 # `twinlib`'s version differs from the plain one in three ways: it solves all replicas at once, each replica stops by its own residual, and a direction along which the curvature is not positive ends the iterations of that replica (on paper that cannot happen; in single precision it can).
 #
 # ## Step 7: what damping does to the direction
@@ -468,7 +499,7 @@ assert averaged[0] <= averaged[-1] and all(a >= s - 1e-9 for a, s in zip(average
 #
 # - Steps are measured by the KL divergence they cause; near the old policy that is a quadratic form with the Fisher matrix.
 # - Hessian of the KL, covariance of the score and Gauss-Newton form are one matrix, checked here against each other.
-# - Conjugate gradients need products only, and a product costs about as much as a gradient.
+# - Conjugate gradients need products only, and a product costs no more than a few gradients.
 # - Damping decides how much of the natural gradient is left; its meaning depends on how the KL is averaged.
 
 # %% [markdown]
