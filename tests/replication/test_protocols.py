@@ -2,6 +2,10 @@
 
 import json
 import os
+import pathlib
+import subprocess
+import sys
+import time
 
 import pandas as pd
 import pytest
@@ -78,6 +82,41 @@ def test_a_resume_with_other_settings_is_refused(tmp_path):
     run(RunConfig(seeds=2), tmp_path, progress=False, make=Fake())
     with pytest.raises(folder.FolderError, match="other settings"):
         run(RunConfig(seeds=3), tmp_path, resume=True, progress=False, make=Fake())
+
+
+#: A run that is killed in its second algorithm; its folder is the first argument, the tests' the second.
+KILLED = """
+import sys
+sys.path.insert(0, sys.argv[2])
+from tiny_protocol import Tiny
+from twinlib.replication.protocols import RunConfig, run
+
+run(RunConfig(algorithms=("PPO", "TRPO"), seeds=2, timesteps=2560), sys.argv[1], progress=False, make=Tiny)
+"""
+
+
+def test_a_resume_after_a_kill_gives_the_tables_of_an_unbroken_run(tmp_path):
+    """Killed in mid-training, the run goes on from its checkpoint, and what was finished is not touched."""
+    from tiny_protocol import Tiny
+
+    config = RunConfig(algorithms=("PPO", "TRPO"), seeds=2, timesteps=2560)
+    out, parts = tmp_path / "killed", tmp_path / "killed" / "parts"
+    here = str(pathlib.Path(__file__).parent)
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(out), here])
+    until = time.monotonic() + 120
+    while not (parts / "TRPO.checkpoint").exists() and time.monotonic() < until:
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert (parts / "PPO.json").exists() and not (parts / "TRPO.json").exists()
+    finished = (parts / "PPO.regression.csv").stat().st_mtime_ns
+    run(config, out, resume=True, progress=False, make=Tiny)
+    assert (parts / "PPO.regression.csv").stat().st_mtime_ns == finished
+    run(config, tmp_path / "whole", progress=False, make=Tiny)
+    for table in ("regression", "similarity", "history"):
+        ours, theirs = (pd.read_csv(f / f"{table}.csv") for f in (out, tmp_path / "whole"))
+        pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

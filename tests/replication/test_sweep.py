@@ -2,67 +2,19 @@
 
 import os
 import signal
-import sys
 import threading
 import time
 
 import cloudpickle
-import numpy as np
 import pandas as pd
 import pytest
+import tiny_protocol
+from tiny_protocol import Tiny
 
-from twinlib.replication.protocols import Part, RunConfig, blocks, name_of, run, seeds_of
+from twinlib.replication.protocols import RunConfig, run
 from twinlib.replication.sweep import sweep
 
-cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not import the test folder
-
-
-class Tiny:
-    """Real training on a world of six genes; the first worker to meet `stop` waits in it to be killed."""
-
-    facts = {"genes": 6}
-
-    def __init__(self, config, progress=False, stop=None):
-        self.config, self.stop = config, stop
-        self.parts = ("references", *blocks(config.algorithms, config))
-
-    def after(self, part):
-        return () if part == "references" else ("references",)
-
-    def compute(self, part, scratch):
-        if part == "references":
-            np.savez(scratch / "handed.npz", shift=np.full(4, 0.25))
-            return Part([{"Algorithm": "do_nothing", "MSE": 0.0}], [{"Algorithm": "do_nothing", "dtw": 1.0}])
-        if self.stop and name_of(part) == "TRPO" and not os.path.exists(self.stop):
-            with open(self.stop, "w") as file:
-                file.write(str(os.getpid()))
-            time.sleep(120)
-        seeds = list(seeds_of(part, self.config))
-        history, theta = trained(name_of(part), seeds, self.config.timesteps)
-        with np.load(scratch / "handed.npz") as handed:
-            shift = handed["shift"].sum()
-        rows = [
-            {"Algorithm": name_of(part), "Seed": s, "MSE": float(w.square().mean())}
-            for s, w in zip(seeds, theta, strict=True)
-        ]
-        return Part(rows, [row | {"dtw": shift} for row in rows], {"n": len(seeds)}, history)
-
-
-def trained(algorithm, seeds, timesteps):
-    """Train on a small released world; return history and parameters [R, P]."""
-    import torch
-
-    from twinlib.insilico import TrainingConfig, train
-    from twinlib.insilico.released import ReleasedDynamics, ReleasedWorld
-
-    g = torch.Generator().manual_seed(0)
-    effects = torch.nn.functional.normalize(torch.randn(6, 4, generator=g), dim=1)
-    world = ReleasedWorld(
-        torch.randn(50, 4, generator=g), torch.ones(50), torch.full((4,), -1.0), effects, action_scale=0.5
-    )
-    settings = TrainingConfig(algorithm=algorithm, timesteps=timesteps, steps_per_iteration=64, hidden=(8,))
-    result = train(ReleasedDynamics(world, len(seeds), 64), settings, seeds)
-    return result.history, result.policy.theta.detach()
+cloudpickle.register_pickle_by_value(tiny_protocol)  # workers do not import the test folder
 
 
 def configs():
