@@ -86,3 +86,31 @@ def test_verdicts_follow_their_intervals():
     assert claims._verdict(-0.1, 0.1) == claims.OPEN
     found = claims.evidence()
     assert set(found["Verdict"]) <= {claims.HOLDS, claims.FAILS, claims.OPEN} and len(found) > 5
+
+
+def test_claims_on_escape_appear_with_their_results(tmp_path, monkeypatch):
+    import pandas as pd
+
+    monkeypatch.setattr(tables, "results_folder", lambda: tmp_path)
+    assert claims.all_claims() == claims.CLAIMS
+    success = {"PPO": [0.1, 0.0, 0.2, 0.1], "two_stage": [0.9, 1.0, 0.8, 0.95]}
+    success |= {"PPO_restart": [0.9, 0.2, 0.95, 0.6], "PPO_random_restarts": [1.0, 1.0, 0.9, 1.0]}
+    rows = [
+        {"experiment": "main", "contestant": name, "barrier": "low", "seed": seed}
+        | {"success": share, "reached": share >= 0.5}
+        for name, shares in success.items()
+        for seed, share in enumerate(shares * 5)
+    ]
+    (tmp_path / "escape").mkdir()
+    pd.DataFrame(rows).assign(seed=[s for _ in success for s in range(20)]).to_csv(
+        tmp_path / "escape" / "runs.csv", index=False
+    )
+    found = claims.evidence()
+    found = found[found["Dataset"] == "toggle switch, barrier low"].set_index("Claim")
+    assert len(found) == 4 and list(found["Verdict"]) == [
+        claims.HOLDS,  # PPO is trapped: 0 of 20
+        claims.HOLDS,  # two stages escape where PPO does not
+        claims.HOLDS,
+        claims.FAILS,  # restarts do better
+    ]
+    assert "two_stage 20 of 20 [0.84, 1.00], PPO 0 of 20 [0.00, 0.16]" in found["Number"].iloc[1]
