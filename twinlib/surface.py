@@ -90,6 +90,69 @@ def show_surface(frames: Sequence[Frame], name: str, alt: str, **options: Any) -
         display(bundle, raw=True, metadata={"twinlib": {"figure": name, "alt": alt}})  # type: ignore[no-untyped-call]
 
 
+def crossing_html(
+    height: npt.NDArray[Any],
+    paths: dict[str, npt.NDArray[Any]],
+    told: dict[str, Sequence[str]],
+    name: str,
+    alt: str,
+    *,
+    upper: float,
+    markers: Sequence[tuple[float, float, str]] = (),
+    axes: tuple[str, str] = ("gene 1", "gene 2"),
+) -> str:
+    """Return the HTML of a map on which cells move under one policy after another.
+
+    Shapes: `height` [M, M] in 0..1 on [0, upper]^2; `paths` one [T, n, 2] a policy; `told` one text a policy
+    and time step, shown below the map while it plays.
+
+    Raises
+    ------
+    ValueError
+        Paths of unequal shape, texts that do not match them, an empty alt text, or more than `LARGEST` bytes.
+    """
+    shapes = {np.shape(path) for path in paths.values()}
+    steps = next(iter(shapes))[0] if len(shapes) == 1 else -1
+    if any(len(told.get(policy, ())) != steps for policy in paths) or len(alt.strip()) < 20:
+        raise ValueError(
+            "A crossing needs paths of one shape, a text for every policy and step, and an alt text."
+        )
+    data = {
+        "size": len(height), "upper": upper, "axes": list(axes), "height": _pack(np.clip(height, 0, 1) * 255),
+        "markers": [[round(float(x), 3), round(float(y), 3), text] for x, y, text in markers],
+        "labels": list(paths), "told": [list(told[policy]) for policy in paths],
+        "paths": [_pack(np.clip(np.asarray(path) / upper, 0, 1) * 255) for path in paths.values()],
+        "cells": next(iter(shapes))[1],
+    }  # fmt: skip
+    rows = "".join(f"<li>{html.escape(policy)}: {html.escape(told[policy][-1])}</li>" for policy in paths)
+    page = importlib.resources.files("twinlib").joinpath("crossing.html").read_text(encoding="utf-8")
+    page = page.replace("@ID@", f"crossing-{name}").replace("@ALT@", html.escape(alt, quote=True))
+    page = page.replace("@LAST@", str(steps - 1)).replace("@ROWS@", rows)
+    page = page.replace("@DATA@", json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"))
+    if len(page.encode()) > LARGEST:
+        raise ValueError(
+            f"The crossing takes {len(page.encode())} bytes (limit {LARGEST}); show fewer cells."
+        )
+    return page
+
+
+def show_crossing(
+    height: npt.NDArray[Any],
+    paths: dict[str, npt.NDArray[Any]],
+    told: dict[str, Sequence[str]],
+    name: str,
+    alt: str,
+    **options: Any,
+) -> None:
+    """Show a crossing (see `crossing_html`) in a notebook; elsewhere nothing happens."""
+    page = crossing_html(height, paths, told, name, alt, **options)
+    if "IPython" in sys.modules:
+        from IPython.display import display
+
+        bundle = {"text/html": page, "text/plain": f"[interactive figure {name}: {alt}]"}
+        display(bundle, raw=True, metadata={"twinlib": {"figure": name, "alt": alt}})  # type: ignore[no-untyped-call]
+
+
 def _pack(values: npt.NDArray[Any]) -> str:
     """Base64 of values in 0..255 as bytes."""
     return base64.b64encode(np.rint(values).astype(np.uint8).tobytes()).decode("ascii")

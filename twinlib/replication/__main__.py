@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     escape.add_argument("--seeds", type=int, default=20, help="seeds of each setting, side by side")
     escape.add_argument("--timesteps", type=int, default=60_000, help="environment steps of each seed")
     escape.add_argument("--jobs", type=int, default=1, help="processes that share the settings")
+    escape.add_argument("--cells", default="papalexi2021", help="dataset with cells to escape among, or none")
     escape.add_argument("--resume", action="store_true", help="continue a run that was stopped")
     escape.add_argument("--quiet", action="store_true", help="no progress bar")
     page = commands.add_parser("claims", help="write the claims page from the packaged results")
@@ -97,9 +98,11 @@ def _run(chosen: argparse.Namespace) -> None:
 def _escape(chosen: argparse.Namespace) -> int:
     """Run the experiment of chapter 13."""
     from twinlib.replication.escape import Design, run_escape
+    from twinlib.replication.escape_density import DensityDesign
 
     design = Design(timesteps=chosen.timesteps, seeds=chosen.seeds)
-    out = run_escape(chosen.out, design, chosen.resume, chosen.jobs, progress=not chosen.quiet)
+    cells = DensityDesign(dataset=chosen.cells) if chosen.cells != "none" else None
+    out = run_escape(chosen.out, design, chosen.resume, chosen.jobs, not chosen.quiet, cells)
     print(f"Wrote {out.name}; chapter 13 reads results/escape.")
     return 0
 

@@ -13,6 +13,7 @@ import pathlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,12 @@ from torch import Tensor
 from twinlib.data.optimal_control import ValueGrid, best_return, best_success
 from twinlib.data.toggle_switch import ToggleSwitch
 from twinlib.insilico.actor_critic import ActorCritic
-from twinlib.insilico.dynamics import Step
+from twinlib.insilico.dynamics import State, Step
 from twinlib.insilico.landscapes import ToggleConfig, ToggleDynamics
 from twinlib.insilico.proximal import ProximalConfig
 from twinlib.insilico.trust_region import TrustRegionConfig
 from twinlib.insilico.two_stage import TrainingConfig, make_generators, train
+from twinlib.replication.escape_density import DENSITY_ALGORITHMS, DensityDesign, run_density_cell
 from twinlib.replication.folder import claimed, versions, write_atomic, write_json, write_table
 
 #: What each contestant is: an algorithm of `TrainingConfig`, or a name of its own.
@@ -43,9 +45,8 @@ CONTESTANTS = (
 )
 #: Contestants that do not learn by gradient.
 YARDSTICKS = ("random_search", "value_iteration")
-#: Contestants whose step size is the trust region's alone.
-_DELTA_ONLY = ("TRPO",)
 Act = Callable[[Tensor, int], Tensor]
+Work = Callable[[], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ def _varied(design: Design, two: Cell) -> list[Cell]:
     """Warm start, delta and beta of two_stage, one at a time; the main setting is not run again."""
     values = {"warm_start": design.warm_starts, "delta": design.deltas, "beta": design.betas}
     return [
-        dataclasses.replace(two, experiment=name, setting=f"{value:g}", **{name: value})
+        dataclasses.replace(two, experiment=name, setting=f"{value:g}", **{name: value})  # type: ignore[arg-type]
         for name, tried in values.items()
         for value in tried
         if value != getattr(two, name)
@@ -244,6 +245,32 @@ class WatchedToggle(ToggleDynamics):
             self.ends.append(
                 ((basin != home).float().mean(1), self.success(self.final_latent).float().mean(1))
             )
+        return step
+
+
+class ConstantToggle(WatchedToggle):
+    """The toggle switch seen blindfold: the observation is 0, so that a policy is two constant controls.
+
+    `pushes` holds the mean control, in units of the strength, of each episode [R, 2]: the policy's path.
+    """
+
+    observation_dim = 1
+
+    def __init__(self, config: ToggleConfig, replicas: int, n_cells: int) -> None:
+        super().__init__(config, replicas, n_cells)
+        self.pushes: list[Tensor] = []
+        self._sum = torch.zeros(replicas, 2)
+
+    def _observe(self, state: State) -> Tensor:
+        return torch.zeros(self.replicas, self.n_cells, 1)
+
+    def step(self, action: Tensor) -> Step:
+        """Step as usual and keep the mean control of the episode."""
+        step = super().step(action)
+        self._sum += action.mean(1) / self.horizon
+        if bool(step.terminated.any()):
+            self.pushes.append(self._sum)
+            self._sum = torch.zeros_like(self._sum)
         return step
 
 
@@ -501,11 +528,13 @@ def run_escape(
     resume: bool = False,
     jobs: int = 1,
     progress: bool = False,
+    density: DensityDesign | None = None,
 ) -> pathlib.Path:
     """Run the design and write runs.csv, curves.csv, paths.json and manifest.json into the folder `out`.
 
-    A finished cell is kept in `out/parts` and never computed again; with `resume` a stopped run goes on.
-    `jobs` processes share the cells. Raises FolderError when the folder is taken.
+    With `density` the comparison on cells follows, in density.csv. A finished cell is kept in `out/parts` and
+    never computed again; with `resume` a stopped run goes on. `jobs` processes share the cells. Raises
+    FolderError when the folder is taken.
     """
     out = pathlib.Path(out)
     # Through JSON, so that what is read back compares equal to it.
@@ -519,35 +548,56 @@ def run_escape(
         listed = cells(design, tuned, log_std)
         parts |= _run_all(design, listed, folder, jobs, progress)
         _write(out, design, [*first, *listed], parts, tuned, log_std)
+        if density is not None:
+            _run_density(out, density, folder, jobs, progress)
     return out
+
+
+def _run_density(
+    out: pathlib.Path, density: DensityDesign, folder: pathlib.Path, jobs: int, progress: bool
+) -> None:
+    """Run the comparison on cells, one algorithm a part, and write its table."""
+    work: dict[str, Work] = {
+        f"density-{density.dataset}-{name}": partial(run_density_cell, name, density)
+        for name in DENSITY_ALGORITHMS
+    }
+    parts = _finished(work, folder, jobs, progress)
+    write_table(out / "density.csv", pd.DataFrame([row for part in parts.values() for row in part["rows"]]))
 
 
 def _run_all(
     design: Design, listed: Sequence[Cell], folder: pathlib.Path, jobs: int, progress: bool
 ) -> dict[str, dict[str, Any]]:
-    """Parts of all cells by name: read where they are finished, computed and written where they are not."""
+    """Parts of all cells by name."""
+    return _finished({c.name: partial(run_cell, design, c) for c in listed}, folder, jobs, progress)
+
+
+def _finished(
+    work: dict[str, Work], folder: pathlib.Path, jobs: int, progress: bool
+) -> dict[str, dict[str, Any]]:
+    """Parts by name: read where they are finished, computed and written where they are not."""
     from tqdm import tqdm
 
-    waiting = [c for c in listed if not (folder / f"{c.name}.json").exists()]
+    waiting = {name: make for name, make in work.items() if not (folder / f"{name}.json").exists()}
     with tqdm(total=len(waiting), disable=not progress, unit="cell", leave=False) as bar:
-        for name, part in _computed(design, waiting, jobs):
+        for name, part in _computed(waiting, jobs):
             write_json(folder / f"{name}.json", part)
             bar.update()
-    return {c.name: json.loads((folder / f"{c.name}.json").read_text()) for c in listed}
+    return {name: json.loads((folder / f"{name}.json").read_text()) for name in work}
 
 
-def _computed(design: Design, waiting: Sequence[Cell], jobs: int) -> Iterable[tuple[str, dict[str, Any]]]:
-    """Cells as they finish, in this process or in `jobs` others."""
+def _computed(waiting: dict[str, Work], jobs: int) -> Iterable[tuple[str, dict[str, Any]]]:
+    """Parts as they finish, from this process or from `jobs` others."""
     if jobs == 1:
-        for cell in waiting:
-            yield cell.name, run_cell(design, cell)
+        for name, make in waiting.items():
+            yield name, make()
         return
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from multiprocessing import get_context
 
     # A fresh process each: torch's threads do not survive a fork.
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(run_cell, design, cell): cell.name for cell in waiting}
+        futures = {pool.submit(make): name for name, make in waiting.items()}
         for future in as_completed(futures):
             yield futures[future], future.result()
 
