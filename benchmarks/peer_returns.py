@@ -28,8 +28,8 @@ from twinlib.insilico.two_stage import TrainingConfig, train
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 #: rl-baselines3-zoo's settings without schedules and state-dependent exploration, so that both libraries can
-#: run exactly the same; Pendulum with shorter iterations and fewer steps, enough for SB3 to gain more than half
-#: of the range over a random policy.
+#: run exactly the same; Pendulum with shorter iterations and fewer steps, enough for SB3 to gain more than
+#: half of the range over a random policy.
 TASKS = {
     "CartPole-v1": dict(
         cells=8, steps=32, timesteps=40_960, minibatch=256, epochs=20, rate=1e-3, gamma=0.98, gae_lambda=0.8
