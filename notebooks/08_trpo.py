@@ -15,7 +15,7 @@
 # # 8. Trust region policy optimization: how far to go, and what that guarantees
 #
 # The last chapter ended with a direction.
-# This one decides how far to follow it: a length from the quadratic model of the KL divergence (Eq. 6), a line search that makes the model's promise true, and the inequality that explains why a bound on the KL divergence protects the return.
+# This one decides how far to follow it: a length from the quadratic model of the KL divergence (Eq. 6), a line search that makes the model's promise true, and the inequality that says when a bound on the KL divergence would protect the return.
 # It ends with what happens when 'the KL divergence' quietly means something else.
 
 # %% [markdown]
@@ -139,6 +139,11 @@ pd.DataFrame(rows, columns=["step size", "surrogate", "KL (Eq. 4)"]).set_index("
 )
 
 # %% [markdown]
+# The surrogate column is a warning.
+# Advantages were scaled to a standard deviation of one, so a surrogate far above what the smallest steps promise is not real.
+# A few samples with a huge ratio make it ([chapter 6](06_policy_gradient.ipynb), step 4).
+# At the largest step the new policy finds all sampled actions so unlikely that every ratio, and with it the surrogate, is nearly zero.
+#
 # The KL divergence grows with the square of the step size, over many orders of magnitude, and nothing about the step size itself says where 'too far' begins.
 # It depends on the network, on the spread of the actions and on their number.
 #
@@ -208,13 +213,22 @@ slope = np.polyfit(np.log(deltas[middle]), np.log(relative[middle].mean(1)), 1)[
 at = {x: float(relative[np.isclose(deltas, x)].mean()) for x in (1e-4, 1e-2)}
 record.say(
     f"At delta = 0.0001 the model is off by {at[1e-4]:.1e} of its value, at delta = 0.01 by {at[1e-2]:.1e} "
-    f"(mean over seeds); the fitted slope is {slope:.2f}."
+    f"(mean over seeds); the fitted slope of that mean is {slope:.2f}, those of the seeds are "
+    + " and ".join(
+        f"{np.polyfit(np.log(deltas[middle]), np.log(one[middle]), 1)[0]:.2f}" for one in relative.T
+    )
+    + "."
 )
 assert at[1e-4] < 0.01
 
 # %% [markdown]
-# The third-order term is what is left out, so the relative error falls about as the square root of $\delta$ ([chapter 7](07_natural_gradient.ipynb), step 2), as the fitted slope says.
-# A step that the model puts exactly on the border may therefore lie outside.
+# The third-order term is what is left out, so the relative error should fall as the square root of $\delta$ ([chapter 7](07_natural_gradient.ipynb), step 2).
+# For one seed it does.
+# For the other one the error is smaller and changes its sign on the way, which is the dip; beyond the dip it grows faster.
+# The slope of the mean follows the larger error.
+#
+# In this policy the model is good, and the step of Eq. 6 lies inside the region, because the damping in $d$ shortens it (the next figure shows both).
+# The line search is needed for the steps where the model is bad, and nobody knows beforehand which these are.
 # Eq. 6 alone does not guarantee the constraint.
 #
 # ## Step 3: the line search makes it true
@@ -275,7 +289,8 @@ plots.show(
     "along-the-ray",
     "Left: surrogate gain along the natural direction with its linear model. Right: KL divergence along the same "
     "direction with its quadratic model and a dashed line at delta.",
-    "What the two models leave out, along one direction.",
+    "Along one direction: the KL divergence follows its quadratic model; the surrogate leaves its linear model, "
+    "because single large ratios take over (chapter 6, step 4).",
 )
 
 # %% [markdown]
@@ -291,12 +306,19 @@ assert not failed.accepted.any() and torch.equal(back, policy.actor)
 # ## Step 4: why a bound on the KL divergence protects the return
 #
 # The surrogate judges the new policy on states that the old one visited.
-# Schulman and others (2015, Theorem 1) bound what that leaves out:
+# Schulman and others (2015, Theorem 1) bound what that leaves out.
+# $J(\pi)$ is the true return of the policy $\pi$, and $\pi'$ is the policy after the step.
+# In this step $L(\pi') = J(\pi) + \mathbb{E}[r A]$ is the surrogate of chapter 6, summed over discounted visits, plus the return of the old policy, so that $L(\pi) = J(\pi)$.
+# $\max|A|$ is the largest advantage, whatever its sign:
 #
 # $$J(\pi') \;\ge\; L(\pi') - C \max_s D_{KL}(\pi(\cdot \mid s) \,\|\, \pi'(\cdot \mid s)), \qquad C = \frac{4 \gamma \max|A|}{(1-\gamma)^2} .$$
 #
 # So a policy that improves the right-hand side improves the true return.
-# With six states and three actions everything in it can be computed exactly: values by solving a linear system, visits by another.
+# Six states and three actions make a world that can be solved without sampling: values by one linear system, visits by another.
+# *Visits* are how often, discounted, each state is reached.
+# In this world a policy is a table of probabilities.
+# Its parameters are one number for each of the eighteen pairs of state and action, the *logits*, and a softmax turns them into probabilities.
+# In the code `A` is the number of actions and `advantages` are the advantages.
 
 # %%
 S, A, gamma = 6, 3, 0.6
@@ -371,7 +393,7 @@ record.say(
 # ## Step 5: which KL divergence?
 #
 # Eq. 4 sums over action dimensions.
-# A widely used implementation averages over them, which with $A$ actions makes its number smaller by that factor, so that its '$\delta = 0.01$' allows an $A$ times larger divergence.
+# A widely used implementation averages over them, which with $A$ actions makes its number smaller by that factor, so that its '$\delta = 0.01$' allows an $A$ times larger divergence of Eq. 4.
 # At the same damping its direction is also closer to the plain gradient.
 # Both settings, from the same start:
 
@@ -391,6 +413,10 @@ for reduction in ("sum", "mean_over_actions"):
     d = natural_gradient(policy, buffer, gradient, settings)
     rows[reduction] = {
         "KL that was bounded": float(outcome.search.kl.mean()),
+        "share of the bound": float(outcome.search.kl.mean()) / settings.delta,
+        "what damping leaves": float(
+            (1 - settings.damping * (d * d).sum(-1) / (gradient * d).sum(-1)).mean()
+        ),
         "KL of Eq. 4": float(outcome.kl.mean()),
         "cosine with the plain gradient": float(
             torch.nn.functional.cosine_similarity(d, gradient, dim=-1).mean()
@@ -398,19 +424,65 @@ for reduction in ("sum", "mean_over_actions"):
     }
 comparison = pd.DataFrame(rows).T
 factor = comparison["KL of Eq. 4"].iloc[1] / comparison["KL of Eq. 4"].iloc[0]
+used = comparison["share of the bound"]
 record.say(
-    f"With {dynamics.action_dim} actions the step under the averaged KL is {factor:.0f} times longer, in Eq. 4's KL."
+    f"With {dynamics.action_dim} actions the update under the averaged KL has {factor:.0f} times the KL divergence of "
+    f"Eq. 4. It used {used['mean_over_actions']:.0%} of its bound, the update under the sum {used['sum']:.0%}."
 )
 assert factor > 10
+assert abs(used - comparison["what damping leaves"]).max() < 0.05
 comparison.round(4)
+
+# %% [markdown]
+# The bound alone would allow a factor of $A$.
+# The measured factor is smaller.
+# Eq. 6 sets the length so that $\tfrac12 \alpha^2 d^\top (H + \lambda) d = \delta$, and the part of this that belongs to $\lambda$ is not KL divergence.
+# The column 'what damping leaves' is the other part, computed from $d$ alone, and it agrees with the share of the bound that was used.
+# In the averaged form $H$ is $A$ times smaller and $\lambda$ is not, so damping takes more.
+# The length of a step goes with the square root of its KL divergence.
 
 # %% [markdown]
 # ## Step 6: learning with it
 #
 # Three values of $\delta$, three seeds each, a short run with all genes as actions.
+#
+# While learning, a policy acts with noise in order to explore.
+# Noise in that many genes moves the cell at random, and a random move costs return.
+# How much, before anything is learned?
 
 # %%
 base = TrainingConfig(algorithm="TRPO", timesteps=16_384, steps_per_iteration=1_024, log_std=-1.0)
+
+
+def untrained(spread):
+    """Mean return, its standard error and the mean error at the start, for actions of mean zero."""
+    cells = Dynamics(world, EnvironmentConfig(), replicas=1, n_cells=2000)
+    cells.reset(make_generators([0], "environment"))
+    at_start, draw = float(cells.error.mean()), torch.Generator().manual_seed(0)
+    total = torch.zeros(1, 2000)
+    for _ in range(cells.horizon):
+        total += cells.step(spread * torch.randn(1, 2000, cells.action_dim, generator=draw)).reward
+    return float(total.mean()), float(total.std()) / 2000**0.5, at_start
+
+
+idle, idle_error, start_error = untrained(0.0)
+noise, noise_error, _ = untrained(float(np.exp(base.log_std)))
+record.say(
+    f"Return of doing nothing, with kick and process noise on: {idle:+.4f} +- {idle_error:.4f}. "
+    f"Return of exploration noise alone, with the starting standard deviation and a mean action of zero: "
+    f"{noise:+.4f} +- {noise_error:.4f}. "
+    f"The squared error of a cell at its start is {start_error:.2f} on average, so the noise costs "
+    f"{-noise / start_error:.1%} of it."
+)
+assert noise < idle
+
+# %% [markdown]
+# The curves below therefore start below zero, although the mean action of an untrained policy is almost nothing.
+# A curve that rises has learned something, even where it ends below the dashed line.
+# Whether a policy is better than doing nothing is asked without noise, at the end of [chapter 10](10_two_stage.ipynb).
+# The dashed line is doing nothing with kick and noise off; with them on it earns the number above.
+
+# %%
 histories = {}
 for delta in (0.01, 0.1, 1.0):
     trust_region = TrustRegionConfig(delta=delta, cg_iterations=10)
@@ -441,16 +513,38 @@ plots.show(
 )
 for delta, h in histories.items():
     assert (h.kl <= delta * (1 + 1e-5)).all(), "an update left the trust region"
-record.say(
-    "Return at the end, mean over seeds: "
-    + ", ".join(
-        f"delta {delta}: {h[h.iteration > h.iteration.max() - 3].episode_return.mean():+.4f}"
-        for delta, h in histories.items()
+    assert (h.surrogate_gain[h.accepted == 1] > 0).all(), "an accepted update lost surrogate"
+change = {
+    delta: (
+        h[h.iteration <= 3].episode_return.mean(),
+        h[h.iteration > h.iteration.max() - 3].episode_return.mean(),
     )
-    + ". Every one of the updates kept its constraint."
+    for delta, h in histories.items()
+}
+record.say(
+    "Return in the first and in the last three iterations, mean over seeds: "
+    + ", ".join(f"delta {delta}: {first:+.4f} and {last:+.4f}" for delta, (first, last) in change.items())
+    + ". Every update kept its constraint, and every accepted one raised its surrogate."
+)
+widest = max(change)
+if change[widest][1] < change[widest][0]:
+    verdict = "ends below its start in this run, so the two promises were not enough"
+else:
+    verdict = "ends no lower than its start in this run"
+record.say(
+    f"With the largest $\\delta$ the return {verdict}. Effective share of a batch (chapter 6, step 4) after a shift "
+    "of the means that uses all of the bound, $e^{-2\\delta}$: "
+    + ", ".join(f"{np.exp(-2 * delta):.2f} for {delta}" for delta in change)
+    + "."
 )
 
 # %% [markdown]
+# The promises are about the batch at hand.
+# For a shift of the means the KL divergence is $A\epsilon^2/2$ in the letters of chapter 6, so a batch keeps an effective share of $e^{-2\delta}$ at the border.
+# Inside a wide region few samples decide the surrogate, and it can rise on noise alone.
+# So the line search guarantees the constraint and the surrogate, and it does not guarantee the return.
+# A $\delta$ that is small enough is still a choice that has to be tested.
+#
 # ## You should know
 #
 # - One update of the actor per batch: TRPO is careful with policies and wasteful with data.
@@ -471,7 +565,7 @@ record.say(
 # ## Key takeaways
 #
 # - Eq. 6 is the exact solution of the linear-quadratic problem, and approximate for the real one.
-# - The line search turns 'about delta' into 'at most delta' and never accepts a loss of surrogate.
+# - The line search turns 'about delta' into 'at most delta' and never accepts a loss of surrogate; neither is a promise about the return.
 # - The theory behind it is a bound with large constants; the algorithm keeps the idea and not the constants.
 # - A $\delta$ is only meaningful together with the definition of the KL divergence it bounds.
 
