@@ -90,7 +90,7 @@ const focused = () => {
     name: `${here.tagName.toLowerCase()}.${here.className}`.slice(0, 60),
     skips: /skip/i.test(here.id + here.className + (here.parentElement?.id ?? "")),
     toggles: here.matches(".primary-toggle"),
-    navigation: Boolean(here.closest(".bd-sidebar-primary")) && here.matches("a[href]"),
+    navigation: Boolean(here.closest(".bd-sidebar-primary, #pst-primary-sidebar-modal")) && here.matches("a[href]"),
     seen: box.width > 0 && box.height > 0 && box.right > 0 && box.left < innerWidth,
     ringed: outline.outlineStyle !== "none" || outline.boxShadow !== "none",
   };
@@ -161,7 +161,7 @@ async function look(name) {
   await shot(page, `${label}_dark`);
   await page.evaluate(() => { document.documentElement.dataset.theme = "light"; document.documentElement.dataset.mode = "light"; });
   await page.setViewportSize({ width: 390, height: 844 });
-  await page.waitForTimeout(200);
+  await page.waitForTimeout(500);
   found.push(...(await page.evaluate(sideways)), ...(await scan(page)).map((line) => `390 px: ${line}`));
   found.push(...(await keyboardOnPhone(page)));
   await shot(page, `${label}_phone`);
