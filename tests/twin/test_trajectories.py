@@ -131,3 +131,41 @@ def test_the_interval_covers_the_expected_score_about_as_often_as_it_says():
         found.append(t.twin_score(twin, cells, rng, resamples=60))
     expected = np.mean([f.score for f in found])
     assert np.mean([f.low <= expected <= f.high for f in found]) >= 0.85
+
+
+@pytest.fixture(scope="module")
+def harvested():
+    """Simulated cells harvested at known times, and a latent space for them."""
+    import torch
+    from sklearn.decomposition import PCA
+
+    from twinlib.data import prepare, simulate_waddington
+
+    snapshots = (1, 2, 4, 8, 16, 40)
+    cells = simulate_waddington(700, perturbations=("Pu1", "EKLF"), snapshots=snapshots, onset=10.0)
+    prepared = prepare(cells, 50)
+    axes = PCA(5, random_state=0).fit(prepared.scale(prepared.expression("train")))
+
+    class Components:
+        def encode(self, x):
+            return torch.from_numpy(axes.transform(x.numpy()))
+
+    return prepared, Components()
+
+
+def test_true_time_orders_the_cells_where_it_is_known(harvested):
+    cells = t.real_cells(*harvested, "Pu1", true_time=True)
+    assert set(cells.time[~cells.perturbed]) == {0.0} and cells.time.max() == 40
+    np.testing.assert_allclose(cells.trajectory, t.binned(cells.latent, cells.time))
+    start = cells.trajectory[0] - cells.latent[cells.time == 0].mean(0)
+    assert np.abs(start).max() < np.abs(cells.trajectory[-1] - cells.start).max()
+
+
+def test_true_time_is_refused_where_all_cells_have_the_same(harvested):
+    import dataclasses
+
+    prepared, space = harvested
+    same = prepared.cells.copy()
+    same.obs["time"] = 40.0
+    with pytest.raises(ValueError, match="one harvest time"):
+        t.real_cells(dataclasses.replace(prepared, cells=same), space, "Pu1", true_time=True)

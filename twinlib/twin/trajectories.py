@@ -146,7 +146,8 @@ def real_cells(
     """Return the controls and the cells of a perturbation of one split, with their time.
 
     Pseudotime is rooted at the control medoid and computed on these cells alone, in the latent space of the
-    encoder, which saw training cells only. `true_time` takes obs["time"] (waddington).
+    encoder, which saw training cells only. `true_time` takes obs["time"], for cells harvested at
+    several times (`simulate_waddington` with snapshots and onset).
     """
     expression = [prepared.expression(split, name) for name in ("control", perturbation)]
     if min(map(len, expression)) < 2:
@@ -158,6 +159,10 @@ def real_cells(
     if true_time:
         rows = [prepared.rows(split, name) for name in ("control", perturbation)]
         time = prepared.cells.obs["time"].to_numpy(dtype=np.float64)[np.concatenate(rows)]
+        if np.ptp(time) == 0:
+            raise ValueError(
+                f"All cells of {perturbation} have one harvest time; take pseudotime, or simulate snapshots."
+            )
     else:
         time = diffusion_pseudotime(latent, medoid(latent[~perturbed]))
     return RealCells(latent, time, perturbed, horizon)
