@@ -135,3 +135,29 @@ def test_genes_move_alike_with_and_without_doses_beside_them() -> None:
     moved = dynamics.latent[0] - both.z0[:3]
     by_hand = dynamics.action_scale * both.effects[5] + 2 / 15 * 0.5 * 4 / 6 * both.effects[-1]
     assert torch.allclose(moved, by_hand.expand(3, -1), atol=1e-5)
+
+
+def test_the_best_dose_of_interferon_on_real_cells_is_the_closed_form(
+    real_data, monkeypatch
+) -> None:
+    import twinlib
+    from twinlib.embedding import pretrained
+    from twinlib.insilico import make_world
+
+    monkeypatch.setenv("TWINLIB_DATA_DIR", str(real_data))
+    world = make_world(
+        twinlib.standard("kang2018"), pretrained("kang2018"), actions="cytokines", n_pairs=1000
+    )
+    assert world.action_names == world.labels == ("IFN-beta",)
+    assert not bool(world.kicks.any())
+    env = gymnasium.make("twinlib/Cytokine-v0", world=world)
+    assert env.action_space.shape == (1,) and float(env.action_space.low[0]) == 0.0
+    config = EnvironmentConfig(process_noise=0.0)
+    doses, values = np.linspace(0, 1, 11), []
+    for dose in doses:
+        dynamics = Dynamics(world, config, n_cells=len(world))
+        dynamics.reset([torch.Generator().manual_seed(0)], cells=torch.arange(len(world)))
+        action = torch.full((1, len(world), 1), float(dose))
+        values.append(float(sum(dynamics.step(action).reward for _ in range(15)).mean()))
+    assert values[0] == 0.0 < max(values)
+    assert abs(doses[int(np.argmax(values))] - best_dose(world, config)) < 0.1
