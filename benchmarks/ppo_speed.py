@@ -3,7 +3,9 @@
 Both run their default hyper-parameters (networks 64-64, 2048 steps an iteration; PPO: minibatch 64, ten
 epochs; TRPO: fifteen conjugate gradient iterations, ten critic passes of minibatch 128), each as it would be
 used on a machine with two cores: two processes of one thread each, their steps added. Measured in turns; the
-median is printed, with ours beside the speed of a plain matrix product on the same machine.
+median is printed, with ours beside the speed of a plain matrix product on the same machine. The last line is
+the peak memory of ten replicas of a long run in one process. With --store the lines are written to
+results/speed/training.csv, which a chapter reads.
 """
 
 from __future__ import annotations
@@ -11,18 +13,25 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import pathlib
+import resource
 import statistics
+import sys
 import time
 from typing import Any
 
 import gymnasium
 import numpy as np
+import pandas as pd
 import torch
 
 from twinlib.insilico.released import ReleasedDynamics, ReleasedWorld
 from twinlib.insilico.two_stage import TrainingConfig, train
+from twinlib.replication.folder import versions, write_json, write_table
 
 OBSERVATION, ACTIONS = 58, 200
+COMMAND = "python benchmarks/ppo_speed.py --store"
+STORE = pathlib.Path(__file__).resolve().parents[1] / "results" / "speed" / "training.csv"
 
 
 def world() -> ReleasedWorld:
@@ -93,6 +102,17 @@ def together(function: Any, processes: int, *arguments: Any) -> float:
     return total
 
 
+def resident(algorithm: str, replicas: int, iterations: int, barrier: Any, answers: Any) -> None:
+    """Peak memory in MB of a whole process that trains; its run is shortened, what it holds is not.
+
+    An iteration's buffer is the same in a short and a long run; only the history grows, by one row a seed.
+    """
+    ours(algorithm, replicas, iterations, barrier, answers)
+    answers.get()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    answers.put(peak / (1e6 if sys.platform == "darwin" else 1e3))
+
+
 def matrix_speed(size: int = 1024, repeats: int = 10) -> float:
     """Multiply-adds per second (times two) of a plain float32 matrix product on one thread."""
     a = torch.randn(size, size)
@@ -103,30 +123,50 @@ def matrix_speed(size: int = 1024, repeats: int = 10) -> float:
     return 2 * size**3 * repeats / (time.perf_counter() - start)
 
 
+def measure(algorithm: str, rounds: int, iterations: int) -> list[dict[str, Any]]:
+    """Two lines for one algorithm: ten replicas and one, each against the peer."""
+    cases = {"ten replicas": (ours, 2, 5), "one replica": (ours, 1, 1), "peer": (peer, 2, 1)}
+    found: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(rounds):
+        for name, (function, processes, replicas) in cases.items():
+            found[name].append(together(function, processes, algorithm, replicas, iterations))
+    speed = {name: statistics.median(values) for name, values in found.items()}
+    flops = 6 * 2 * (OBSERVATION * 64 + 64 * 64 + 64 * ACTIONS / 2 + 32) * 10  # per step, ten epochs
+    lines = []
+    for name, against in (("ten replicas", speed["peer"]), ("one replica", speed["peer"] / 2)):
+        line = {
+            "name": f"{algorithm} training steps/s, {name}",
+            "ours": round(speed[name]),
+            "peer": round(against),
+            "ratio": round(speed[name] / against, 2),
+        }
+        if algorithm == "PPO" and name == "ten replicas":
+            line["share_of_matrix_product_speed"] = round(speed[name] * flops / (2 * matrix_speed()), 3)
+        lines.append(line)
+    return lines
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=3, help="turns of ours and peer")
     parser.add_argument("--iterations", type=int, default=3, help="iterations of 2048 steps a measurement")
+    parser.add_argument("--store", action="store_true", help="write results/speed/training.csv")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    for algorithm in ("PPO", "TRPO"):
-        cases = {"ten replicas": (ours, 2, 5), "one replica": (ours, 1, 1), "peer": (peer, 2, 1)}
-        found: dict[str, list[float]] = {name: [] for name in cases}
-        for _ in range(options.rounds):
-            for name, (function, processes, replicas) in cases.items():
-                found[name].append(together(function, processes, algorithm, replicas, options.iterations))
-        speed = {name: statistics.median(values) for name, values in found.items()}
-        flops = 6 * 2 * (OBSERVATION * 64 + 64 * 64 + 64 * ACTIONS / 2 + 32) * 10  # per step, ten epochs
-        for name, against in (("ten replicas", speed["peer"]), ("one replica", speed["peer"] / 2)):
-            line = {
-                "name": f"{algorithm} training steps/s, {name}",
-                "ours": round(speed[name]),
-                "peer": round(against),
-                "ratio": round(speed[name] / against, 2),
-            }
-            if algorithm == "PPO" and name == "ten replicas":
-                line["share_of_matrix_product_speed"] = round(speed[name] * flops / (2 * matrix_speed()), 3)
-            print(json.dumps(line), flush=True)
+    lines = [
+        line
+        for algorithm in ("PPO", "TRPO")
+        for line in measure(algorithm, options.rounds, options.iterations)
+    ]
+    memory = together(resident, 1, "PPO", 10, 2)
+    lines.append({"name": "peak memory of ten replicas, MB", "ours": round(memory)})
+    for line in lines:
+        print(json.dumps(line), flush=True)
+    if options.store:
+        write_table(STORE, pd.DataFrame(lines))
+        write_json(STORE.with_name("manifest.json"), {"command": COMMAND, "versions": versions()})
 
 
 if __name__ == "__main__":
