@@ -120,23 +120,15 @@ targets = (single, *pair)
 # %%
 cells = twinlib.load(blood)
 obs = cells.obs
-control_rows = (obs["perturbation"] == CONTROL).to_numpy()
-seen_in = pd.DataFrame(
-    {
-        gene: pd.Series(np.asarray((cells[:, gene].X > 0).todense()).ravel(), index=obs.index)
-        .groupby(obs["cell_context"].astype(str))
-        .mean()
-        for gene in targets
-    }
-)
+detected = cells[:, list(targets)].to_df() > 0
+seen_in = detected.groupby(obs["cell_context"].astype(str)).mean()
 seen_in.insert(0, "cells", obs["cell_context"].astype(str).value_counts())
 show_table(seen_in.rename_axis("cell context").reset_index())
-share = {gene: float((cells[:, gene].X > 0).mean()) for gene in targets}
+at_rest = detected[(obs["perturbation"] == CONTROL).to_numpy()]
 record.say(
     "Detected in all cells together: "
-    + ", ".join(f"{gene} in {value:.1%}" for gene, value in share.items())
-    + f". In the {int(control_rows.sum())} controls the rarest of them is seen in "
-    f"{min(int((cells[control_rows, gene].X > 0).sum()) for gene in targets)} cells."
+    + ", ".join(f"{gene} in {share:.1%}" for gene, share in detected.mean().items())
+    + f". In the {len(at_rest):,} controls the rarest of them is seen in {at_rest.sum().min()} cells."
 )
 
 # %% [markdown]
