@@ -27,7 +27,7 @@
 # - show that the KL penalty has no effect on the first minibatch and becomes a natural gradient step in the limit (15 minutes);
 # - tell three estimators of the KL divergence apart by bias and variance (10 minutes);
 # - put value and entropy terms together into Eq. 9 and check every term (10 minutes);
-# - explain why an update with many action dimensions needs the clip (10 minutes).
+# - show what an update with many action dimensions does without a clip, and offer a reason (10 minutes).
 
 # %% tags=["setup"]
 import importlib.util
@@ -330,10 +330,18 @@ outcome = proximal_update(stopped, Adam(stopped.theta, 3e-4), buffer, config, ma
 possible = config.epochs * -(-buffer.rows // config.minibatch_size)
 record.say(
     f"With a target of {target} the update took {int(outcome.steps)} of {possible} minibatch steps "
-    f"and ended at a KL divergence of {float(outcome.kl):.3f} over the whole batch."
+    f"and ended at a KL divergence of {float(outcome.kl):.3f} over the whole batch, "
+    f"{float(outcome.kl) / target:.2f} times the target."
 )
 assert outcome.steps < possible
 
+# %% [markdown]
+# The stop looks at one minibatch, before a step; the printed figure is for the whole batch, after the last step.
+# So the stop holds the KL divergence near one and a half times the target, and an update may end a little above it.
+#
+# Now the adaptive penalty, over several batches:
+
+# %%
 betas, beta = [], torch.ones(1)
 learner = fresh_policy()
 adam, order = Adam(learner.theta, 3e-4), make_generators([0], "order")
@@ -356,7 +364,7 @@ assert float(adapted(torch.ones(1), torch.tensor([0.01]), torch.tensor([0.1]))) 
 fig, axes = plt.subplots(1, 2, figsize=(11, 3.8))
 axes[0].semilogy(betas[:, 0], marker="o", color=plots.COLOURS["PPO_KL"])
 axes[0].set_ylabel("penalty weight beta")
-axes[1].plot(betas[:, 1], marker="o", color=plots.COLOURS["PPO_KL"], label="KL divergence of the update")
+axes[1].semilogy(betas[:, 1], marker="o", color=plots.COLOURS["PPO_KL"], label="KL divergence of the update")
 axes[1].axhspan(target / 1.5, 1.5 * target, color="#e5e7eb", label="band around the target")
 axes[1].set_ylabel("KL divergence (Eq. 4)")
 axes[1].legend()
@@ -366,17 +374,29 @@ plots.show(
     fig,
     "adaptive-penalty",
     "Left: the penalty weight over twelve updates, doubling and halving. Right: the KL divergence of these updates "
-    "beside a grey band around the target.",
+    "on a logarithmic axis, beside a grey band around the target.",
     "An adaptive penalty in search of its KL target.",
+)
+inside = int(((betas[:, 1] >= target / 1.5) & (betas[:, 1] <= 1.5 * target)).sum())
+above = int((betas[:, 1] > 1.5 * target).sum())
+record.say(
+    f"Of {len(betas)} updates with the adaptive penalty {inside} ended inside the band around the target and {above} "
+    f"above it; the weight went from {betas[0, 0]:g} to {betas[-1, 0]:g}."
 )
 
 # %% [markdown]
 # ## Step 5: value and entropy
 #
 # Eq. 9 adds half the squared error of the critic and subtracts the entropy of the policy.
+# Entropy measures how widely a policy spreads its actions.
+# Subtracting it from the loss rewards a policy that keeps on exploring.
+#
 # Two details change numbers.
-# The one half is in Eq. 9 and missing in line 15 of Algorithm 1; we use Eq. 9, with $c_v = 1$, which is Stable-Baselines3's coefficient of one half without the one half.
-# And a differential entropy can be negative: it depends on the units of the actions.
+# Eq. 9 has $c_v$ times one half of the squared error, and we set $c_v = 1$; line 15 of Algorithm 1 leaves the one half out.
+# Stable-Baselines3 has no one half and sets its coefficient to one half, which is the same loss.
+# For a normal policy the entropy is a sum over the action dimensions, so it grows with the number of genes.
+# It becomes negative when the standard deviations are small, so only its changes mean something.
+# The same holds for the total below: zero is no mark on its scale.
 
 # %%
 losses = proximal_losses(
@@ -410,6 +430,7 @@ print(
 #
 # The paper prints the penalty alone (Eq. 8) and speaks of 'penalty and clipped surrogate' in its introduction.
 # Here are the readings side by side, same seeds, same environment steps, all genes as actions.
+# The curves start below zero because exploration costs return ([chapter 8](08_trpo.ipynb), step 6, has the number); a curve that rises has learned something.
 
 # %%
 base = TrainingConfig(algorithm="PPO", timesteps=16_384, steps_per_iteration=1_024, log_std=-1.0)
@@ -457,20 +478,28 @@ summary = pd.DataFrame(
         "sd over seeds": {n: x.std(ddof=1) for n, x in last.items()},
     }
 )
-ranked = summary["return at the end"].sort_values(ascending=False)
 lengths = {n: h.kl.mean() for n, h in histories.items()}
+ends, deviations = summary["return at the end"], summary["sd over seeds"]
+held = [name for name, settings_of in variants.items() if settings_of.clip_range is not None]
+free = [name for name in variants if name not in held]
 record.say(
-    f"In this run the order from highest to lowest return is: {', '.join(ranked.index)}. Mean KL of an update: "
+    f"The settings with a clip end at {ends[held].min():+.3f} to {ends[held].max():+.3f}, "
+    f"those without one at {ends[free].min():+.3f} to {ends[free].max():+.3f}. "
+    f"The two with a clip differ by {np.ptp(ends[held]):.3f}, with a standard deviation over seeds of up to "
+    f"{deviations[held].max():.3f}. Mean KL of an update: "
     + ", ".join(f"{n} {kl:.2f}" for n, kl in lengths.items())
     + "."
 )
+assert ends[held].min() > ends[free].max()
 summary.round(4)
 
 # %% [markdown]
-# The right panel belongs to the left one: where the updates are many times longer than those of the clip, the return suffers.
-# In a prototype on real cells, with two hundred genes as actions and smaller steps, the penalty alone did not run away but stood still, at every weight that was tried, while clip and penalty together learned.
-# Chapter 6 has the reason for both: with that many dimensions the likelihood ratio of a fixed batch turns to noise after a few steps, the surrogate's gradient with it, and a penalty, which acts on the mean divergence, does nothing about single extreme ratios.
-# A clip acts on exactly those.
+# Three seeds cannot order the two settings that have a clip.
+# The right panel belongs to the left one: where an update has a KL divergence many times that of the clip, the return falls.
+# Chapter 6 offers a reason: with that many dimensions the likelihood ratio of a fixed batch turns to noise after a few steps, and so does the gradient of the surrogate.
+# A penalty acts on the mean divergence, and single extreme ratios pass under it.
+# A clip acts on each ratio.
+# This page has not tested that reason.
 #
 # ## Held against another library
 #
@@ -482,7 +511,11 @@ summary.round(4)
 #
 # - `clip_fraction` is the share of samples outside the clip range; near zero the clip is idle, and near a half the batch is used up.
 # - A stop on KL and a learning rate do similar things; tune one with the other fixed.
-# - Replicas that stop early must have their Adam state frozen, too: with a zero gradient Adam still moves along its momentum.
+# - Adam keeps two running means for every parameter: of the gradient, and of its square.
+#   A step is the first, divided by the root of the second.
+#   Both means start at zero, so after $k$ steps they are divided by $1 - 0.9^k$ and $1 - 0.999^k$.
+#   When the gradient becomes zero, the first mean fades slowly, and the parameter keeps moving meanwhile.
+# - Replicas that stop early must therefore have both running means and their count of steps frozen, too.
 #
 # ## Limitations
 #
@@ -491,7 +524,8 @@ summary.round(4)
 #
 # ## What this does not show
 #
-# It does not show that clip and penalty together are better than the clip alone in general; the [replication](12_replication.ipynb) compares tuned versions with ten seeds.
+# It does not show whether a penalty adds anything to the clip.
+# The [replication](12_replication.ipynb) does not show it either: it compares whole algorithms, each with the settings that its own tuning chose.
 # It does not show anything about real cells.
 #
 # ## Key takeaways
@@ -499,7 +533,7 @@ summary.round(4)
 # - The clip removes gradients and bounds nothing; the penalty bounds softly and is idle at the start.
 # - In the limit the penalty is a natural gradient step of length one over beta.
 # - Say which KL divergence is logged: exact or estimated, in which direction, summed or averaged.
-# - With many action dimensions the ratio is the weak point, and the clip is what protects it.
+# - With many action dimensions the ratio is the weak point; in this page's run the settings with a clip kept their return and those without one lost it.
 
 # %% [markdown]
 # ## Exercises
