@@ -51,7 +51,7 @@ function inspect() {
     if (parent.closest("pre, code, script, style, mjx-container, textarea")) continue;
     const raw = walker.currentNode.textContent.match(/\$\$|\\\(|\\\[|\\(?:frac|sum|theta|nabla|begin|hat|mathbb)\b/);
     if (raw) found.push(`raw TeX: ${walker.currentNode.textContent.trim().slice(0, 60)}`);
-    const marks = walker.currentNode.textContent.match(/\|\s*[-—]{1,}\s*\||\$[^$\s][^$\n]{0,80}\$|\*\*\S/);
+    const marks = walker.currentNode.textContent.match(/\|\s*[-—]{1,}\s*\||\$[^$\s][^$\n]{0,80}\$/);
     if (marks) found.push(`raw Markdown: ${walker.currentNode.textContent.trim().slice(0, 60)}`);
   }
   for (const error of document.querySelectorAll("mjx-merror, [data-mjx-error]")) {

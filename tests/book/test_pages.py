@@ -202,3 +202,13 @@ def test_every_image_has_alternative_text(pages: dict[pathlib.Path, Page]) -> No
 
 def test_external_links_stand_in_one_file() -> None:
     assert set(links.kept()) == links.collected(), "run `python scripts/links.py`"
+
+
+HIDDEN = re.compile(r"<(pre|code|script|style)\b.*?</\1>|<[^>]*>", re.S)
+
+
+def test_no_markdown_is_left_raw(pages: dict[pathlib.Path, Page]) -> None:
+    """A table that a run printed is a table on the page, and not a row of bars."""
+    shown = {path: HIDDEN.sub("", path.read_text(encoding="utf-8")) for path in pages}
+    raw = [path.name for path, text in shown.items() if re.search(r"\|\s*[-\u2014]+\s*\|", text)]
+    assert not raw, raw
