@@ -581,14 +581,14 @@ assert set(found["Verdict"]) <= {claims.HOLDS, claims.FAILS, claims.OPEN}
 # The described protocol needs an embedding of the dataset first: `python -m twinlib.embedding.train NAME`.
 
 # %%
-lines, whole, busy = [], 0.0, 0.0
+lines, whole = [], 0.0
 for name, info in settings.items():
     steps = info["config"]["timesteps"] * len(info["seeds"])
     training = {a: part["training_s"] for a, part in info["parts"].items() if "training_s" in part}
     speed = len(training) * steps / sum(training.values())
     slowest = max(training, key=training.get)
     spent = [part.get("cpu_s", np.nan) for part in info["parts"].values()]
-    whole, busy = whole + info["wall_s"], busy + np.sum(spent)
+    whole += info["wall_s"]
     processor = "not measured" if np.isnan(np.sum(spent)) else f"{np.sum(spent) / 60:.1f}"
     memory = f"{info['peak_memory_mb'] / 1000:.1f}"
     lines.append((name, f"{info['wall_s'] / 60:.1f}", processor, f"{speed:,.0f}", slowest, memory))

@@ -191,7 +191,7 @@ def smaller_gap(dataset: str) -> Evidence:
         gaps.append(
             _seeds(dataset, name, "pearson_delta", split="Train") - _seeds(dataset, name, "pearson_delta")
         )
-    found = paired_difference(*gaps)
+    found = paired_difference(gaps[0], gaps[1])
     text = (
         f"train - test: PPO {gaps[0].mean():+.4f}, two_stage {gaps[1].mean():+.4f}; difference "
         f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}], {found.n} seeds"
@@ -380,8 +380,8 @@ def _reached(landscape: str, contestant: str) -> str:
 
 def _more_success(landscape: str, first: str, second: str) -> Evidence:
     """Compare the share of cells that end in the target's basin, paired by seed."""
-    shares = [_escapes(landscape, name)["success"] for name in (first, second)]
-    found = paired_difference(*shares)
+    ours, theirs = (_escapes(landscape, name)["success"] for name in (first, second))
+    found = paired_difference(ours, theirs)
     text = f"seeds that reach the target: {_reached(landscape, first)}, {_reached(landscape, second)}; "
     text += f"share of cells {found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
     return Evidence(text, _verdict(found.low, found.high))

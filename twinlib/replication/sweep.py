@@ -135,8 +135,9 @@ class _Submitted:
 
 def _collect(runs: Sequence[_Submitted], progress: bool) -> None:
     """Keep every part as it ends, in whatever order that is."""
-    from distributed import as_completed
+    import distributed
 
+    as_completed: Any = distributed.as_completed  # the package carries no types
     owner = {future.key: (run, part) for run in runs for part, future in run.futures.items()}
     futures = [future for run in runs for future in run.futures.values()]
     for number, (future, answer) in enumerate(as_completed(futures, with_results=True), start=1):
@@ -153,12 +154,13 @@ def _collect(runs: Sequence[_Submitted], progress: bool) -> None:
 def _client(scheduler: str | None, workers: int) -> Iterator[Any]:
     """Connect to a cluster, or start processes of one thread each on this machine."""
     try:
-        from distributed import Client, LocalCluster
+        import distributed
     except ImportError as error:
         raise ValueError("A sweep needs the package distributed; `pip install distributed` first.") from error
+    dask: Any = distributed  # the package carries no types
     if scheduler is not None:
         try:
-            client = Client(scheduler, timeout="10s")
+            client = dask.Client(scheduler, timeout="10s")
         except (OSError, TimeoutError) as error:
             raise ValueError(
                 f"No Dask scheduler answers at {scheduler}; start one, or mend the address."
@@ -169,9 +171,9 @@ def _client(scheduler: str | None, workers: int) -> Iterator[Any]:
     if workers < 1:
         raise ValueError(f"workers is {workers}; give 1 or more.")
     with (
-        LocalCluster(
+        dask.LocalCluster(
             n_workers=workers, threads_per_worker=1, memory_limit=None, dashboard_address=None
         ) as cluster,
-        Client(cluster) as client,
+        dask.Client(cluster) as client,
     ):
         yield client

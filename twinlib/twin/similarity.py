@@ -76,7 +76,7 @@ def dtw_distances(a: ArrayLike, b: ArrayLike) -> Array:
     for start in range(0, len(distances), _CHUNK):
         part = slice(start, start + _CHUNK)
         distances[part] = _sweep(np.ascontiguousarray(first[:, part]), np.ascontiguousarray(second[:, part]))
-    return distances.reshape(lead)
+    return np.asarray(distances.reshape(lead))
 
 
 def _sweep(a: Array, b_reversed: Array) -> Array:
