@@ -101,7 +101,7 @@ record.say(
 # 1. Is the first stage a natural gradient step, that is, does what we compute equal what the formulas say?
 # 2. At the same number of environment steps, is the reward after a warm start higher than after a cold one?
 # 3. Does the warm start need fewer optimizer steps?
-# 4. If there is a difference, is it the warm start, or is it something that comes along with it: a fresh optimizer, or the KL target?
+# 4. If there is a difference, is it the warm start, or is it something that comes along with it: a fresh optimizer, the KL penalty, or the KL target?
 #
 # The first has a yes-or-no answer, and this page gives it.
 # The other three are about random outcomes, so a short run with few seeds can only show how they are asked; the stored runs at the end of this page, with ten seeds and an equal budget of tuning, say what came out, and the [replication chapter](12_replication.ipynb) sets them beside the paper's tables.
@@ -111,7 +111,7 @@ record.say(
 #
 # Before any learning there is a policy that costs nothing: leave every gene alone.
 # Its prediction is the control cell itself, so with noise and knock-down kick switched off its reward must be zero, exactly.
-# A learned policy is worth something only if its episodes end above that line.
+# A learned policy is worth something only if the error that its mean action removes lies above that line.
 
 # %%
 quiet = Dynamics(world, EnvironmentConfig().quiet(), replicas=1, n_cells=64)
@@ -122,6 +122,22 @@ record.say(f"Largest return of a cell left alone: {float(idle_return.abs().max()
 assert float(idle_return.abs().max()) == 0.0
 
 # %% [markdown]
+# ## Algorithm 1 in this book's words
+#
+# Write $\theta_k$ for the parameters at the start of iteration $k$; chapters 6 to 9 called them $\theta_{old}$.
+#
+# - Lines 1 and 2: take start parameters and settings, and repeat what follows.
+# - Lines 3 and 4: run the policy $\pi_{\theta_k}$, keep the trajectories, estimate advantages and returns.
+# - Line 5: estimate the policy gradient $\vartheta$.
+# - Line 6: define the product of the damped Fisher matrix with a vector.
+# - Line 7: solve for the direction $d$ by conjugate gradients.
+# - Lines 8 and 9: choose the length $\alpha$, and step to $\theta' = \theta_k + \alpha d$.
+# - Lines 10 to 12: start from $\theta'$, and go through epochs and their minibatches.
+# - Line 13: form the ratio $\pi_\theta / \pi_{\theta'}$.
+# - Lines 14 and 15: form the penalised objective (Eq. 8) and the loss with value and entropy (Eq. 9).
+# - Lines 16 to 18: take a step of a first-order optimizer, for every minibatch of every epoch.
+# - Lines 19 and 20: call the result $\theta_{k+1}$, and start again.
+#
 # ## One iteration of Algorithm 1, line by line
 #
 # The checks below compare fast algorithms with slow, certain ones, and the slow ones need a matrix with as many rows as the policy has parameters.
@@ -239,7 +255,7 @@ for name, product in errors.items():
     assert relative < 1e-8
 
 # %% [markdown]
-# The third row is the fast path.
+# The third row is the default; [chapter 7](07_natural_gradient.ipynb) compares the costs.
 # At $\theta_k$ the Hessian of the KL divergence equals $J^\top M J$, with $J$ the derivative of the policy's mean and log standard deviation and $M$ their own Fisher matrix, which is diagonal; so a product costs one forward sweep of tangents and one backward sweep.
 # [Chapter 7](07_natural_gradient.ipynb) derives it.
 
@@ -356,8 +372,10 @@ print("ratio of their lengths:          ", [round(x, 4) for x in length.tolist()
 assert bool((printed - behaviour).norm() > 0)
 
 # %% [markdown]
-# The first step was short, and yet the two are not the same vector.
-# It has already spent part of the gradient along its own direction, and what is left is of the size of the correction that the printed form leaves out.
+# The KL divergence of the step was within $\delta$, and still the two gradients differ in direction and in length.
+# A possible reason: $\theta'$ has moved to where the surrogate is larger, so less gradient is left there, and any correction is large beside it.
+# With two replicas the size of the difference is an example and not a measurement.
+# This page does not show whether the choice changes what is learned.
 # The default here is `ratio="behaviour"`, whose gradient is that of the surrogate; the printed form stays one word away.
 
 # %% [markdown]
@@ -370,12 +388,18 @@ assert bool((printed - behaviour).norm() > 0)
 # | schedule | first stage | second stage | what passes between them |
 # |---|---|---|---|
 # | `two_stage` | TRPO until `warm_start_steps` | PPO with clip and penalty | parameters, and the mean KL of the accepted TRPO updates as PPO's KL target (Remark 3.1) |
-# | `alternating` | one TRPO step in each iteration | PPO epochs on the same data | the parameters of the step, on the same batch |
-# | `PPO_restart` | PPO until `warm_start_steps` | PPO with a fresh optimizer | parameters only: the control for 'a fresh start helps' |
+# | `alternating` | one TRPO step in each iteration | PPO with clip and penalty on the same data | the parameters of the step, and the mean KL of the accepted TRPO updates so far as KL target |
+# | `PPO_restart` | PPO until `warm_start_steps` | PPO with a fresh optimizer, clip only | parameters only: the control for 'a fresh start helps' |
 #
 # The control matters.
 # Starting the second stage gives PPO a new Adam optimizer with empty memory, and that alone can change a learning curve.
 # If `two_stage` beats PPO but `PPO_restart` does so too, the natural gradient has shown nothing.
+#
+# The converse does not hold, because `PPO_restart` controls for the fresh optimizer alone.
+# Its second stage has neither the KL penalty nor the KL target of `two_stage`.
+# Its first stage trains actor and critic together, where TRPO fits the critic by itself.
+# So even a win of `two_stage` over `PPO_restart` would not single out the natural gradient.
+# A full control would restart PPO with the same penalty, the same target and the same fit of the critic; this book has not run it.
 
 # %%
 proximal = ProximalConfig(learning_rate=1e-3, minibatch_size=256)
@@ -394,13 +418,14 @@ record.say(
     f"Every algorithm: {base.timesteps:,} environment steps, {base.steps_per_iteration:,} an iteration, "
     f"{len(seeds)} seeds trained side by side, the same networks, discount and learning rate."
 )
-pd.DataFrame(HISTORY_COLUMNS.items(), columns=["logged quantity", "what it is"])
+with pd.option_context("display.max_colwidth", None):
+    display(pd.DataFrame(HISTORY_COLUMNS.items(), columns=["logged quantity", "what it is"]))
 
 # %% [markdown]
 # The run is short and its settings were not tuned, so that the page finishes in a minute; minibatches are larger than the customary 64 for the same reason.
 # It takes place in the packaged world of simulated cells, whichever dataset was chosen above.
 # There the perturbations are strong, so that a minute of training has something to learn.
-# On the real cells one perturbed cell differs from the next far more than from a control, and a run of this length ends within its own noise; the [replication chapter](12_replication.ipynb) trains there with ten times as many steps.
+# On the real cells one perturbed cell differs from the next far more than from a control, and a run of this length ends within its own noise; the [replication chapter](12_replication.ipynb) trains there for longer, with tuned settings, and states its number of steps.
 
 
 # %%
@@ -445,13 +470,16 @@ plots.show(
 # The two panels order the algorithms differently, and both orders are honest answers to different questions.
 # Against environment steps the axis counts simulated experiments.
 # Against optimizer steps it counts parameter updates: a TRPO update is one step, and its conjugate gradient iterations are hidden inside it, so the right panel flatters whatever does more work per step.
+#
+# The curves start below zero, because a policy that is learning acts with noise and noise costs return ([chapter 8](08_trpo.ipynb), step 6, has the number).
+# A curve that rises has learned something, even where it ends below the dashed line; 'Does it predict better cells?' below asks again without noise.
 
 # %%
 last = history[history.iteration > history.iteration.max() - 3]
 table = last.groupby(["algorithm", "seed"]).episode_return.mean().unstack("algorithm")
 summary = pd.DataFrame(
     {
-        "return (mean over seeds)": table.mean(),
+        "return, last three iterations": table.mean(),
         "standard deviation over seeds": table.std(ddof=1),
         "minus PPO, paired by seed": table.sub(table["PPO"], axis=0).mean(),
         "optimizer steps": history.groupby("algorithm").optimizer_steps.max(),
@@ -459,6 +487,9 @@ summary = pd.DataFrame(
 )
 record.record("two_stage_minus_ppo", round(float(summary.loc["two_stage"].iloc[2]), 4))
 summary.round(4)
+
+# %% [markdown]
+# `two_stage` and `alternating` take far fewer optimizer steps than PPO, because the KL target stops their updates early.
 
 # %%
 best, gap = table.mean().idxmax(), table["two_stage"] - table["PPO"]
@@ -473,6 +504,7 @@ record.say(
 #
 # Remark 3.1 initialises PPO's KL target with the KL divergence that TRPO was seen to take.
 # TRPO's steps respect $\delta$, so the target is at most $\delta$; and an update stops as soon as a minibatch shows a KL divergence above one and a half times the target.
+# The stop looks at one minibatch before a step, so the KL divergence of a whole update can end above that ([chapter 9](09_ppo_kl.ipynb), step 4).
 # A policy with many action dimensions adds up the KL of all of them, so PPO left to itself takes steps much longer than a customary $\delta$.
 # The smaller the target, the earlier each update stops.
 
@@ -494,7 +526,13 @@ for (name, h), colour, line in zip(
     axes[0].plot(second.groupby("iteration").kl.mean(), color=colour, linestyle=line, label=name)
     axes[1].plot(steps.groupby(second.iteration).mean(), color=colour, linestyle=line, label=name)
     rows.append(
-        (name, second.target_kl.mean(), second.kl.mean(), steps.mean(), h.episode_return.iloc[-3:].mean())
+        (
+            name,
+            second.target_kl.mean(),
+            second.kl.mean(),
+            steps.mean(),
+            h[h.iteration > h.iteration.max() - 3].episode_return.mean(),
+        )
     )
 axes[1].axhline(minibatches, color="#9ca3af", linewidth=1.0)
 axes[0].set_yscale("log")
@@ -511,7 +549,13 @@ plots.show(
     "possible. The smaller handed-over target stops the updates earliest.",
     "What the handed-over KL target does to the second stage.",
 )
-columns = ["setting", "KL target", "KL of an update", "minibatch steps of an update", "last return"]
+columns = [
+    "setting",
+    "KL target",
+    "KL of an update",
+    "minibatch steps of an update",
+    "return, last three iterations",
+]
 pd.DataFrame(rows, columns=columns).set_index("setting").round(4)
 
 # %%
@@ -519,10 +563,18 @@ taken = [row[3] for row in rows]
 assert taken[0] < taken[1] <= minibatches and taken[0] < taken[2]
 record.say(
     f"With the smaller target an update takes {taken[0]:.1f} of {minibatches} minibatch steps on average; "
-    f"with the larger one {taken[1]:.1f}; without a target {taken[2]:.1f}."
+    f"with the larger one {taken[1]:.1f}; without a target {taken[2]:.1f}. "
+    f"It takes {taken[0] / minibatches:.0%} of the steps and ends at a return of {rows[0][4]:+.4f}; "
+    f"the other two end at {rows[1][4]:+.4f} and {rows[2][4]:+.4f}, "
+    f"where the standard deviation over seeds was {summary.loc['two_stage'].iloc[1]:.4f} in the table above."
 )
 
 # %% [markdown]
+# The first row is the `two_stage` run of the table above.
+# Where an update takes all of its minibatch steps the target has stopped nothing.
+# The KL divergence of such a setting still differs from that without a target, because a wider first stage left a different policy.
+# Three seeds cannot say which setting has the higher return.
+#
 # So $\delta$ is not only a setting of the first stage.
 # Through the hand-over it decides how much of the second stage takes place, and a comparison of 'two stages' with PPO is to a large part a comparison of stopping rules.
 # In the code that was released with the paper the target became zero through a look-up of a quantity that was never logged, and the second stage then takes one minibatch step in each update; the [replication chapter](12_replication.ipynb) reproduces that and two mended versions beside it.
@@ -685,6 +737,14 @@ stored = {}
 for name in DATASETS:
     try:
         stored[name] = (results("described", name, "history"), results("described", name))
+        used = results("described", name, "manifest").get("choices", {})
+        picks = chosen[chosen.dataset == name].set_index("algorithm")
+        same = [a for a in NAMES if a in used and used[a]["step_size"] == picks.loc[a, "step_size"]]
+        if len(same) < len(NAMES):
+            record.say(
+                f"**{name}**: the stored run did not use the chosen settings for "
+                f"{', '.join(a for a in NAMES if a not in same)}; read its rows as untuned."
+            )
     except ResultsError as error:
         record.say(f"{name} is left out. {error}")
 
@@ -986,6 +1046,7 @@ attempt("10.2", check_2, target_kl)
 # All curves look plausible.
 # Yet replica 3 of the batch no longer equals seed 3 trained alone.
 # Mend `masked_steps` so that a stopped replica really stands still.
+# A replica that has stopped must keep its parameters, both running means of Adam and its own count of steps ([chapter 9](09_ppo_kl.ipynb), 'You should know').
 
 # %% tags=["exercise-3"]
 import torch
