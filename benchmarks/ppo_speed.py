@@ -14,6 +14,7 @@ import argparse
 import json
 import multiprocessing
 import pathlib
+import queue
 import resource
 import statistics
 import sys
@@ -107,8 +108,7 @@ def resident(algorithm: str, replicas: int, iterations: int, barrier: Any, answe
 
     An iteration's buffer is the same in a short and a long run; only the history grows, by one row a seed.
     """
-    ours(algorithm, replicas, iterations, barrier, answers)
-    answers.get()
+    ours(algorithm, replicas, iterations, barrier, queue.SimpleQueue())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     answers.put(peak / (1e6 if sys.platform == "darwin" else 1e3))
 
