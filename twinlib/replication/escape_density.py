@@ -29,8 +29,8 @@ class DensityDesign:
     #: Real cells, or the simulated ones where those cannot be had.
     dataset: str = "papalexi2021"
     #: Environment steps of each run, and its seeds.
-    timesteps: int = 40_000
-    seeds: int = 10
+    timesteps: int = 20_000
+    seeds: int = 5
     #: Matched cells of the world.
     pairs: int = 2000
     #: Cells by which a final policy is judged: those whose match lies in another basin.

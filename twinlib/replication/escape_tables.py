@@ -144,26 +144,45 @@ def causes(runs: pd.DataFrame, barrier: str) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("what is added to PPO")
 
 
+def changes(runs: pd.DataFrame, barrier: str) -> pd.DataFrame:
+    """What one change does to two_stage at its own step sizes: cells in B after minus before, by seed."""
+    rows = {}
+    main = chosen_runs(runs, "two_stage", barrier)
+    varied = runs[(runs["contestant"] == "two_stage") & (runs["barrier"] == barrier)]
+    for experiment in ("warm_start", "delta", "beta", "cause"):
+        part = varied[varied["experiment"] == experiment]
+        for setting in dict.fromkeys(part["setting"]):
+            own = part[part["setting"] == setting].set_index("seed").sort_index()
+            found = paired_difference(own["success"], main["success"])
+            name = setting if experiment == "cause" else f"{experiment.replace('_', ' ')} {setting}"
+            rows[name] = {
+                "runs that reached B": rate(own)["rate"],
+                "cells in B, minus two_stage": found.mean,
+                "low": found.low,
+                "high": found.high,
+                "p": found.p_value,
+                "last log s.d.": own["final_log_std"].mean(),
+            }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("changed in two_stage")
+
+
 def named_cause(runs: pd.DataFrame, barrier: str) -> str:
-    """Which part alone does what the whole warm start does, by intervals that leave out zero, as text."""
-    whole = compare(runs, ("two_stage", ""), ("PPO", ""), barrier)
-    sign = (whole.low > 0) - (whole.high < 0)
-    if not sign:
-        return (
-            "There is no difference between two_stage and PPO here for a part of the warm start to explain."
-        )
-    table = causes(runs, barrier)
-    alone = table[(table["low"] > 0) if sign > 0 else (table["high"] < 0)]
-    verb = "raises" if sign > 0 else "lowers"
-    if alone.empty:
-        return f"No part alone {verb} the share of cells in B with an interval that leaves out zero."
+    """Which single changes move the share of cells in B, by intervals that leave out zero, as text."""
+    added, changed = causes(runs, barrier), changes(runs, barrier)
     return (
-        f"Alone, these {verb[:-1]} the share of cells in B: "
-        + "; ".join(
-            f"{name} ({row['cells in B, minus PPO']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}])"
-            for name, row in alone.iterrows()
-        )
-        + f". The whole warm start: {whole.mean:+.2f} [{whole.low:+.2f}, {whole.high:+.2f}]."
+        f"Added alone to PPO: {_moved(added, 'cells in B, minus PPO')}. "
+        f"Changed alone in two_stage: {_moved(changed, 'cells in B, minus two_stage')}."
+    )
+
+
+def _moved(table: pd.DataFrame, column: str) -> str:
+    """Rows whose interval leaves out zero, the largest first, as text."""
+    told = table[(table["low"] > 0) | (table["high"] < 0)].sort_values(column, key=abs, ascending=False)
+    if told.empty:
+        return "nothing whose interval leaves out zero"
+    return "; ".join(
+        f"{name} ({row[column]:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}])"
+        for name, row in told.iterrows()
     )
 
 
