@@ -465,7 +465,7 @@ record.say(
         f"{b}: {verdict(row)}".replace("the warm start", "two stages") for b, row in against_trpo.items()
     )
     + f". Through what, on the {DESIGN.ablation_barrier} barrier? {named_cause(runs, DESIGN.ablation_barrier)} "
-    + "In words: through the size of the steps and the noise that is left, and not through the KL target, the "
+    + "In words: through the size of the steps and the noise at the start, and not through the KL target, the "
     + "penalty, the critic or the restart; the tables below show each."
 )
 
@@ -556,8 +556,8 @@ record.say(
 # %% [markdown]
 # So the cause has a name, and the cells above assert each part of it.
 #
-# - **Step size control.** The steps of the natural gradient help where the proximal steps are too large: at the same large learning rate, the longer the warm start, the more cells arrive. A small trust region does more than a long warm start, in both stages, because it is handed over as the KL target.
-# - **Exploration noise.** All of it can be had without a warm start: actions that start noisier carry PPO and two_stage across alike. Large steps shrink the noise early, and a policy without noise stays on the plateau that it is on.
+# - **Step size control.** The steps of the natural gradient help where the proximal steps are too large: at the same large learning rate, the longer the warm start, the more cells arrive. A small trust region does more than a long warm start; it is handed over as the KL target, so that it limits both stages.
+# - **Exploration noise.** All of it can be had without a warm start: actions that start noisier carry PPO and two_stage across alike. Large steps shrink the noise, as the last table below shows, but the noise that is left at the end does not by itself tell who arrived.
 # - **Not the KL target as tuned, not the penalty, not the critic, not the restart.** Leaving out target and penalty changes nothing that can be told, and a critic trained first, without the policy, does harm.
 
 # %% [markdown]
@@ -621,7 +621,7 @@ surface.show_crossing(
 #
 # The myeloid network has eleven genes and four fates, and enumeration gives the smallest sets of genes that carry one fate into another.
 # From the erythrocyte to the monocyte it takes three at once.
-# Pu1 alone leads to a state that differs from the monocyte in one gene, and $R^2$ over genes cannot tell the two apart by much.
+# Pu1 alone leads to a state that differs from the monocyte in one gene: by $R^2$ over genes most of the way is done, and the fate is wrong.
 
 # %%
 clamps = minimal_clamps("erythrocyte", "monocyte")
