@@ -24,7 +24,7 @@
 # - name the state, the action, the reward and the end of an episode, and compute each by hand (15 minutes);
 # - say what the stochastic kick at the start of an episode stands for, and where it is absent (10 minutes);
 # - explain why the end of this horizon is a termination and not a truncation (10 minutes);
-# - run any gymnasium agent in the environment, on your own cells (10 minutes);
+# - run any gymnasium agent in the environment (10 minutes);
 # - measure what the linear step loses, and say why there is little in this landscape to escape from (15 minutes).
 
 # %% tags=["setup"]
@@ -183,12 +183,17 @@ print(
     float((total - (first - dynamics.error)).abs().max()),
 )
 assert torch.allclose(total, first - dynamics.error, atol=1e-4)
+record.say(
+    f"Squared error at the start, mean over these cells: {float(first.mean()):.3f}. Returns are parts of it."
+)
 
 # %% [markdown]
 # ## The stochastic perturbation
 #
 # A CRISPR knock-down never works equally well in two cells.
-# At the start of an episode the perturbed gene is kicked: the latent cell moves along that gene's row of $E$, downwards for a knock-out or an interference and upwards for an activation, by an efficacy drawn from a Beta distribution.
+# At the start of an episode the perturbed gene is kicked: the latent cell moves along that gene's row of $E$, downwards for a knock-out or an interference and upwards for an activation.
+# The length is that of one training standard deviation of the gene, times an efficacy drawn from Beta(4, 2).
+# A complete knock-out may be more than that; one standard deviation is a choice.
 # A gene that is not on the panel has no row, and the cell starts where the control was measured.
 # The policy sees the kicked cell, and its task is what follows downstream of the kick.
 
@@ -203,7 +208,8 @@ efficacy = (moved @ world.kicks[label] / world.kicks[label].square().sum()).nump
 record.say(
     f"{len(kicked)} of {len(world.labels)} perturbations have a measured target and a kick. "
     f"For `{world.labels[label]}` the mean efficacy of 4,000 episodes is {efficacy.mean():.3f}; "
-    f"Beta(4, 2) has mean {4 / 6:.3f}."
+    f"Beta(4, 2) has mean {4 / 6:.3f}. The mean kick is {float(moved.norm(dim=-1).mean()):.2f} latent units long, "
+    f"{float(moved.norm(dim=-1).mean()) / noisy.distance:.0%} of the mean distance to a match."
 )
 assert abs(efficacy.mean() - 4 / 6) < 0.02
 
@@ -232,6 +238,8 @@ plots.show(
     alt="Left: histogram of kick efficacies on the Beta(4, 2) curve. "
     "Right: distance from the control over 15 steps of doing nothing, starting at the kick and growing slowly by noise, "
     "far below the distance to a matched cell.",
+    caption="Left: how strong the kick was in each episode. Right: doing nothing for an episode; the kick sets the start, "
+    "process noise does the rest, and neither comes near a match.",
 )
 
 # %% [markdown]
@@ -239,11 +247,22 @@ plots.show(
 # The lines start where the kick put them and spread with the square root of time.
 # Process noise is given as a share of the step length $d/H$, so that it means the same on every data set.
 #
+# A perturbation whose target is not on the panel has no kick.
+# For it the policy is told which perturbation is meant and sees an unchanged control, so it has to supply the guide's own effect, too.
+# Where there is a kick, it is a small part of the way.
+#
 # ## Terminated or truncated?
+#
+# Some words first.
+# The *return* from a step on is the sum of the rewards that follow.
+# Often a reward that comes one step later is multiplied by a *discount* $\gamma$ a little below one, a reward two steps later by $\gamma^2$, and so on.
+# The *value* of an observation is the mean return from there on.
+# An agent learns a *value function* that guesses it, because a guess now is cheaper than waiting for the end.
+# Using the guess at the next observation in place of the rewards that follow it is called *bootstrapping*; it has nothing to do with resampling.
 #
 # Gymnasium distinguishes two ways in which an episode ends.
 # *Terminated*: the task is over, and nothing that comes later counts.
-# *Truncated*: somebody stopped the clock from outside; the task would have gone on, and the value of the last observation has to be added to the last reward.
+# *Truncated*: somebody stopped the clock from outside; the task would have gone on, and the discounted value of the last observation has to be added to the last reward.
 # Our episode ends after $H$ steps because the task is to reach a profile in $H$ steps, and the observation carries $t/H$, so that the policy knows how much is left.
 # That is a termination.
 # Had we hidden the time and cut the episode for convenience, it would have been a truncation.
@@ -251,7 +270,9 @@ plots.show(
 #
 # Take a reward of 1 in each of 15 steps and a discount of 0.99.
 # The true value at step $t$ is the discounted sum of what is left.
-# An agent that bootstraps at the end as if truncated assumes that the last value continues, and its fixed point is the value of an endless task.
+# An agent that takes the end for a truncation adds the discounted value of the last observation to the last reward.
+# If nothing else marks the end, its value must satisfy $V = 1 + \gamma V$ at every step.
+# That gives $V = 1 / (1 - \gamma)$, the value of a task that never ends.
 
 # %%
 gamma, H = 0.99, 15
@@ -274,8 +295,14 @@ assert torch.all(step.final_obs[..., -1] == 1) and torch.all(step.obs[..., -1] =
 #
 # ## One dynamics, two interfaces
 #
+# Gymnasium is the interface that most reinforcement learning libraries speak.
+# An environment has two functions.
+# `reset` starts an episode and returns an observation.
+# `step` takes an action and returns the next observation, the reward, and whether the episode has ended.
+#
 # `gymnasium.make` gives the single environment, `make_vec` the vector environment, and both call the same batched code.
-# Without arguments they run on a small simulated world that comes with the package; `world=` takes any other.
+# Without arguments they run on a small simulated world that comes with the package, the one of chapters 6 to 9; `world=` takes any other.
+# A world of your own cells is made as at the top of this page, once they are prepared; [chapter 14](14_your_perturbation.ipynb) reads a file of yours.
 
 # %%
 single = gymnasium.make("twinlib/GeneScreen-v0", world=world, config=quiet)
@@ -311,16 +338,22 @@ else:
     env = gymnasium.make("twinlib/GeneScreen-v0", world=world)
     check_for_baselines(env.unwrapped)
     agent = PPO("MlpPolicy", env, seed=0, device="cpu", n_steps=1024)
-    before = evaluate_policy(agent, env, n_eval_episodes=60, warn=False)[0]
-    agent.learn(4096)
-    after = evaluate_policy(agent, env, n_eval_episodes=60, warn=False)[0]
+    marks = []
+    for steps_more in (0, 4096):
+        if steps_more:
+            agent.learn(steps_more)
+        found = evaluate_policy(agent, env, n_eval_episodes=60, warn=False, return_episode_rewards=True)[0]
+        marks.append((np.mean(found), np.std(found, ddof=1) / len(found) ** 0.5))
+    (before, before_se), (after, after_se) = marks
+    better = after - before > 2 * np.hypot(before_se, after_se)
     record.say(
         "Stable-Baselines3's checker passed. Its PPO, deterministic action, mean return of 60 episodes: "
-        f"{before:+.4f} before and {after:+.4f} after 4,096 steps."
+        f"{before:+.4f} (standard error {before_se:.4f}) before and {after:+.4f} (standard error {after_se:.4f}) after "
+        f"4,096 steps. The agent has {'' if better else 'not '}improved by more than two standard errors."
     )
 
 # %% [markdown]
-# A few thousand steps are far too few to learn a policy over so many genes, and the two figures differ by little more than the cells that were drawn.
+# A few thousand steps are far too few for so many genes.
 # The cell shows that the interface holds, and no more.
 # Chapters 6 to 10 train on the batched dynamics, which steps many cells at a time.
 #
@@ -331,6 +364,11 @@ else:
 # Doing nothing is still nothing, because the predicted cell of an untouched control is the control.
 # Two things then differ from the linear step.
 # The encoder is curved, and the round trip through decoder and encoder does not give back all of what had been moved: a change that the decoder writes into the profile is not read back in full.
+#
+# The action to test it with should be a sensible one.
+# We take one constant action for each perturbation: the one that least squares finds inside the box when decoder and dynamics are taken as linear.
+# This page calls it the *greedy* action.
+# Random constant actions stand beside it.
 
 
 # %%
@@ -360,8 +398,9 @@ for name, chosen in actions.items():
     gap[name] = ((exact - linear).norm(dim=-1).mean(0)[1:] / way.mean(0)[1:]).numpy()
     returns[name] = (float(gained.mean()), float(gained_exact.mean()))
 record.say(
-    f"Share of the way that linear and exact step disagree about, greedy action: **{gap['greedy'][0]:.0%}** after one step, "
-    f"**{gap['greedy'][-1]:.0%}** after {H}. "
+    f"Distance between the ends of linear and exact paths, as a share of the linear path's length from start to end: "
+    f"greedy action **{gap['greedy'][0]:.0%}** after one step and **{gap['greedy'][-1]:.0%}** after {H}; "
+    f"random actions {gap['random'][0]:.0%} and {gap['random'][-1]:.0%}. "
     f"Return of the greedy action: {returns['greedy'][0]:+.3f} linear, {returns['greedy'][1]:+.3f} exact."
 )
 
@@ -379,6 +418,7 @@ record.say(
 # Two checks follow.
 # The first draws the mean return over two random directions in the space of constant actions.
 # The second takes single cells and random segments through that space, and counts how often the return in the middle lies below the mean of the returns at the ends, which never happens to a concave function.
+# A long segment joins a random action to the same action plus another random one, cut to the box; a short one adds three tenths of that other one.
 
 # %%
 sample = torch.randperm(len(world), generator=torch.Generator().manual_seed(5))[:128]
@@ -412,12 +452,14 @@ plots.show(
     "return-surface",
     alt="Mean return over two random directions in action space as filled contours, without drift and with the "
     "density drift. In both panels the contours are nested ovals around one highest point.",
+    caption="Mean return of constant actions. Every point is one action, a mixture of two random directions (at 1, half of "
+    "a direction whose largest entry is one); the square is doing nothing. Each panel has its own colour scale.",
 )
 
 
 # %%
 def violations(config, spread):
-    """Share of cells and segments of half-length `spread` whose middle lies below the mean of the ends."""
+    """Share of cells and segments (an action, and it plus `spread` of another) with a middle below the ends' mean."""
     generator = torch.Generator().manual_seed(7)
     below = []
     for _ in range(10):
@@ -429,16 +471,25 @@ def violations(config, spread):
 
 
 greedy_return = float(walk(quiet, actions["greedy"], some)[1].mean())
+at_rest = Dynamics(world, quiet, n_cells=len(some))
+at_rest.reset([torch.Generator().manual_seed(0)], cells=some)
+some_error = float(at_rest.error.mean())
+top = np.unravel_index(surfaces["no drift"].argmax(), surfaces["no drift"].shape)
+where = "doing nothing" if all(float(ticks[k]) == 0.0 for k in top) else "another action"
 record.say(
     f"Segments that violate concavity without drift: **{violations(quiet, 1.0):.1%}** of long ones and "
     f"**{violations(quiet, 0.3):.1%}** of short ones. "
-    f"Best point of the drawn surface: {surfaces['no drift'].max():+.4f}; "
-    f"greedy linear optimum, one constant action a perturbation: **{greedy_return:+.4f}**."
+    f"Best point of the drawn surface without drift: {round(surfaces['no drift'].max(), 4) + 0.0:+.4f}, which is {where}; "
+    f"greedy linear optimum, one constant action a perturbation: **{greedy_return:+.4f}**, "
+    f"{greedy_return / some_error:.1%} of the squared error at the start ({some_error:.3f})."
 )
 
 # %% [markdown]
-# The greedy optimum is one constant action for each perturbation, found by least squares inside the box, with decoder and dynamics linearised.
-# No policy gradient is needed for it, and it belongs beside the policies in every table.
+# The share of violations without drift is small but not zero, because the decoder is curved.
+# In the left panel no mixture of two random directions has to come nearer to the target: a useful direction has to be looked for, and the greedy action is one.
+# Most of the error to a single cell is that cell's own noise, so even a good policy removes a small share, and returns are small numbers.
+#
+# No policy gradient is needed for the greedy optimum, and it belongs beside the policies in every table.
 # It was fitted to the same training matches that the environment pays for, as the policies are.
 # Where it is better than they are, they have not yet learned what linear algebra gives at once.
 # Where a policy is better, it uses what a constant action cannot: it looks at the cell.
@@ -447,11 +498,11 @@ record.say(
 #
 # With `drift="density"` the latent cell also slides towards where training cells are dense:
 #
-# $$z_{t+1} = z_t - \gamma \nabla U(z_t) + s\, a_t E + \text{noise}, \qquad U = -\log p(z),$$
+# $$z_{t+1} = z_t - \kappa \nabla U(z_t) + s\, a_t E + \text{noise}, \qquad U = -\log p(z),$$
 #
 # where $p$ is a Gaussian mixture fitted to the latents of the training cells, its number of components chosen by the Bayesian information criterion.
 # Cell states become basins, and leaving one of them costs an effort that has to be kept up.
-# The setting `drift_rate` is $\gamma$ times the largest curvature of $U$: the share of its offset that the steepest axis loses in one step.
+# The setting `drift_rate` is $\kappa$ times the largest curvature of $U$: the share of its offset that the steepest axis loses in one step.
 
 # %%
 from twinlib.insilico.rendering import landscape, main_axes
@@ -466,15 +517,22 @@ axis.scatter(*flat[::4].T, s=3, color=plots.COLOURS["control"], alpha=0.5, linew
 path = walk(drifting, actions["greedy"], some)[0][:12] @ axes_2d
 for line in path.numpy():
     axis.plot(*line.T, color=plots.COLOURS["insilico"], linewidth=1)
+    axis.plot(*line[0], "o", color=plots.COLOURS["insilico"], markersize=4)
+    axis.plot(*line[-1], "x", color=plots.COLOURS["perturbed"], markersize=7)
 axis.set(xlabel="latent axis 1", ylabel="latent axis 2")
 plots.show(
     fig,
     "density-landscape",
     alt="The landscape U over the two main latent axes, with control cells as points and twelve paths of the "
-    "greedy action.",
+    "greedy action, each from a dot to a cross.",
+    caption="U of the density projected on the first two principal components of the control cells. Points: control cells. "
+    "Lines: greedy actions under the drift, from the dot (start) to the cross (end).",
 )
 
 # %% [markdown]
+# On this plane the components of the mixture overlap, so the picture need not show one basin for each.
+# The projection hides the other latent axes; the counts below use all of them.
+#
 # What does the drift change?
 # Random segments show how much of the return stops being concave.
 # The basins show on the way that matters: for each cell take the constant action that, without drift, leads straight to the encoded match, and ask in which basin the cell ends.
@@ -490,38 +548,63 @@ arrived = {}
 for name, config in (("without", quiet), ("with", drifting)):
     end = walk(config, straight, some)[0][:, -1]
     arrived[name] = int((basin(end) == basin(goal))[crossing].sum())
-steps = torch.linspace(0, 2, 9)
+steps, threshold = torch.linspace(0, 2, 9), 0.005
 barrier = {}
 for name, config in (("without", quiet), ("with", drifting)):
     line = torch.stack([walk(config, k * straight, some)[1] for k in steps])[:, crossing]
     bend = line[2:] - 2 * line[1:-1] + line[:-2]
-    barrier[name] = float((bend.amax(0) > 0.005).float().mean())
+    barrier[name] = float((bend.amax(0) > threshold).float().mean())
 still, still_return = walk(drifting, 0 * straight, some)
+mixed = torch.randperm(len(world), generator=torch.Generator().manual_seed(8))
+strangers = Dynamics(dataclasses.replace(world, y=world.y[mixed]), drifting, n_cells=len(some))
+strangers.reset([torch.Generator().manual_seed(0)], cells=some)
+mixed_return = sum(
+    float(strangers.step(torch.zeros(1, len(some), dynamics.action_dim)).reward.mean()) for _ in range(H)
+)
 stayed = float((basin(still[:, -1]) == basin(world.z0[some])).float().mean())
 record.say(
     f"The mixture has **{len(world.density.means)}** components. Left alone, **{stayed:.0%}** of the cells stay in "
     f"their basin. Of {int(crossing.sum())} cells whose match lies in another basin, the straight action brings "
     f"**{arrived['without']}** there without drift and **{arrived['with']}** with it. "
-    f"Scaled from nothing to twice its length, that action's return bends upwards somewhere, as behind a barrier, for "
-    f"**{barrier['without']:.0%}** of these cells without drift and **{barrier['with']:.0%}** with it. "
+    f"Scaled from nothing to twice its length, that action's return bends upwards somewhere for "
+    f"**{barrier['without']:.0%}** of these cells without drift and **{barrier['with']:.0%}** with it "
+    f"(bent: a second difference above {threshold}, {threshold / greedy_return:.0%} of the greedy return). "
     f"Segments that violate concavity with the drift: {violations(drifting, 1.0):.1%} of long ones, "
     f"{violations(drifting, 0.3):.1%} of short ones. "
-    f"Doing nothing now earns {float(still_return.mean()):+.4f}, because the drift moves the cell by itself."
+    f"Doing nothing now earns **{float(still_return.mean()):+.4f}**, because the drift moves the cell by itself; "
+    f"the greedy optimum without drift earned {greedy_return:+.4f}. "
+    f"With the matched profiles shuffled over all cells and labels, doing nothing under the drift earns "
+    f"{mixed_return:+.4f}, {mixed_return / float(still_return.mean()):.0%} of that."
 )
 
 # %% [markdown]
+# A bend shows that the return is not concave there.
+# It does not show a local optimum; that would need a rise on both sides.
+#
 # With the drift, doing nothing is no longer no change, and every comparison needs a row for it.
+# What doing nothing earns against shuffled profiles cannot be knowledge about perturbations.
+# The drift carries a cell towards a dense region, where it looks more like an average cell.
+# An average cell has less noise than a single one, and so a smaller squared error to any target.
+# It is the blur that the plain baseline above was built to exclude.
+# So with the drift only a difference to doing nothing says what a policy has learned.
+#
 # Chapter 13 asks its question about local optima on this landscape and on others whose optimum is known.
 #
 # ## Doses instead of genes
 #
 # `twinlib/Cytokine-v0` has no kick and no genes: an action is a dose between 0 and 1 of each cytokine, and the row of $E$ is the mean latent shift that the cytokine caused in training cells.
 # Cells respond differently, so a factor $\rho \sim \mathrm{Beta}(4, 2)$, drawn for each episode and not observed, multiplies all doses.
-# With a single cytokine and a linear decoder the expected loss of a constant dose $u$ is a parabola, and its lowest point can be written down:
+# Take a single cytokine and a linear decoder.
+# After $H$ steps of the constant dose $u$ the profile has changed by $\rho u v$, with $v$ the change after a whole episode at dose 1 and response 1.
+# Write $c$ for the mean change from the control to the matched profile, and $G$ for the number of genes.
+# Up to a constant the expected loss is a parabola in $u$:
 #
-# $$u^* = \frac{\mathbb{E}[\rho]\; r \cdot v / G - H \lambda_1 / 2}{\mathbb{E}[\rho^2]\; |v|^2 / G + H \lambda_2},$$
+# $$\ell(u) = \frac1G\, \mathbb{E}\,|c - \rho u v|^2 + H(\lambda_1 u + \lambda_2 u^2) .$$
 #
-# where $v$ is the change of the profile at dose 1 and response 1, and $r$ the mean change to the matched profile.
+# Setting its derivative to zero gives
+#
+# $$u^* = \frac{\mathbb{E}[\rho]\; c \cdot v / G - H \lambda_1 / 2}{\mathbb{E}[\rho^2]\; |v|^2 / G + H \lambda_2} .$$
+#
 # The first cells of this section are simulated, whatever the rest of the page uses.
 
 # %%
@@ -557,9 +640,10 @@ plots.show(
     fig,
     "best-dose",
     alt="Mean return against a constant dose of one cytokine, with the closed-form optimum as a dashed line.",
+    caption="Mean return of a constant dose: too little leaves the cell short of its match, too much overshoots.",
 )
 record.say(
-    f"Closed-form dose: **{optimum:.3f}**; best of the simulated doses: **{doses[int(np.argmax(curve))]:.2f}**. "
+    f"Costs: lambda_1 = {setting.l1:g}, lambda_2 = {setting.l2:g}. Closed-form dose: **{optimum:.3f}**; best of the simulated doses: **{doses[int(np.argmax(curve))]:.2f}**. "
     "They differ by the curvature of the decoder, which the closed form leaves out, and by the grid."
 )
 
