@@ -397,7 +397,8 @@ record.say("\n".join(f"- {line}" for line in lines))
 # The ceiling needs a word of caution: it compares one half of the held-out cells of a perturbation with the other half.
 # Each half is small, so it carries more sampling noise than a mean over training cells does; a baseline may pass it without being better than the truth.
 # On `cross_study` every row that knows the mean is close to 1, because the two studies differ more than any perturbation does.
-# On `kang2018` all policies move along one direction, the dose of one cytokine, and pearson_delta does not see how far: there the skill columns of the table tell more.
+# On `kang2018` every policy moves cells along one latent direction, the effect of one cytokine, and decides only how far.
+# pearson_delta does not ask how far, so there even random doses do well in it; the skill columns of the table do ask.
 #
 # ## The differences that the paper claims
 #
