@@ -137,9 +137,7 @@ def test_genes_move_alike_with_and_without_doses_beside_them() -> None:
     assert torch.allclose(moved, by_hand.expand(3, -1), atol=1e-5)
 
 
-def test_the_best_dose_of_interferon_on_real_cells_is_the_closed_form(
-    real_data, monkeypatch
-) -> None:
+def test_the_best_dose_of_interferon_on_real_cells_is_the_closed_form(real_data, monkeypatch) -> None:
     import twinlib
     from twinlib.embedding import pretrained
     from twinlib.insilico import make_world
