@@ -206,10 +206,16 @@ def twins_agree(dataset: str) -> Evidence:
     wide = rows.groupby(["Algorithm", "Perturbation"])["dtw"].mean().unstack("Algorithm")
     gap = paired_difference(wide["straight_line"], wide["two_stage"])
     still = paired_difference(wide["do_nothing"], wide["two_stage"])
-    text = (
-        f"DTW gained on the straight line {gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}], on do-nothing "
-        f"{still.mean:+.3f} [{still.low:+.3f}, {still.high:+.3f}], over {gap.n} perturbations"
-    )
+    if gap.n < 2:
+        text = (
+            f"DTW gained on the straight line {gap.mean:+.3f}, on do-nothing {still.mean:+.3f}; "
+            "one perturbation gives no interval"
+        )
+    else:
+        text = (
+            f"DTW gained on the straight line {gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}], on do-nothing "
+            f"{still.mean:+.3f} [{still.low:+.3f}, {still.high:+.3f}], over {gap.n} perturbations"
+        )
     return Evidence(text, _verdict(min(gap.low, still.low), min(gap.high, still.high)))
 
 
