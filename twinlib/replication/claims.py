@@ -213,8 +213,8 @@ def twins_agree(dataset: str) -> Evidence:
         )
     else:
         text = (
-            f"DTW gained on the straight line {gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}], on do-nothing "
-            f"{still.mean:+.3f} [{still.low:+.3f}, {still.high:+.3f}], over {gap.n} perturbations"
+            f"DTW gained on the straight line {gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}], on "
+            f"do-nothing {still.mean:+.3f} [{still.low:+.3f}, {still.high:+.3f}], over {gap.n} perturbations"
         )
     return Evidence(text, _verdict(min(gap.low, still.low), min(gap.high, still.high)))
 
