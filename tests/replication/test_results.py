@@ -85,7 +85,28 @@ def test_verdicts_follow_their_intervals():
     assert claims._verdict(-0.3, -0.1) == claims.FAILS
     assert claims._verdict(-0.1, 0.1) == claims.OPEN
     found = claims.evidence()
-    assert set(found["Verdict"]) <= {claims.HOLDS, claims.FAILS, claims.OPEN} and len(found) > 5
+    assert set(found["Verdict"]) <= {claims.HOLDS, claims.FAILS, claims.OPEN, claims.BUILT} and len(found) > 5
+
+
+def test_reward_of_the_released_rows_is_judged_for_one_and_for_two_logarithms(monkeypatch):
+    import pandas as pd
+
+    def reward(by_logs):
+        rows = [
+            {"Algorithm": name, "Split": "Test", "space": "latent", "logs": logs, "Seed": seed}
+            | {"reward": 0.1 * seed + (gain + 0.01 * seed if name != "PPO" else 0.0)}
+            for logs, gain in by_logs.items()
+            for name in ("PPO", "TRPO_PPO_zero_target")
+            for seed in range(5)
+        ]
+        monkeypatch.setattr(tables, "results", lambda *args: pd.DataFrame(rows))
+        return claims.released_reward("any")
+
+    assert reward({1: 3.0, 2: 2.0}).verdict == claims.HOLDS
+    assert reward({1: -3.0, 2: -2.0}).verdict == claims.FAILS
+    split = reward({1: 3.0, 2: -2.0})
+    assert split.verdict == claims.OPEN and "preprocessing" in split.number
+    assert "one logarithm +3.02" in split.number and "two logarithms -1.98" in split.number
 
 
 def test_claims_on_escape_appear_with_their_results(tmp_path, monkeypatch):
