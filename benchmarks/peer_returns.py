@@ -2,6 +2,7 @@
 
 python benchmarks/peer_returns.py                 three seeds a library, a few minutes, prints only
 python benchmarks/peer_returns.py --seeds 10 --store   ten seeds, writes results/peers/ with a manifest
+python benchmarks/peer_returns.py --seeds 30 --tasks CartPole-v1 --store   more seeds of one task
 
 Each line printed is JSON: the task, the mean return of a random policy, of ours and of theirs, and the 90 %
 interval of ours minus theirs as a share of their gain over random.
@@ -117,15 +118,31 @@ def compare(rows: list[dict[str, object]], name: str) -> dict[str, object]:
     }
 
 
-def store(rows: list[dict[str, object]], seeds: int, wall_s: float) -> None:
-    """Write results/peers/returns.csv and its manifest, each beside and then in place."""
+def kept(folder: pathlib.Path, tasks: list[str]) -> list[dict[str, object]]:
+    """Rows of the stored tasks that this run does not renew."""
+    path = folder / "returns.csv"
+    if not path.exists():
+        return []
+    with path.open() as file:
+        return [row for row in csv.DictReader(file) if row["task"] not in tasks]
+
+
+def store(rows: list[dict[str, object]], seconds: dict[str, float]) -> None:
+    """Write results/peers/returns.csv and its manifest, each beside and then in place; see `kept`."""
     folder = ROOT / "results" / "peers"
     folder.mkdir(parents=True, exist_ok=True)
+    old = folder / "manifest.json"
+    known = json.loads(old.read_text())["seconds"] if old.exists() else {}
+    rows = rows + kept(folder, list(seconds))
     packages = ("twinlib", "torch", "gymnasium", "stable_baselines3", "numpy")
+    count = {name: sum(r["task"] == name and r["library"] == "twinlib" for r in rows) for name in TASKS}
     manifest = {
-        "command": f"python benchmarks/peer_returns.py --seeds {seeds} --store",
-        "seeds": list(range(seeds)),
-        "wall_s": round(wall_s, 1),
+        "commands": [
+            f"python benchmarks/peer_returns.py --seeds {n} --tasks {name} --store"
+            for name, n in count.items()
+        ],
+        "seeds": count,
+        "seconds": known | {name: round(value, 1) for name, value in seconds.items()},
         "settings": TASKS,
         "versions": {name: importlib.metadata.version(name) for name in packages},
         "score": "mean return of the deterministic policy over 20 episodes with fixed seeds",
@@ -148,8 +165,9 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="*", default=list(TASKS))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    seeds, rows, start = list(range(options.seeds)), [], time.perf_counter()
+    seeds, rows, seconds = list(range(options.seeds)), [], {}
     for name in options.tasks:
+        start = time.perf_counter()
         rows.append({"task": name, "library": "random", "seed": 0, "return": random_return(name)})
         rows += [
             {"task": name, "library": "twinlib", "seed": s, "return": r}
@@ -159,9 +177,10 @@ def main() -> None:
             {"task": name, "library": "stable_baselines3", "seed": s, "return": theirs(name, s)}
             for s in seeds
         ]
+        seconds[name] = time.perf_counter() - start
         print(json.dumps(compare(rows, name)), flush=True)
     if options.store:
-        store(rows, options.seeds, time.perf_counter() - start)
+        store(rows, seconds)
 
 
 if __name__ == "__main__":
