@@ -14,8 +14,13 @@
 # %% [markdown]
 # # 2. Data preparation
 #
-# A perturbation experiment measures two crowds of cells: some were left alone (*controls*), some had a gene knocked down or out (*perturbed*).
-# Each cell is measured once and destroyed, so nobody ever sees the same cell before and after.
+# A perturbation experiment measures two crowds of cells: some were left alone (*controls*), some had a gene changed (*perturbed*).
+# A gene is a stretch of DNA; a cell that uses it copies it into RNA molecules, and their number is the gene's *expression*.
+# Each cell is shut into a droplet, its RNA molecules are read and counted, and the cell is destroyed.
+# A *guide* is a short RNA that leads a CRISPR protein to one gene, the *target*.
+# A knock-out (CRISPRko) cuts the gene, a knock-down (CRISPRi) lowers its expression, an activation (CRISPRa) raises it.
+# In a *pooled* screen all guides are given to one dish, and each cell's guide is read together with its RNA.
+# Each cell is measured once, so nobody ever sees the same cell before and after.
 # This chapter takes such data from the file to the arrays that every later chapter starts from.
 # It makes three mistakes on purpose, because each of them is easy to make, gives better-looking numbers, and cannot be noticed from the final table alone.
 
@@ -67,7 +72,7 @@ dataset = twinlib.choose("papalexi2021", "waddington")
 #
 # and later a model that predicts it.
 # Before any model there is a plain baseline: the difference of two sample means.
-# Everything that this chapter does to the data must leave that difference intact; we will measure it at the start and look at it again after each step.
+# Everything that this chapter does to the data must leave that difference intact; the section on scaling shows a step that does not.
 
 # %%
 cells = twinlib.load(dataset)
@@ -217,7 +222,7 @@ pd.Series(found, name="taken for").to_frame()
 # %% [markdown]
 # A second logarithm is not a detail.
 # It squeezes large values, so that genes with strong expression lose most of their variance, and the difference of means changes its unit.
-# The public code of the paper normalises and logs a file that was logged before; chapter 12 computes what that does to its tables.
+# The public code of the paper normalises and logs a file that was logged before; chapter 12 prints the rows of its tables for one and for two logarithms.
 # `twinlib` refuses such a matrix in one sentence:
 
 # %%
@@ -355,7 +360,7 @@ plots.show(
 
 # %% [markdown]
 # The shift is not only gone for this gene.
-# It is gone for every gene and every perturbation at once, to rounding error, and so is the reason to have a model.
+# A scaler of its own gives every gene of every group mean zero, so it is gone for every gene and every perturbation at once, to rounding error, and so is the reason to have a model.
 # A model evaluated on such data is compared with a truth that equals its input, and *doing nothing* becomes the best possible prediction.
 
 # %%
@@ -443,6 +448,9 @@ control_plan, _ = transport_plan(space[first], space[second])
 errors = {
     "random control": error(random.control, random.perturbed),
     "control matched by transport": error(matched.control, matched.perturbed),
+    "random controls against other controls": error(
+        first, np.random.default_rng(1).choice(second, len(first))
+    ),
     "controls matched to other controls": error(first[control_plan.argmax(axis=0)], second),
 }
 assert errors["control matched by transport"] < errors["random control"]
@@ -454,12 +462,16 @@ pd.Series(errors, name="do-nothing, cell MSE").to_frame().round(3)
 gain = 1 - errors["control matched by transport"] / errors["random control"]
 record.say(
     f"Nothing was predicted, and the error fell by {gain:.0%} because of the choice of the partner. "
-    f"The third row has no perturbation in it at all: matching controls to other controls gives "
-    f"{errors['controls matched to other controls']:.2f}. "
-    "Most of the per-cell error is noise that no model can predict, and a match removes part of it for free."
+    f"The last two rows have no perturbation in them at all: random controls differ by "
+    f"{errors['random controls against other controls']:.2f}, which is "
+    f"{errors['random controls against other controls'] / errors['random control']:.0%} of the first row, and matched ones by "
+    f"{errors['controls matched to other controls']:.2f}."
 )
 
 # %% [markdown]
+# Two unrelated draws of variance one differ by two in mean square, whatever they are.
+# The share that random controls have of the first row is spread among cells of one kind, and a match removes part of it for free.
+#
 # So this book keeps pairs in their place.
 # Training may use them, because a training outcome may be looked at.
 # On test cells they serve only the per-cell columns, headed 'against the OT match', always beside a column with random pairs.
@@ -546,7 +558,8 @@ assert "is stale" in traps.flag_sentence({"log1p": {}}, schema.kind_of_values(st
 # It is a form to be filled in, and nothing in the file says so.
 # Two numbers give it away.
 # Profiles of perturbed cells equal profiles of controls to the last bit, which never happens between two measured cells with a few dozen molecules.
-# And the perturbed genes themselves stand at the level of the controls, while a knock-down should have lowered them.
+# And the perturbed genes themselves stand at the level of the controls: a share of one means that the target is as in controls.
+# A knock-out breaks the gene's product and may leave much of its RNA, so the share need not be near zero; it has to be below that of the template.
 
 # %%
 control_rows = np.flatnonzero(labels == "control")

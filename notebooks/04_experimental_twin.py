@@ -140,6 +140,7 @@ print("matching_mean and mean agree with the package")
 
 # %% [markdown]
 # The linear baseline deserves its derivation, because in a much-cited comparison it was not beaten by large models (Ahlmann-Eltze 2025).
+# Two letters have a meaning of their own in this paragraph: $G$ is a matrix of gene scores and $P$ one of target rows.
 # Put the training changes of the perturbations whose target gene is measured into a matrix $Y$ of genes by perturbations.
 # A PCA of the training profiles gives every gene a row of scores, $G$; the row of the *target* gene describes the perturbation, and these rows make up $P$.
 # Then look for the $W$ with $Y - b \approx G W P^\top$, with a ridge $\lambda = 0.1$ on both sides:
