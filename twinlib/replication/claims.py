@@ -273,7 +273,7 @@ CLAIMS = (
         "Abstract; contribution 3",
         "Starting PPO from a trust-region stage improves generalisation in perturbation analysis.",
         "Described protocol, unseen cells: pearson_delta, two_stage against PPO, paired by seed.",
-        "Other data; another tuning (here twelve settings each): chapter 12 shows the same runs with one common setting.",
+        "Other data; another tuning (here twelve settings each; chapter 12 shows a common one).",
         better_than_ppo,
     ),
     Claim(
