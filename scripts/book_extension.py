@@ -124,7 +124,7 @@ def _verdict(match: re.Match[str]) -> str:
     """Return in a few words how often a claim of the claims page holds, does not, and cannot be told."""
     found = re.findall(r"\| (holds|does not hold|cannot be told here) \|$", _claim(match), re.M)
     counts = [f"*{said}* on {found.count(said)}" for said in ("does not hold", "cannot be told here")]
-    return f"*holds* on {found.count('holds')} of {len(found)} datasets, {', '.join(counts)}"
+    return f"*holds* on {found.count('holds')} of {len(found)}, {', '.join(counts)}"
 
 
 def _claim(match: re.Match[str]) -> str:
