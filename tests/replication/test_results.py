@@ -70,7 +70,7 @@ def test_one_cell_of_a_released_table_is_computed_again(real_data):
     theirs = rows[(rows["Algorithm"] == "do_nothing") & (rows["logs"] == 2)].set_index("Split")
     for split in ("Train", "Test"):
         assert theirs.loc[split, "MSE"] == mine[split]["MSE"] == 0
-        # The released pipeline's neighbours and latent axes move with the processor's arithmetic: 3 % was seen.
+        # Neighbours and latent axes of the released pipeline move with the processor: 3 % was seen.
         assert theirs.loc[split, "reward"] == pytest.approx(mine[split]["reward"], rel=0.08)
 
 
