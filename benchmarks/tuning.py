@@ -32,10 +32,9 @@ import torch
 from twinlib.data import standard
 from twinlib.embedding.train import pretrained
 from twinlib.insilico import Dynamics, EnvironmentConfig, make_world, predict
-from twinlib.insilico.proximal import ProximalConfig
-from twinlib.insilico.trust_region import TrustRegionConfig
 from twinlib.insilico.two_stage import ALGORITHMS, TrainingConfig, train
 from twinlib.replication.folder import versions, write_json, write_table
+from twinlib.replication.settings import SECOND_ORDER, Choice, training_settings
 from twinlib.twin.metrics import pearson_delta
 
 LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
@@ -48,19 +47,9 @@ COLUMNS = ("dataset", "algorithm", "step_size", "scale", "seed", "pearson_delta"
 
 def training_config(algorithm: str, step_size: float, timesteps: int) -> TrainingConfig:
     """The described protocol's settings with one step size."""
-    second_order = algorithm in ("TRPO", "two_stage", "alternating")
-    rate = 3e-4 if second_order else step_size
-    proximal = ProximalConfig(minibatch_size=256, learning_rate=rate)
-    return TrainingConfig(
-        algorithm=algorithm,
-        timesteps=timesteps,
-        warm_start_steps=timesteps // 15,  # the paper's share: 10,000 of 150,000
-        log_std=-1.0,
-        proximal=proximal,
-        penalty=dataclasses.replace(proximal, clip_range=None, beta=1.0),
-        fine_tuning=dataclasses.replace(proximal, beta=0.1),
-        trust_region=TrustRegionConfig(delta=step_size if second_order else 0.05),
-    )
+    config = training_settings(algorithm, timesteps, Choice(step_size, 1.0, ""))
+    penalty = dataclasses.replace(config.proximal, clip_range=None, beta=1.0)  # of PPO_KL alone
+    return dataclasses.replace(config, penalty=penalty)
 
 
 class Validation:
@@ -113,7 +102,7 @@ def one_setting(
 
 def settings(algorithms: list[str]) -> list[tuple[str, float, float]]:
     """Twelve settings for each algorithm."""
-    sizes = {a: DELTAS if a in ("TRPO", "two_stage", "alternating") else LEARNING_RATES for a in algorithms}
+    sizes = {a: DELTAS if a in SECOND_ORDER else LEARNING_RATES for a in algorithms}
     return [(a, size, scale) for a in algorithms for size, scale in itertools.product(sizes[a], SCALES)]
 
 

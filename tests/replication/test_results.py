@@ -118,7 +118,7 @@ def test_claims_on_escape_appear_with_their_results(tmp_path, monkeypatch):
     success = {"PPO": [0.1, 0.0, 0.2, 0.1], "two_stage": [0.9, 1.0, 0.8, 0.95]}
     success |= {"PPO_restart": [0.9, 0.2, 0.95, 0.6], "PPO_random_restarts": [1.0, 1.0, 0.9, 1.0]}
     rows = [
-        {"experiment": "main", "contestant": name, "barrier": "low", "seed": seed}
+        {"experiment": "main", "contestant": name, "barrier": "low", "setting": "", "seed": seed}
         | {"success": share, "reached": share >= 0.5}
         for name, shares in success.items()
         for seed, share in enumerate(shares * 5)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from twinlib.replication import tables
-from twinlib.twin.statistics import paired_difference, probability_of_improvement, wilson_interval
+from twinlib.replication import escape_tables, tables
+from twinlib.twin.statistics import paired_difference, probability_of_improvement
 
 #: The verdicts a claim can have.
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told here"
@@ -386,22 +386,17 @@ LANDSCAPES = ("toggle switch, barrier low", "toggle switch, barrier middle", "to
 
 def _escapes(landscape: str, contestant: str) -> pd.DataFrame:
     """Return the final policies of a contestant on a landscape in the main experiment, by seed."""
-    path = tables.results_folder() / "escape" / "runs.csv"
-    if not path.is_file():
-        raise tables.ResultsError("No packaged escape; make it with 'python -m twinlib.replication escape'.")
-    runs = pd.read_csv(path)
-    chosen = (runs["experiment"] == "main") & (runs["contestant"] == contestant)
-    found = runs[chosen & (runs["barrier"] == landscape.split(" ")[-1])].set_index("seed").sort_index()
-    if found.empty:
-        raise KeyError(f"{landscape} has no {contestant}")
-    return found
+    runs = escape_tables.escape_results("runs")
+    return escape_tables.chosen_runs(runs, contestant, landscape.split(" ")[-1], experiment="main")
 
 
 def _reached(landscape: str, contestant: str) -> str:
     """Say how many final policies bring most of their cells to the target, with Wilson's interval."""
-    reached = _escapes(landscape, contestant)["reached"].astype(bool)
-    low, high = wilson_interval(int(reached.sum()), len(reached))
-    return f"{contestant} {int(reached.sum())} of {len(reached)} [{low:.2f}, {high:.2f}]"
+    runs = _escapes(landscape, contestant)
+    found = escape_tables.rate(runs)
+    return (
+        f"{contestant} {int(runs['reached'].sum())} of {len(runs)} [{found['low']:.2f}, {found['high']:.2f}]"
+    )
 
 
 def _more_success(landscape: str, first: str, second: str) -> Evidence:
@@ -430,10 +425,10 @@ def escape_by_restarts(landscape: str) -> Evidence:
 
 def trapped(landscape: str) -> Evidence:
     """Is PPO trapped: does it reach the target with fewer than half of its seeds?"""
-    reached = _escapes(landscape, "PPO")["reached"].astype(bool)
-    low, high = wilson_interval(int(reached.sum()), len(reached))
+    found = escape_tables.rate(_escapes(landscape, "PPO"))
     return Evidence(
-        f"seeds that reach the target: {_reached(landscape, 'PPO')}", _verdict(0.5 - high, 0.5 - low)
+        f"seeds that reach the target: {_reached(landscape, 'PPO')}",
+        _verdict(0.5 - found["high"], 0.5 - found["low"]),
     )
 
 

@@ -14,12 +14,15 @@ import torch
 from torch import Tensor
 
 from twinlib.insilico import Dynamics, EnvironmentConfig, World, make_world, packaged_world
+from twinlib.insilico.actor_critic import ActorCritic
 from twinlib.insilico.proximal import ProximalConfig
 from twinlib.insilico.trust_region import TrustRegionConfig
 from twinlib.insilico.two_stage import TrainingConfig, make_generators, train
 
 #: Algorithms that are compared, after doing nothing.
 DENSITY_ALGORITHMS = ("do_nothing", "PPO", "TRPO", "two_stage", "alternating", "PPO_restart")
+#: The environment whose cells slide towards where cells are dense.
+DRIFTING = EnvironmentConfig(drift="density")
 
 
 @dataclass(frozen=True)
@@ -76,21 +79,14 @@ def run_density_cell(algorithm: str, design: DensityDesign) -> dict[str, Any]:
     if density is None:
         raise ValueError(f"the world of {design.dataset} has no density: make it with density=True.")
     seeds = list(range(design.seeds))
-    config = EnvironmentConfig(drift="density")
     policy = None
     if algorithm != "do_nothing":
-        dynamics = Dynamics(world, config, len(seeds), 64)
+        dynamics = Dynamics(world, DRIFTING, len(seeds), 64)
         policy, _ = train(dynamics, density_config(algorithm, design), seeds)
     home, aim = density.component(world.z0), density.component(goal)
     chosen = torch.nonzero(home != aim).squeeze(-1)[: design.judged]
-    quiet = Dynamics(world, config.quiet(), len(seeds), len(chosen))
-    obs = quiet.reset(make_generators(seeds, "environment"), cells=chosen)
-    total = torch.zeros(len(seeds), len(chosen))
-    for _ in range(quiet.horizon):
-        action = torch.zeros(*obs.shape[:2], quiet.action_dim) if policy is None else policy.act(obs)
-        step = quiet.step(action)
-        total, obs = total + step.reward, step.obs
-    end = density.component(quiet.final_latent)
+    final, total = _final_states(world, policy, seeds, chosen)
+    end = density.component(final)
     rates = {
         "left": (end != home[chosen]).float().mean(1),
         "arrived": (end == aim[chosen]).float().mean(1),
@@ -98,6 +94,20 @@ def run_density_cell(algorithm: str, design: DensityDesign) -> dict[str, Any]:
     }
     return {"rows": _rows(algorithm, design.dataset, rates, len(chosen), seeds),
             "cpu_seconds": round(time.process_time() - began, 2)}  # fmt: skip
+
+
+def _final_states(
+    world: World, policy: ActorCritic | None, seeds: Sequence[int], chosen: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Final latent states [R, m, D] and returns [R, m] of m chosen cells: mean action, no noise."""
+    quiet = Dynamics(world, DRIFTING.quiet(), len(seeds), len(chosen))
+    obs = quiet.reset(make_generators(seeds, "environment"), cells=chosen)
+    total = torch.zeros(len(seeds), len(chosen))
+    for _ in range(quiet.horizon):
+        action = torch.zeros(*obs.shape[:2], quiet.action_dim) if policy is None else policy.act(obs)
+        step = quiet.step(action)
+        total, obs = total + step.reward, step.obs
+    return quiet.final_latent, total
 
 
 def _rows(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from twinlib.replication.tables import ResultsError, results_folder
+from twinlib.replication import tables
 from twinlib.twin.statistics import PairedDifference, paired_difference, wilson_interval
 
 #: Landscapes that can be escaped from, from the lowest barrier to the highest.
@@ -31,9 +31,9 @@ def escape_results(table: str = "runs") -> Any:
     Raises ResultsError with one sentence where they are not there.
     """
     kind = "json" if table in ("manifest", "paths") else "csv"
-    path = results_folder() / "escape" / f"{table}.{kind}"
+    path = tables.results_folder() / "escape" / f"{table}.{kind}"
     if not path.is_file():
-        raise ResultsError(
+        raise tables.ResultsError(
             f"No packaged {path.name} of the escape experiment; make it with "
             "'python -m twinlib.replication escape --out DIR'."
         )
