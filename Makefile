@@ -54,7 +54,7 @@ DATASET ?= papalexi2021
 SEEDS ?= 10
 TIMESTEPS ?= 150000
 results: environment
-	$(BIN)/python -m twinlib.replication run --protocol $(PROTOCOL) --dataset $(DATASET) \
+	$(BIN)/python -m experiments run --protocol $(PROTOCOL) --dataset $(DATASET) \
 	  --seeds $(SEEDS) --timesteps $(TIMESTEPS) --out results/$(PROTOCOL)/$(DATASET)
 
 # Every built page in headless Chromium with the network cut; skipped with a reason where it cannot run.

@@ -13,9 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch_geometric.nn import GATv2Conv
 
-from twinlib.embedding import Embedding, EmbeddingConfig, knn_graph
-from twinlib.embedding.attention import GraphAttention
-from twinlib.embedding.gene_graph import edge_index
+from twinlib.embedding.attention import Embedding, EmbeddingConfig, GraphAttention
+from twinlib.embedding.gene_graph import edge_index, knn_graph
 
 GENES, NEIGHBOURS, HEADS, CHANNELS, FEATURES = 200, 8, 4, 8, 32
 

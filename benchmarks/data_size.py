@@ -61,14 +61,15 @@ def measure(path):
     """Prepare the file with two threads and print what it took; the panel stays on disk."""
     import dask
 
-    import twinlib
-    from twinlib.data import lazy
+    from twinlib.data import blocks
+    from twinlib.data.canonical import from_anndata
+    from twinlib.data.preparation import prepare
 
     begin = time.perf_counter()
     with dask.config.set(scheduler="threads", num_workers=2):
-        opened = lazy.open_lazy(path, ROWS)
-        cells = twinlib.from_anndata(opened, "label", "control", perturbation_type="CRISPRi")
-        prepared = twinlib.prepare(cells, 200)
+        opened = blocks.open_lazy(path, ROWS)
+        cells = from_anndata(opened, "label", "control", perturbation_type="CRISPRi")
+        prepared = prepare(cells, 200)
     seconds = time.perf_counter() - begin
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     figure = {"benchmark": "data_size", "cells": cells.n_obs, "genes": GENES, "panel": len(prepared.genes)}

@@ -10,7 +10,7 @@ import time
 import numpy as np
 from dtaidistance import dtw as oracle
 
-from twinlib.twin.similarity import dtw_distances
+from twinlib.evaluation.similarity import dtw_distances
 
 
 def seconds(call, repeats):

@@ -20,8 +20,9 @@ import pandas as pd
 import torch
 from sklearn.metrics import average_precision_score
 
-from twinlib.data import choose, standard
-from twinlib.embedding import EmbeddingConfig, train_embedding
+from twinlib.data.preparation import standard
+from twinlib.data.sources import choose
+from twinlib.embedding.attention import EmbeddingConfig
 from twinlib.embedding.gene_graph import correlation
 from twinlib.embedding.quality import (
     STRONG,
@@ -32,6 +33,7 @@ from twinlib.embedding.quality import (
     neighbour_recovery,
     regulator_matrix,
 )
+from twinlib.embedding.train import train_embedding
 
 #: name of a row -> what differs from the default configuration
 MODELS = {

@@ -14,7 +14,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from twinlib.insilico import EnvironmentConfig, GeneScreenEnv, GeneScreenVectorEnv, packaged_world
+from twinlib.environment.dynamics import EnvironmentConfig, GeneScreenEnv, GeneScreenVectorEnv
+from twinlib.environment.world import packaged_world
 
 
 def rate(step: Callable[[], object], cells: int, seconds: float) -> float:

@@ -30,13 +30,14 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pandas as pd
 
-from twinlib.data import load, pair, prepare, simulate_waddington, standard
-from twinlib.data.prepare import Prepared
-from twinlib.data.schema import CONTROL, DataError, parts
+from twinlib.data.pairing import pair
+from twinlib.data.preparation import Prepared, prepare, standard
+from twinlib.data.schema import CONTROL, parts
+from twinlib.data.simulated import simulate_waddington
 from twinlib.data.sources import dataset as entry
-from twinlib.experimental import BASELINES, PerturbationModelConfig, ceiling, fit_perturbation_model
-from twinlib.experimental.baselines import encode_rows
-from twinlib.twin.metrics import (
+from twinlib.data.sources import load
+from twinlib.errors import DataError
+from twinlib.evaluation.metrics import (
     e_distance,
     overlap_at_n,
     pds,
@@ -45,6 +46,8 @@ from twinlib.twin.metrics import (
     regression_metrics,
     w1,
 )
+from twinlib.experimental.baselines import BASELINES, ceiling, encode_rows
+from twinlib.experimental.perturbation_model import PerturbationModelConfig, fit_perturbation_model
 
 #: Groups with fewer test cells are not scored.
 FEWEST = 10

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from twinlib.insilico.actor_critic import ActorCritic
-from twinlib.insilico.trust_region import fisher_vector_product
+from twinlib.policy.actor_critic import ActorCritic
+from twinlib.policy.trust_region import fisher_vector_product
 
 REPLICAS, ROWS, OBSERVATION, ACTIONS = 10, 2048, 58, 200
 

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from gym_dynamics import GymDynamics, score
 
-from twinlib.insilico.proximal import ProximalConfig
-from twinlib.insilico.two_stage import TrainingConfig, train
+from twinlib.policy.proximal import ProximalConfig
+from twinlib.policy.training import TrainingConfig, train
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 

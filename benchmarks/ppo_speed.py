@@ -26,9 +26,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from twinlib.insilico.released import ReleasedDynamics, ReleasedWorld
-from twinlib.insilico.two_stage import TrainingConfig, train
-from twinlib.replication.folder import versions, write_json, write_table
+from experiments.folder import versions
+from experiments.released_world import ReleasedDynamics, ReleasedWorld
+from twinlib.files import write_json, write_table
+from twinlib.policy.training import TrainingConfig, train
 
 OBSERVATION, ACTIONS = 58, 200
 COMMAND = "python benchmarks/ppo_speed.py --store"

@@ -29,13 +29,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from twinlib.data import standard
+from experiments.folder import versions
+from experiments.settings import SECOND_ORDER, Choice, training_settings
+from twinlib.data.preparation import standard
 from twinlib.embedding.train import pretrained
-from twinlib.insilico import Dynamics, EnvironmentConfig, make_world, predict
-from twinlib.insilico.two_stage import ALGORITHMS, TrainingConfig, train
-from twinlib.replication.folder import versions, write_json, write_table
-from twinlib.replication.settings import SECOND_ORDER, Choice, training_settings
-from twinlib.twin.metrics import pearson_delta
+from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
+from twinlib.environment.prediction import predict
+from twinlib.environment.world import make_world
+from twinlib.evaluation.metrics import pearson_delta
+from twinlib.files import write_json, write_table
+from twinlib.policy.training import ALGORITHMS, TrainingConfig, train
 
 LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 DELTAS = (0.01, 0.05, 0.2, 1.0)

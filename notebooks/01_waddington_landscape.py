@@ -46,9 +46,10 @@ import pandas as pd
 import seaborn as sns
 from scipy.optimize import brentq
 
-from twinlib import plots, record, surface
-from twinlib.data.landscape import mean_exit_time, quasi_potential
-from twinlib.data.myeloid import (
+from twinlib.data.sources import load
+from twinlib.page import plots, record, surface
+from twinlib.landscapes.potential import mean_exit_time, quasi_potential
+from twinlib.landscapes.myeloid import (
     CYTOKINES,
     FATES,
     GENES,
@@ -63,9 +64,9 @@ from twinlib.data.myeloid import (
     knockdown_multiplier,
     minimal_clamps,
 )
-from twinlib.data.optimal_control import shortest_pulse
-from twinlib.data.simulate import simulate_waddington
-from twinlib.data.toggle_switch import ToggleSwitch
+from twinlib.landscapes.optimal_control import shortest_pulse
+from twinlib.data.simulated import simulate_waddington
+from twinlib.landscapes.toggle_switch import ToggleSwitch
 
 plots.style()
 PLACES = {"A": "#0072b2", "progenitor": "#6b7280", "B": "#d55e00"}
@@ -850,10 +851,10 @@ record.say(
 # It holds controls and all 66 single and double knock-downs, and it is the data set on which the other chapters can be run without any download.
 
 # %%
-cells = twinlib.load("waddington")
+cells = load("waddington")
 counts = cells.layers["counts"]
 record.say(
-    f"`twinlib.load('waddington')` gives {cells.n_obs:,} cells x {cells.n_vars} genes, "
+    f"`load('waddington')` gives {cells.n_obs:,} cells x {cells.n_vars} genes, "
     f"{cells.obs['perturbation'].nunique() - 1} perturbations and {(counts == 0).mean():.0%} zeros; "
     f"{len(cells.uns['twinlib']['regulators'])} regulations are known."
 )
@@ -933,8 +934,8 @@ answer_1 = kind
 # %% tags=["check-1"]
 import numpy as np
 
-from twinlib.data.toggle_switch import ToggleSwitch
-from twinlib.record import attempt
+from twinlib.landscapes.toggle_switch import ToggleSwitch
+from twinlib.page.record import attempt
 
 
 def check_1(answer):
@@ -963,7 +964,7 @@ attempt("1.1", check_1, answer_1)
 # %% tags=["exercise-2"]
 import numpy as np
 
-from twinlib.data.toggle_switch import ToggleSwitch
+from twinlib.landscapes.toggle_switch import ToggleSwitch
 
 switch = ToggleSwitch()
 
@@ -979,7 +980,7 @@ answer_2 = threshold
 # ```python
 # import numpy as np
 #
-# from twinlib.data.toggle_switch import ToggleSwitch
+# from twinlib.landscapes.toggle_switch import ToggleSwitch
 #
 # switch = ToggleSwitch()
 #
@@ -1001,8 +1002,8 @@ answer_2 = threshold
 # </details>
 
 # %% tags=["check-2"]
-from twinlib.data.toggle_switch import ToggleSwitch
-from twinlib.record import attempt
+from twinlib.landscapes.toggle_switch import ToggleSwitch
+from twinlib.page.record import attempt
 
 
 def check_2(answer):
@@ -1064,7 +1065,7 @@ answer_3 = simulate
 # %% tags=["check-3"]
 import numpy as np
 
-from twinlib.record import attempt
+from twinlib.page.record import attempt
 
 
 def check_3(answer):
@@ -1087,7 +1088,7 @@ attempt("1.3", check_3, answer_3)
 # States that end in a cycle are left out.
 
 # %% tags=["exercise-4"]
-from twinlib.data.myeloid import FATES, GENES, all_states, boolean_step
+from twinlib.landscapes.myeloid import FATES, GENES, all_states, boolean_step
 
 
 def basin_sizes(): ...
@@ -1099,7 +1100,7 @@ answer_4 = basin_sizes
 # <details><summary>Solution</summary>
 #
 # ```python
-# from twinlib.data.myeloid import FATES, GENES, all_states, boolean_step
+# from twinlib.landscapes.myeloid import FATES, GENES, all_states, boolean_step
 #
 #
 # def basin_sizes():
@@ -1120,8 +1121,8 @@ answer_4 = basin_sizes
 # %% tags=["check-4"]
 import numpy as np
 
-from twinlib.data.myeloid import FATES, GENES, all_states, boolean_step
-from twinlib.record import attempt
+from twinlib.landscapes.myeloid import FATES, GENES, all_states, boolean_step
+from twinlib.page.record import attempt
 
 
 def check_4(answer):

@@ -52,12 +52,17 @@ import pandas as pd
 import seaborn as sns
 from scipy import sparse
 
-from twinlib import plots, record
-from twinlib.data import DATASETS, schema, traps
+from twinlib.data.pairing import pair
+from twinlib.data.preparation import prepare, standard
+from twinlib.data.sources import choose, load
+from twinlib.errors import DataError
+from twinlib.page import plots, record
+from twinlib.data import schema, traps
+from twinlib.data.sources import DATASETS
 from twinlib.data.pairing import match_space, transport_plan
 
 plots.style()
-dataset = twinlib.choose("papalexi2021", "waddington")
+dataset = choose("papalexi2021", "waddington")
 
 # %% [markdown]
 # The cell above takes real cells when their file can be had (a folder named by `TWINLIB_DATA_DIR`, or the network) and otherwise cells simulated inside the package.
@@ -75,7 +80,7 @@ dataset = twinlib.choose("papalexi2021", "waddington")
 # Everything that this chapter does to the data must leave that difference intact; the section on scaling shows a step that does not.
 
 # %%
-cells = twinlib.load(dataset)
+cells = load(dataset)
 labels = cells.obs["perturbation"].astype(str)
 sizes = labels.value_counts()
 record.say(
@@ -231,7 +236,7 @@ twice.X = np.log1p(cells.X)
 try:
     schema.check(twice)
     refused = ""
-except twinlib.DataError as error:
+except DataError as error:
     refused = str(error)
 print(refused)
 assert "twice" in refused
@@ -246,7 +251,7 @@ assert "twice" in refused
 # Controls must be split too: a control that was used in training and serves again as a starting point in the test carries its noise from one to the other.
 
 # %%
-prepared = twinlib.standard(dataset)
+prepared = standard(dataset)
 held_out = prepared.cells.obs["split"] == "test"
 share = held_out.groupby(prepared.cells.obs["perturbation"], observed=True).mean()
 assert share.between(0.1, 0.3).all()
@@ -264,12 +269,12 @@ record.say(
 # %%
 for split in ("perturbations", "doubles", "doses", "contexts"):
     try:
-        one = twinlib.prepare(cells, 50, split=split)
+        one = prepare(cells, 50, split=split)
         unseen = sorted(set(one.perturbations) - set(one.train_perturbations))
         print(
             f"{split}: {len(one.rows('test')):,} test cells; never seen in training: {', '.join(unseen[:4]) or '-'}"
         )
-    except twinlib.DataError as error:
+    except DataError as error:
         print(f"{split}: {error}")
 
 # %% [markdown]
@@ -292,7 +297,7 @@ disturbed = cells.copy()
 x = disturbed.X.toarray() if hasattr(disturbed.X, "toarray") else np.array(disturbed.X)
 x[held_out.to_numpy()] = np.random.default_rng(0).permutation(x[held_out.to_numpy()].T).T
 disturbed.X = x
-again = twinlib.prepare(disturbed, DATASETS[dataset].panel, seed=prepared.seed)
+again = prepare(disturbed, DATASETS[dataset].panel, seed=prepared.seed)
 assert again.genes == prepared.genes
 assert np.array_equal(again.mean, prepared.mean) and np.array_equal(again.std, prepared.std)
 record.say(
@@ -328,8 +333,8 @@ def own_scale(x):
 together = prepared.scale(control), prepared.scale(perturbed)
 apart = own_scale(control.astype(float)), own_scale(perturbed.astype(float))
 shift = {
-    name: pair[1][:, column].mean() - pair[0][:, column].mean()
-    for name, pair in (("together", together), ("apart", apart))
+    name: sets[1][:, column].mean() - sets[0][:, column].mean()
+    for name, sets in (("together", together), ("apart", apart))
 }
 assert abs(shift["together"]) > 0.3 and abs(shift["apart"]) < 1e-6
 record.say(
@@ -345,8 +350,8 @@ record.record("shift_together", round(float(shift["together"]), 3))
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True)
-for ax, pair, title in zip(axes, (together, apart), ("One scaler", "One scaler each"), strict=True):
-    for values, name in zip(pair, ("control", "perturbed"), strict=True):
+for ax, sets, title in zip(axes, (together, apart), ("One scaler", "One scaler each"), strict=True):
+    for values, name in zip(sets, ("control", "perturbed"), strict=True):
         sns.ecdfplot(x=values[:, column], ax=ax, color=plots.COLOURS[name], label=name)
         ax.axvline(values[:, column].mean(), color=plots.COLOURS[name], linestyle=":", linewidth=1.5)
     ax.set(title=title, xlabel=f"{gene}, z-score", ylabel="share of cells below")
@@ -396,7 +401,7 @@ print(f"best assignment {best}, cost a cell {(plan * cost).sum():.3f}, the same 
 # Pairs are made *inside* the training cells and *inside* the test cells, never across.
 
 # %%
-matched, random = twinlib.pair(prepared, "test"), twinlib.pair(prepared, "test", method="random")
+matched, random = pair(prepared, "test"), pair(prepared, "test", method="random")
 space = match_space(prepared)
 
 
@@ -485,18 +490,18 @@ record.say(
 # The simulator can: it runs each perturbed cell a second time with the same noise and without the perturbation, and that *counterpart* is who the cell would have been.
 
 # %%
-from twinlib.data.simulate import simulate_waddington
+from twinlib.data.simulated import simulate_waddington
 
 simulated = simulate_waddington(
     3000, seed=1, perturbations=["Gata1", "Pu1", "EKLF", "Gfi1", "Cebpa"], counterparts=True
 )
-known = twinlib.prepare(simulated, 100)
+known = prepare(simulated, 100)
 truth = np.asarray(simulated.layers["counterpart"], dtype=float)
 expected = np.asarray(simulated.layers["expected"], dtype=float)
 fates = simulated.obs["fate"].to_numpy(str), simulated.obs["counterpart_fate"].to_numpy(str)
 rows = []
 for method in ("ot", "random"):
-    pairs = twinlib.pair(known, "train", method)
+    pairs = pair(known, "train", method)
     distance = np.sqrt(((expected[pairs.control] - truth[pairs.perturbed]) ** 2).sum(axis=1)).mean()
     same = (fates[0][pairs.control] == fates[1][pairs.perturbed]).mean()
     rows.append(
@@ -518,7 +523,7 @@ record.say(
 # ## What the paper's three sources hold
 #
 # The paper trains on three public sources, each too large for this page.
-# `twinlib.load("vcc")`, `load("parse_cytokines")` and `load("ips2_perturbome")` fetch them, resume an interrupted download, check size and hash, and read only the cells that are drawn.
+# `load("vcc")`, `load("parse_cytokines")` and `load("ips2_perturbome")` fetch them, resume an interrupted download, check size and hash, and read only the cells that are drawn.
 # The table is printed from the registry; the [page of sources](../book/data.md) says more about each.
 
 # %%
@@ -654,7 +659,7 @@ answer_1 = log_cp10k
 # %% tags=["check-1"]
 import numpy as np
 
-from twinlib.record import attempt
+from twinlib.page.record import attempt
 
 
 def check_1(answer):
@@ -708,7 +713,7 @@ answer_2 = standardise
 # %% tags=["check-2"]
 import numpy as np
 
-from twinlib.record import attempt
+from twinlib.page.record import attempt
 
 
 def check_2(answer):
@@ -750,7 +755,7 @@ answer_3 = reachable
 # </details>
 
 # %% tags=["check-3"]
-from twinlib.record import attempt
+from twinlib.page.record import attempt
 
 
 def check_3(answer):
@@ -801,7 +806,7 @@ answer_4 = matched_error
 # %% tags=["check-4"]
 import numpy as np
 
-from twinlib.record import attempt
+from twinlib.page.record import attempt
 
 
 def check_4(answer):

@@ -46,32 +46,32 @@ import torch
 from scipy import stats
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
-from twinlib import plots, record
-from twinlib.data import DATASETS, standard
-from twinlib.embedding import (
-    Embedding,
-    EmbeddingConfig,
-    PerturbationTable,
-    gene_effects,
-    knn_graph,
-    pretrained,
-    train_embedding,
-)
+from twinlib.data.preparation import prepare
+from twinlib.data.sources import choose, load
+from twinlib.errors import DataError
+from twinlib.page import plots, record
+from twinlib.data.preparation import standard
+from twinlib.data.sources import DATASETS
+from twinlib.embedding.attention import Embedding, EmbeddingConfig
+from twinlib.embedding.effects import gene_effects
+from twinlib.embedding.gene_graph import knn_graph
+from twinlib.embedding.perturbations import PerturbationTable
+from twinlib.embedding.train import pretrained, train_embedding
 from twinlib.embedding.attention import GraphAttention
 from twinlib.embedding.gene_graph import correlation, edge_index
 from twinlib.embedding.quality import (
-    STRONG,
     PrincipalComponents,
+    STRONG,
     attention_matrix,
     clamped,
     explained,
     neighbour_recovery,
     regulator_matrix,
 )
-from twinlib.replication.tables import results
+from twinlib.results.tables import results
 
 plots.style()
-dataset = twinlib.choose("papalexi2021", "waddington")
+dataset = choose("papalexi2021", "waddington")
 prepared = standard(dataset)
 
 # %% [markdown]
@@ -363,7 +363,7 @@ print(f"test R2 of PCA {pca_r2:.5f}, of the network before training {at_start:.5
 # On this page a few passes over a part of the cells must do; the packaged network, made by `python -m twinlib.embedding.train` followed by the name of the dataset, saw all training cells.
 
 # %%
-part = twinlib.prepare(twinlib.load(dataset, n_cells=2500), DATASETS[dataset].panel)
+part = prepare(load(dataset, n_cells=2500), DATASETS[dataset].panel)
 live, history = train_embedding(part, EmbeddingConfig(epochs=5, batch_size=64, learning_rate=5e-3), seed=0)
 part_train, part_test = clamped(part, "train"), clamped(part, "test")
 part_pca = PrincipalComponents(part_train, latent_dim)
@@ -762,7 +762,7 @@ assert torch.allclose(codes_of[0] + codes_of[1], codes_of[2]) and (codes_of[3] =
 assert torch.allclose(perturbations.features([one], dose=[0.5])[0], 0.5 * codes_of[0])
 try:
     perturbations.features(["NOSUCHGENE"])
-except twinlib.DataError as refusal:
+except DataError as refusal:
     print(refusal)
 
 # %% [markdown]
@@ -828,7 +828,7 @@ answer_1 = masked_weights
 # %% tags=["check-1"]
 import numpy as np
 
-from twinlib.record import attempt
+from twinlib.page.record import attempt
 
 
 def check_1(answer):
@@ -885,7 +885,7 @@ answer_2 = mix
 # %% tags=["check-2"]
 import torch
 
-from twinlib.record import attempt
+from twinlib.page.record import attempt
 
 
 def check_2(answer):
@@ -940,7 +940,7 @@ answer_3 = effect
 # %% tags=["check-3"]
 import numpy as np
 
-from twinlib.record import attempt
+from twinlib.page.record import attempt
 
 
 def check_3(answer):

@@ -47,26 +47,30 @@ import pandas as pd
 import seaborn as sns
 import torch
 
-from twinlib import plots, record
-from twinlib.data import CONTROL, pair, parts, prepare, simulate_waddington, standard
-from twinlib.embedding import pretrained
-from twinlib.experimental import (
-    BASELINES,
+from twinlib.data.sources import choose
+from twinlib.errors import DataError
+from twinlib.page import plots, record
+from twinlib.data.pairing import pair
+from twinlib.data.preparation import prepare, standard
+from twinlib.data.schema import CONTROL, parts
+from twinlib.data.simulated import simulate_waddington
+from twinlib.embedding.train import pretrained
+from twinlib.experimental.baselines import BASELINES, ceiling
+from twinlib.experimental.perturbation_model import (
     PerturbationModelConfig,
-    ceiling,
     fit_perturbation_model,
     predict_anndata,
 )
 from twinlib.experimental.baselines import encode_rows, gene_scores, training_cells
 from twinlib.experimental.perturbation_model import estimate_effects, trust
-from twinlib.replication import tables
-from twinlib.twin import metrics
-from twinlib.twin.statistics import bootstrap_interval, paired_difference
+from twinlib.results import tables
+from twinlib.evaluation import metrics
+from twinlib.evaluation.statistics import bootstrap_interval, paired_difference
 
 plots.style()
 torch.set_num_threads(1)
 rng = np.random.default_rng(0)
-dataset = twinlib.choose("papalexi2021", "waddington")
+dataset = choose("papalexi2021", "waddington")
 
 # %% [markdown]
 # ## The question
@@ -215,7 +219,7 @@ results, refused = {}, {}
 for algorithm, fit in BASELINES.items():
     try:
         results[algorithm] = score(fit(prepared, embedding).predict)
-    except twinlib.DataError as error:
+    except DataError as error:
         refused[algorithm] = str(error)
 results["ceiling"] = duplicate()
 
@@ -980,7 +984,7 @@ def cut(departure, noise):
 # </details>
 
 # %% tags=["check-1"]
-from twinlib.record import attempt
+from twinlib.page.record import attempt
 
 
 def check_1(cut):
@@ -1037,7 +1041,7 @@ def spearman_brown(first, second):
 # </details>
 
 # %% tags=["check-2"]
-from twinlib.record import attempt
+from twinlib.page.record import attempt
 
 
 def check_2(spearman_brown):
@@ -1090,7 +1094,7 @@ def standardised_change(control, perturbed):
 # </details>
 
 # %% tags=["check-3"]
-from twinlib.record import attempt
+from twinlib.page.record import attempt
 
 
 def check_3(standardised_change):

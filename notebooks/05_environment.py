@@ -46,13 +46,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from twinlib import plots, record
-from twinlib.embedding import pretrained
-from twinlib.insilico import Dynamics, EnvironmentConfig, make_world
-from twinlib.insilico.greedy import GreedyLinear
+from twinlib.data.pairing import pair
+from twinlib.data.preparation import standard
+from twinlib.data.sources import available, choose
+from twinlib.page import plots, record
+from twinlib.embedding.train import pretrained
+from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
+from twinlib.environment.world import make_world
+from twinlib.environment.greedy import GreedyLinear
 
 plots.style()
-dataset = twinlib.choose("papalexi2021", "waddington")
+dataset = choose("papalexi2021", "waddington")
 
 # %% [markdown]
 # ## The question, and what is in a world
@@ -71,7 +75,7 @@ prepared = twinlib.data.standard(dataset)
 embedding = pretrained(dataset)
 
 # %%
-pairs = twinlib.pair(prepared, split="train", method="ot")
+pairs = pair(prepared, split="train", method="ot")
 
 # %%
 world = make_world(prepared, embedding, pairs=pairs, n_pairs=4000, density=True)
@@ -505,7 +509,7 @@ record.say(
 # The setting `drift_rate` is $\kappa$ times the largest curvature of $U$: the share of its offset that the steepest axis loses in one step.
 
 # %%
-from twinlib.insilico.rendering import landscape, main_axes
+from twinlib.environment.rendering import landscape, main_axes
 
 axes_2d = main_axes(world)
 a, b, U = landscape(world, axes_2d)
@@ -609,8 +613,8 @@ record.say(
 # The first cells of this section are simulated, whatever the rest of the page uses.
 
 # %%
-from twinlib.insilico import packaged_world
-from twinlib.insilico.greedy import best_dose
+from twinlib.environment.world import packaged_world
+from twinlib.environment.greedy import best_dose
 
 cytokines = packaged_world("cytokine")
 rows = torch.nonzero(cytokines.label == cytokines.labels.index("G-CSF"))[:, 0]
@@ -653,8 +657,8 @@ record.say(
 # One cytokine was given, so that the action is one dose and the closed form applies.
 
 # %%
-if twinlib.available("kang2018"):
-    blood = twinlib.standard("kang2018")
+if available("kang2018"):
+    blood = standard("kang2018")
     treated = make_world(blood, pretrained("kang2018"), actions="cytokines", n_pairs=1000)
     ward = gymnasium.make("twinlib/Cytokine-v0", world=treated)
     check_env(ward.unwrapped, skip_render_check=True)
@@ -731,7 +735,7 @@ def total_return(errors, costs):
 # </details>
 
 # %% tags=["check-1"]
-from twinlib.record import attempt
+from twinlib.page.record import attempt
 
 
 def check_1(answer):
@@ -767,7 +771,7 @@ def two_predictions(x, shrink):
 # %% tags=["check-2"]
 import numpy as np
 
-from twinlib.record import attempt
+from twinlib.page.record import attempt
 
 
 def check_2(answer):
@@ -822,7 +826,7 @@ def step_and_replace(z, t, horizon, fresh):
 # %% tags=["check-3"]
 import numpy as np
 
-from twinlib.record import attempt
+from twinlib.page.record import attempt
 
 
 def check_3(answer):

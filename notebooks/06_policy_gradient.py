@@ -44,12 +44,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from twinlib import plots, record
-from twinlib.insilico import Dynamics, EnvironmentConfig, packaged_world
-from twinlib.insilico.actor_critic import ActorCritic, Gaussian
-from twinlib.insilico.rollout import Collector, generalized_advantage
-from twinlib.insilico.trust_region import normalized, surrogate
-from twinlib.insilico.two_stage import make_generators
+from twinlib.page import plots, record
+from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
+from twinlib.environment.world import packaged_world
+from twinlib.policy.actor_critic import ActorCritic, Gaussian
+from twinlib.policy.rollout import Collector, generalized_advantage
+from twinlib.policy.trust_region import normalized, surrogate
+from twinlib.policy.training import make_generators
 
 plots.style()
 torch.set_num_threads(1)
@@ -64,7 +65,7 @@ torch.set_default_dtype(torch.float64)
 # | kind of method | on-policy: the data must come from the policy that is changed |
 # | actions | continuous (normal distribution) here; any distribution with a differentiable log-probability |
 # | needs | sampled actions and their returns; no derivative of the environment |
-# | code | `twinlib.insilico.rollout`, `twinlib.insilico.actor_critic` |
+# | code | `twinlib.policy.rollout`, `twinlib.policy.actor_critic` |
 # | equations of the paper | 1, 2, 3 |
 #
 # ## Key equations
@@ -547,7 +548,7 @@ def returns_to_go(reward, gamma):
 # </details>
 
 # %% tags=["check-1"]
-from twinlib.record import attempt
+from twinlib.page.record import attempt
 
 
 def check_1(returns_to_go):
@@ -586,7 +587,7 @@ def best_baseline(score, reward):
 # %% tags=["check-2"]
 import numpy as np
 
-from twinlib.record import attempt
+from twinlib.page.record import attempt
 
 
 def check_2(best_baseline):
@@ -642,7 +643,7 @@ def batch(mu, sigma, n, rng):
 # </details>
 
 # %% tags=["check-3"]
-from twinlib.record import attempt
+from twinlib.page.record import attempt
 
 
 def check_3(batch):

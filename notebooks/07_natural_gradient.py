@@ -45,18 +45,19 @@ import numpy as np
 import pandas as pd
 import torch
 
-from twinlib import plots, record
-from twinlib.insilico import Dynamics, EnvironmentConfig, packaged_world
-from twinlib.insilico.actor_critic import ActorCritic, Gaussian
-from twinlib.insilico.rollout import Collector
-from twinlib.insilico.trust_region import (
+from twinlib.page import plots, record
+from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
+from twinlib.environment.world import packaged_world
+from twinlib.policy.actor_critic import ActorCritic, Gaussian
+from twinlib.policy.rollout import Collector
+from twinlib.policy.trust_region import (
     conjugate_gradient,
     fisher_vector_product,
     mean_kl,
     normalized,
     policy_gradient,
 )
-from twinlib.insilico.two_stage import make_generators
+from twinlib.policy.training import make_generators
 
 plots.style()
 torch.set_num_threads(1)
@@ -71,7 +72,7 @@ torch.set_default_dtype(torch.float64)
 # | what it is | steepest ascent when the length of a step is the KL divergence it causes |
 # | needs | products of the Fisher matrix with vectors; the matrix itself is never formed |
 # | cost of a product | a few gradients at most (counted below in multiplications, not in seconds) |
-# | code | `fisher_vector_product`, `conjugate_gradient` in `twinlib.insilico.trust_region` |
+# | code | `fisher_vector_product`, `conjugate_gradient` in `twinlib.policy.trust_region` |
 # | equations of the paper | 4, 5 |
 #
 # ## Key equations
@@ -531,7 +532,7 @@ def natural(gradient_mean, gradient_log_std, log_std):
 # </details>
 
 # %% tags=["check-1"]
-from twinlib.record import attempt
+from twinlib.page.record import attempt
 
 
 def check_1(natural):
@@ -582,7 +583,7 @@ def solve(multiply, target, iterations):
 # </details>
 
 # %% tags=["check-2"]
-from twinlib.record import attempt
+from twinlib.page.record import attempt
 
 
 def check_2(solve):
@@ -655,7 +656,7 @@ def product(distribution, parameters, v, damping):
 # </details>
 
 # %% tags=["check-3"]
-from twinlib.record import attempt
+from twinlib.page.record import attempt
 
 
 def check_3(product):

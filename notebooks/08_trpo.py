@@ -47,11 +47,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from twinlib import plots, record
-from twinlib.insilico import Dynamics, EnvironmentConfig, packaged_world
-from twinlib.insilico.actor_critic import ActorCritic
-from twinlib.insilico.rollout import Collector
-from twinlib.insilico.trust_region import (
+from twinlib.page import plots, record
+from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
+from twinlib.environment.world import packaged_world
+from twinlib.policy.actor_critic import ActorCritic
+from twinlib.policy.rollout import Collector
+from twinlib.policy.trust_region import (
     TrustRegionConfig,
     backtracking_line_search,
     fisher_vector_product,
@@ -63,7 +64,7 @@ from twinlib.insilico.trust_region import (
     surrogate,
     trust_region_update,
 )
-from twinlib.insilico.two_stage import TrainingConfig, make_generators, train
+from twinlib.policy.training import TrainingConfig, make_generators, train
 
 plots.style()
 torch.set_num_threads(1)
@@ -78,7 +79,7 @@ double = world.to(dtype=torch.float64)  # small KL divergences need more digits 
 # | kind of method | on-policy, second order, one actor update per batch |
 # | settings | $\delta$ (largest mean KL of an update), damping, conjugate gradient iterations, line search |
 # | the critic | is fitted separately, by minibatch regression |
-# | code | `trust_region_update` in `twinlib.insilico.trust_region` |
+# | code | `trust_region_update` in `twinlib.policy.trust_region` |
 # | equation of the paper | 6 |
 #
 # ## Key equations
@@ -599,7 +600,7 @@ def step(gradient, fisher, delta):
 # </details>
 
 # %% tags=["check-1"]
-from twinlib.record import attempt
+from twinlib.page.record import attempt
 
 
 def check_1(step):
@@ -641,7 +642,7 @@ def tries(ratio, shrink):
 # </details>
 
 # %% tags=["check-2"]
-from twinlib.record import attempt
+from twinlib.page.record import attempt
 
 
 def check_2(tries):
@@ -698,7 +699,7 @@ def line_search(evaluate, start, step, delta, shrink=0.5, tries=5):
 # %% tags=["check-3"]
 import numpy as np
 
-from twinlib.record import attempt
+from twinlib.page.record import attempt
 
 
 def check_3(line_search):

@@ -47,10 +47,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from twinlib import plots, record
-from twinlib.insilico import Dynamics, EnvironmentConfig, packaged_world
-from twinlib.insilico.actor_critic import ActorCritic, Adam, Gaussian
-from twinlib.insilico.proximal import (
+from twinlib.page import plots, record
+from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
+from twinlib.environment.world import packaged_world
+from twinlib.policy.actor_critic import ActorCritic, Adam, Gaussian
+from twinlib.policy.proximal import (
     Minibatch,
     ProximalConfig,
     adapted,
@@ -58,9 +59,9 @@ from twinlib.insilico.proximal import (
     proximal_losses,
     proximal_update,
 )
-from twinlib.insilico.rollout import Collector
-from twinlib.insilico.trust_region import normalized
-from twinlib.insilico.two_stage import TrainingConfig, make_generators, train
+from twinlib.policy.rollout import Collector
+from twinlib.policy.trust_region import normalized
+from twinlib.policy.training import TrainingConfig, make_generators, train
 
 plots.style()
 torch.set_num_threads(1)
@@ -74,7 +75,7 @@ world = packaged_world()
 # | kind of method | on-policy, first order, many minibatch steps per batch |
 # | settings | clip range, penalty weight $\beta$ (fixed or adaptive), KL target, epochs, minibatch size, learning rate |
 # | optimizer | Adam, one for actor and critic together |
-# | code | `proximal_losses`, `proximal_update` in `twinlib.insilico.proximal` |
+# | code | `proximal_losses`, `proximal_update` in `twinlib.policy.proximal` |
 # | equations of the paper | 7, 8, 9 |
 #
 # ## Key equations
@@ -565,7 +566,7 @@ def objective(ratio, advantage, clip_range):
 # </details>
 
 # %% tags=["check-1"]
-from twinlib.record import attempt
+from twinlib.page.record import attempt
 
 
 def check_1(objective):
@@ -611,7 +612,7 @@ def k3(old_log_prob, new_log_prob):
 # </details>
 
 # %% tags=["check-2"]
-from twinlib.record import attempt
+from twinlib.page.record import attempt
 
 
 def check_2(k3):
@@ -661,7 +662,7 @@ def loss(log_prob, old_log_prob, advantage, clip_range=0.2):
 # </details>
 
 # %% tags=["check-3"]
-from twinlib.record import attempt
+from twinlib.page.record import attempt
 
 
 def check_3(loss):

@@ -48,12 +48,15 @@ import pandas as pd
 import torch
 from IPython.display import display
 
-from twinlib import plots, record
-from twinlib.insilico import Dynamics, EnvironmentConfig, make_world, packaged_world
-from twinlib.insilico.actor_critic import ActorCritic
-from twinlib.insilico.proximal import ProximalConfig
-from twinlib.insilico.rollout import Collector
-from twinlib.insilico.trust_region import (
+from twinlib.data.preparation import standard
+from twinlib.data.sources import choose
+from twinlib.page import plots, record
+from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
+from twinlib.environment.world import make_world, packaged_world
+from twinlib.policy.actor_critic import ActorCritic
+from twinlib.policy.proximal import ProximalConfig
+from twinlib.policy.rollout import Collector
+from twinlib.policy.trust_region import (
     TrustRegionConfig,
     backtracking_line_search,
     conjugate_gradient,
@@ -63,11 +66,11 @@ from twinlib.insilico.trust_region import (
     step_length,
     surrogate,
 )
-from twinlib.insilico.two_stage import HISTORY_COLUMNS, TrainingConfig, make_generators, train
+from twinlib.policy.training import HISTORY_COLUMNS, TrainingConfig, make_generators, train
 
 plots.style()
 torch.set_num_threads(1)
-dataset = twinlib.choose("papalexi2021", "waddington")
+dataset = choose("papalexi2021", "waddington")
 
 
 # %%
@@ -77,7 +80,7 @@ def world_of(name):
         return packaged_world()
     from twinlib.embedding.train import pretrained
 
-    return make_world(twinlib.standard(name), pretrained(name), n_pairs=4000)  # a part, for speed
+    return make_world(standard(name), pretrained(name), n_pairs=4000)  # a part, for speed
 
 
 world = world_of(dataset)
@@ -620,9 +623,10 @@ removed.round(4)
 # %%
 from matplotlib.patches import Rectangle
 
-from twinlib.replication.settings import SECOND_ORDER
-from twinlib.replication.tables import ResultsError, results, results_folder
-from twinlib.twin.statistics import paired_difference
+from experiments.settings import SECOND_ORDER
+from twinlib.errors import ResultsError
+from twinlib.results.tables import results, results_folder
+from twinlib.evaluation.statistics import paired_difference
 
 DATASETS = ("papalexi2021", "waddington")
 NAMES = ("PPO", "PPO_restart", "TRPO", "two_stage", "alternating")
@@ -986,7 +990,7 @@ def step(gradient, d, delta):
 # </details>
 
 # %% tags=["check-1"]
-from twinlib.record import attempt
+from twinlib.page.record import attempt
 
 
 def check_1(step):
@@ -1028,7 +1032,7 @@ def target_kl(history, delta):
 # %% tags=["check-2"]
 import pandas as pd
 
-from twinlib.record import attempt
+from twinlib.page.record import attempt
 
 
 def check_2(target_kl):
@@ -1097,7 +1101,7 @@ def masked_steps(theta, gradients, active):
 # </details>
 
 # %% tags=["check-3"]
-from twinlib.record import attempt
+from twinlib.page.record import attempt
 
 
 def check_3(masked_steps):

@@ -46,18 +46,23 @@ import pandas as pd
 import seaborn as sns
 import torch
 
-from twinlib import plots, record
-from twinlib.embedding import pretrained
-from twinlib.experimental import fit_perturbation_model
-from twinlib.insilico import Dynamics, EnvironmentConfig, TrainingConfig, make_world, train
-from twinlib.insilico.prediction import rollout_cells
-from twinlib.replication import tables
-from twinlib.twin import similarity, trajectories
+from twinlib.data.pairing import pair
+from twinlib.data.preparation import standard
+from twinlib.data.sources import choose
+from twinlib.page import plots, record
+from twinlib.embedding.train import pretrained
+from twinlib.experimental.perturbation_model import fit_perturbation_model
+from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
+from twinlib.environment.world import make_world
+from twinlib.policy.training import TrainingConfig, train
+from twinlib.environment.prediction import rollout_cells
+from twinlib.results import tables
+from twinlib.evaluation import similarity, trajectories
 
 plots.style()
 torch.set_num_threads(1)
 rng = np.random.default_rng(0)
-dataset = twinlib.choose("papalexi2021", "waddington")
+dataset = choose("papalexi2021", "waddington")
 
 # %% [markdown]
 # ## The question
@@ -175,7 +180,7 @@ print({name: round(value, 3) for name, value in found.items()})
 # The chapter works with the perturbation whose training cells move furthest from the controls, because a comparison that fails there will fail everywhere.
 
 # %%
-prepared = twinlib.standard(dataset)
+prepared = standard(dataset)
 embedding = pretrained(dataset)
 controls = prepared.expression("test", "control")
 train_control = trajectories.encode(prepared, embedding, prepared.expression("train", "control")).mean(0)
@@ -244,7 +249,7 @@ record.say(
 # For each, the path is the mean over all held-out controls, with the mean action, process noise off and the kick at reset off.
 
 # %%
-pairs = twinlib.pair(prepared)
+pairs = pair(prepared)
 model = fit_perturbation_model(prepared, embedding, pairs=pairs)
 world = make_world(prepared, embedding, pairs=pairs)
 config = EnvironmentConfig()
@@ -397,7 +402,7 @@ record.say(
 # Two measures of agreement compete: what the trajectory's DTW gains on doing nothing (the numerator of the twin score), and the share of the twin's predicted shift that the perturbed cells show, which uses no pseudotime at all.
 
 # %%
-from twinlib.twin import alarm
+from twinlib.evaluation import alarm
 
 shares = (0.0, 0.25, 0.5, 0.75, 1.0)
 other = trajectories.real_cells(prepared, embedding, min(moved, key=moved.get))
@@ -463,7 +468,8 @@ record.say(
 from scipy.stats import spearmanr
 from sklearn.decomposition import PCA
 
-from twinlib.data import prepare, simulate_waddington
+from twinlib.data.preparation import prepare
+from twinlib.data.simulated import simulate_waddington
 
 
 class Components:
@@ -503,7 +509,7 @@ record.say(tables.markdown(pd.DataFrame(lines, columns=columns)))
 #
 # ## All perturbations, long training, four datasets
 #
-# The command `python -m twinlib.replication run` repeats this comparison for every perturbation with at least ten test cells and for every algorithm.
+# The command `python -m experiments run` repeats this comparison for every perturbation with at least ten test cells and for every algorithm.
 # The cell below reads its packaged results and prints them in the shape of the paper's Tables 3, 6 and 9, with the references above the twins.
 # Each column is a mean over perturbations, and the twin score is a mean of ratios, so its sign may differ from that of the mean distances.
 # `DTW / path` is the DTW divided by the length of the real path.
@@ -658,8 +664,8 @@ def eq12_and_w1(a, b):
 # %% tags=["check-1"]
 import numpy as np
 
-from twinlib.record import attempt
-from twinlib.twin import similarity
+from twinlib.page.record import attempt
+from twinlib.evaluation import similarity
 
 
 def check_1(eq12_and_w1):
@@ -705,7 +711,7 @@ def twin_score(d_twin, d_nothing, d_halves):
 # %% tags=["check-2"]
 import numpy as np
 
-from twinlib.record import attempt
+from twinlib.page.record import attempt
 
 
 def check_2(twin_score):
@@ -764,8 +770,8 @@ def warp(a, b):
 # %% tags=["check-3"]
 import numpy as np
 
-from twinlib.record import attempt
-from twinlib.twin import similarity
+from twinlib.page.record import attempt
+from twinlib.evaluation import similarity
 
 
 def check_3(warp):

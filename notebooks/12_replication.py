@@ -45,14 +45,21 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from twinlib import plots, record
-from twinlib.replication import claims, tables
-from twinlib.twin import metrics
-from twinlib.twin.statistics import bootstrap_interval, iqm, paired_difference, probability_of_improvement
+from twinlib.data.preparation import standard
+from twinlib.data.sources import choose
+from twinlib.page import plots, record
+from twinlib.results import claims, tables
+from twinlib.evaluation import metrics
+from twinlib.evaluation.statistics import (
+    bootstrap_interval,
+    iqm,
+    paired_difference,
+    probability_of_improvement,
+)
 
 plots.style()
 rng = np.random.default_rng(0)
-dataset = twinlib.choose("papalexi2021", "waddington")
+dataset = choose("papalexi2021", "waddington")
 
 
 def packaged(protocol, table="regression"):
@@ -120,7 +127,7 @@ assert (
 # Here is what the step does to it, on cells of this page's dataset.
 
 # %%
-prepared = twinlib.standard(dataset)
+prepared = standard(dataset)
 controls = prepared.expression("train", "control")
 strongest = max(
     prepared.train_perturbations,
@@ -652,7 +659,7 @@ record.say(
 # In Tables 1, 4 and 7 the paper and the released rows compare a start with an end; the described rows compare a prediction with the optimal-transport match of an unseen cell, in z-scores.
 # In Tables 2, 5 and 8 the paper and the released rows compare a cell's neighbours in pseudotime with a network's guess of them; the described row compares predicted with matched cells.
 # In Tables 3, 6 and 9 the released rows have two points and the described rows sixteen, so only rows of one source can be compared.
-# `python -m twinlib.replication report DIR` prints the training rows, too.
+# `python -m experiments report DIR` prints the training rows, too.
 
 # %%
 names = {0: "in-silico twin", 1: "experimental twin", 2: "trajectories"}
@@ -707,8 +714,8 @@ assert set(found["Verdict"]) <= {claims.HOLDS, claims.FAILS, claims.OPEN, claims
 # ## Do it again
 #
 # ```
-# python -m twinlib.replication run --dataset papalexi2021 --protocol described --seeds 10 --timesteps 150000 --out DIR
-# python -m twinlib.replication report DIR
+# python -m experiments run --dataset papalexi2021 --protocol described --seeds 10 --timesteps 150000 --out DIR
+# python -m experiments report DIR
 # ```
 #
 # `--resume` continues a run that was stopped; a folder that already holds a run is refused.
@@ -718,9 +725,9 @@ assert set(found["Verdict"]) <= {claims.HOLDS, claims.FAILS, claims.OPEN, claims
 # On a machine with a network the same command takes the paper's own sources, none of which was downloaded for this book:
 #
 # ```
-# python -m twinlib.replication run --dataset vcc --protocol released --seeds 10 --out DIR
-# python -m twinlib.replication run --dataset parse_cytokines --protocol released --seeds 10 --out DIR
-# python -m twinlib.replication run --dataset ips2_perturbome --protocol released --seeds 10 --out DIR
+# python -m experiments run --dataset vcc --protocol released --seeds 10 --out DIR
+# python -m experiments run --dataset parse_cytokines --protocol released --seeds 10 --out DIR
+# python -m experiments run --dataset ips2_perturbome --protocol released --seeds 10 --out DIR
 # ```
 #
 # The described protocol needs an embedding of the dataset first: `python -m twinlib.embedding.train NAME`.
@@ -803,8 +810,8 @@ def best_end(start):
 # %% tags=["check-1"]
 import numpy as np
 
-from twinlib.record import attempt
-from twinlib.twin import metrics
+from twinlib.page.record import attempt
+from twinlib.evaluation import metrics
 
 
 def check_1(best_end):
@@ -843,7 +850,7 @@ def steps_taken(kls, target_kl):
 # </details>
 
 # %% tags=["check-2"]
-from twinlib.record import attempt
+from twinlib.page.record import attempt
 
 
 def check_2(steps_taken):
@@ -891,7 +898,7 @@ def score(truth, guess, mean, std):
 # %% tags=["check-3"]
 import numpy as np
 
-from twinlib.record import attempt
+from twinlib.page.record import attempt
 
 
 def check_3(score):

@@ -47,26 +47,26 @@ import numpy as np
 import pandas as pd
 import torch
 
-from twinlib import plots, record, surface
-from twinlib.data.landscape import quasi_potential
-from twinlib.data.myeloid import FATES, GENES, gene_vector, minimal_clamps
-from twinlib.data.optimal_control import shortest_pulse, value_iteration
-from twinlib.data.toggle_switch import ToggleSwitch
-from twinlib.insilico.landscapes import MyeloidConfig, MyeloidDynamics, ToggleConfig, ToggleDynamics
-from twinlib.insilico.proximal import ProximalConfig
-from twinlib.insilico.trust_region import TrustRegionConfig
-from twinlib.insilico.two_stage import TrainingConfig, make_generators, train
-from twinlib.replication.escape import (
+from twinlib.page import plots, record, surface
+from twinlib.landscapes.potential import quasi_potential
+from twinlib.landscapes.myeloid import FATES, GENES, gene_vector, minimal_clamps
+from twinlib.landscapes.optimal_control import shortest_pulse, value_iteration
+from twinlib.landscapes.toggle_switch import ToggleSwitch
+from twinlib.environment.known_answers import MyeloidConfig, MyeloidDynamics, ToggleConfig, ToggleDynamics
+from twinlib.policy.proximal import ProximalConfig
+from twinlib.policy.trust_region import TrustRegionConfig
+from twinlib.policy.training import TrainingConfig, make_generators, train
+from experiments.escape import (
     CONTESTANTS,
+    ConstantToggle,
     DESIGN,
     PATH_UPPER,
-    ConstantToggle,
     cells,
     toggle_config,
     training_config,
     unpacked,
 )
-from twinlib.replication.escape_tables import (
+from twinlib.results.escape import (
     BARRIERS,
     causes,
     changes,
@@ -80,7 +80,7 @@ from twinlib.replication.escape_tables import (
     rate,
     summary,
 )
-from twinlib.twin.statistics import paired_difference
+from twinlib.evaluation.statistics import paired_difference
 
 plots.style()
 torch.set_num_threads(1)
@@ -329,7 +329,7 @@ record.say(
 # %% [markdown]
 # ## The design, fixed before the run
 #
-# One frozen table in the package holds every setting of the experiment, and one command runs it: `python -m twinlib.replication escape --out DIR`.
+# One frozen table in the package holds every setting of the experiment, and one command runs it: `python -m experiments escape --out DIR`.
 # Every contestant has the same steps, networks, minibatches, discount and start noise.
 # The price of a push and the start noise were chosen in pilots with PPO and TRPO on seeds of their own, so that neither always fails nor always arrives; without a price both arrived.
 # So the design was fixed before this run, and not before every run.
@@ -766,8 +766,8 @@ def interval(k, n):
 # </details>
 
 # %% tags=["check-1"]
-from twinlib.record import attempt
-from twinlib.twin.statistics import wilson_interval
+from twinlib.page.record import attempt
+from twinlib.evaluation.statistics import wilson_interval
 
 
 def check_1(interval):
@@ -810,7 +810,7 @@ def median_steps(first):
 # </details>
 
 # %% tags=["check-2"]
-from twinlib.record import attempt
+from twinlib.page.record import attempt
 
 
 def check_2(median_steps):
@@ -831,7 +831,7 @@ attempt("13.2", check_2, median_steps)
 # %% tags=["exercise-3"]
 import numpy as np
 
-from twinlib.data.toggle_switch import ToggleSwitch
+from twinlib.landscapes.toggle_switch import ToggleSwitch
 
 switch = ToggleSwitch(a=1.1, noise=0.0)
 
@@ -848,7 +848,7 @@ def success(x):
 # ```python
 # import numpy as np
 #
-# from twinlib.data.toggle_switch import ToggleSwitch
+# from twinlib.landscapes.toggle_switch import ToggleSwitch
 #
 # switch = ToggleSwitch(a=1.1, noise=0.0)
 #
@@ -865,8 +865,8 @@ def success(x):
 # %% tags=["check-3"]
 import numpy as np
 
-from twinlib.data.toggle_switch import ToggleSwitch
-from twinlib.record import attempt
+from twinlib.landscapes.toggle_switch import ToggleSwitch
+from twinlib.page.record import attempt
 
 
 def check_3(success):

@@ -46,29 +46,32 @@ import numpy as np
 import pandas as pd
 import torch
 
-from twinlib import plots, record
-from twinlib.data import CONTROL, DataError, simulate_waddington
-from twinlib.embedding import EmbeddingConfig, pretrained, train_embedding
-from twinlib.experimental import BASELINES, ceiling, fit_perturbation_model
-from twinlib.insilico import (
-    Dynamics,
-    EnvironmentConfig,
-    TrainingConfig,
-    best_dose,
-    make_world,
-    packaged_world,
-    predict,
-    screen_hits,
-    train,
-)
-from twinlib.insilico.prediction import rollout_cells
-from twinlib.replication import tables
-from twinlib.twin import metrics, trajectories
+from twinlib.data.canonical import from_anndata
+from twinlib.data.pairing import pair
+from twinlib.data.preparation import prepare, standard
+from twinlib.data.sources import choose, load
+from twinlib.page import plots, record
+from twinlib.data.schema import CONTROL
+from twinlib.data.simulated import simulate_waddington
+from twinlib.errors import DataError
+from twinlib.embedding.attention import EmbeddingConfig
+from twinlib.embedding.train import pretrained, train_embedding
+from twinlib.experimental.baselines import BASELINES, ceiling
+from twinlib.experimental.perturbation_model import fit_perturbation_model
+from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
+from twinlib.environment.greedy import best_dose
+from twinlib.environment.hits import screen_hits
+from twinlib.environment.prediction import predict
+from twinlib.environment.world import make_world, packaged_world
+from twinlib.policy.training import TrainingConfig, train
+from twinlib.environment.prediction import rollout_cells
+from twinlib.results import tables
+from twinlib.evaluation import metrics, trajectories
 
 plots.style()
 torch.set_num_threads(1)
-blood = twinlib.choose("kang2018", "waddington")
-screen = twinlib.choose("papalexi2021", "waddington")
+blood = choose("kang2018", "waddington")
+screen = choose("papalexi2021", "waddington")
 H = 15
 
 
@@ -118,7 +121,7 @@ targets = (single, *pair)
 # Both checkpoint receptors are made by T cells, mostly after activation, and these cells are resting.
 
 # %%
-cells = twinlib.load(blood)
+cells = load(blood)
 obs = cells.obs
 detected = cells[:, list(targets)].to_df() > 0
 seen_in = detected.groupby(obs["cell_context"].astype(str)).mean()
@@ -143,7 +146,7 @@ record.say(
 # Split the controls into random halves many times; the typical distance of their means is the smallest change that such a group of cells could show.
 
 # %%
-prepared = twinlib.prepare(cells, 100, keep_genes=targets)
+prepared = prepare(cells, 100, keep_genes=targets)
 genes = np.array(prepared.genes)
 controls = prepared.expression(None, CONTROL)
 
@@ -179,7 +182,7 @@ try:
 except DataError as error:
     print(f"refused: {error}")
 embedding, history = train_embedding(prepared, EmbeddingConfig(epochs=4), seed=0)
-pairs = twinlib.pair(prepared)
+pairs = pair(prepared)
 experimental = fit_perturbation_model(prepared, embedding, pairs=pairs)
 print(f"validation error after {len(history)} passes: {history['validation_mse'].min():.3f}")
 
@@ -346,8 +349,8 @@ if blood == "kang2018":
 if screen == blood:
     prepared_screen, encoder, screen_pairs, twin = prepared, embedding, pairs, experimental
 else:
-    prepared_screen, encoder = twinlib.standard(screen), pretrained(screen)
-    screen_pairs = twinlib.pair(prepared_screen)
+    prepared_screen, encoder = standard(screen), pretrained(screen)
+    screen_pairs = pair(prepared_screen)
     twin = fit_perturbation_model(prepared_screen, encoder, pairs=screen_pairs)
 known = ("JAK2", "STAT1") if screen == "papalexi2021" else (single, pair[0])
 screen_world = make_world(prepared_screen, encoder, pairs=screen_pairs, n_pairs=2000)
@@ -588,10 +591,8 @@ print(theirs)
 # %%
 import anndata
 
-mine = twinlib.from_anndata(
-    anndata.read_h5ad("yours.h5ad"), "guide", control="NT", perturbation_type="CRISPRi"
-)
-ready = twinlib.prepare(mine, n_top_genes=50)
+mine = from_anndata(anndata.read_h5ad("yours.h5ad"), "guide", control="NT", perturbation_type="CRISPRi")
+ready = prepare(mine, n_top_genes=50)
 space, _ = train_embedding(ready, EmbeddingConfig(epochs=4))
 models = {row: BASELINES[row](ready) for row in ("no_change", "mean", "matching_mean")}
 models["experimental"] = fit_perturbation_model(ready, space)
@@ -668,7 +669,7 @@ def knock_out_reach(x, std):
 # %% tags=["check-1"]
 import numpy as np
 
-from twinlib.record import attempt
+from twinlib.page.record import attempt
 
 
 def check_1(knock_out_reach):
@@ -707,7 +708,7 @@ def verdict(d_twin, d_nothing, d_line, low):
 # </details>
 
 # %% tags=["check-2"]
-from twinlib.record import attempt
+from twinlib.page.record import attempt
 
 
 def check_2(verdict):
@@ -758,8 +759,8 @@ def score(real, predicted, control):
 # %% tags=["check-3"]
 import numpy as np
 
-from twinlib.record import attempt
-from twinlib.twin import metrics
+from twinlib.page.record import attempt
+from twinlib.evaluation import metrics
 
 
 def check_3(score):

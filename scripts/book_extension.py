@@ -84,7 +84,7 @@ _POLICIES = ("PPO", "TRPO", "two_stage", "alternating")
 
 def _columns() -> dict[str, Any]:
     """Return the primary metric of each packaged described run, by dataset and row."""
-    from twinlib.replication import claims, tables
+    from twinlib.results import claims, tables
 
     columns = {}
     for dataset in claims.DATASETS:

@@ -193,9 +193,10 @@ def missing_datasets(source: pathlib.Path) -> list[str]:
         wanted = set(kept["datasets"]) if kept else set()
     if not wanted:
         return []
-    import twinlib
 
-    return sorted(name for name in wanted if not twinlib.available(name))
+    from twinlib.data.sources import available
+
+    return sorted(name for name in wanted if not available(name))
 
 
 def execute_one(source: pathlib.Path, digests: dict[str, str]) -> dict[str, Any]:

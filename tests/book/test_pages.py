@@ -103,7 +103,13 @@ def test_rows_of_the_paper_map_hold(row: list[str]) -> None:
 def test_the_paper_map_test_can_fail() -> None:
     assert len(map_rows()) >= 14
     assert places("Eq. 7-9 and Tables 3, 6") == {"Eq. 7", "Eq. 8", "Eq. 9", "Table 3", "Table 6"}
-    row = ["Eq. 3", "", "{py:func}`~twinlib.twin.metrics.skill`", "`tests/twin`", "[x](../notebooks/x.ipynb)"]
+    row = [
+        "Eq. 3",
+        "",
+        "{py:func}`~twinlib.evaluation.metrics.skill`",
+        "`tests/twin`",
+        "[x](../notebooks/x.ipynb)",
+    ]
     with pytest.raises(AssertionError, match="does not name Eq. 3"):
         test_rows_of_the_paper_map_hold(row)
 

@@ -26,7 +26,7 @@ SMALL = """# ---
 # # 99. A small page
 
 # %% tags=["setup"]
-import twinlib
+from twinlib.data.sources import choose
 
 # %%
 from twinlib import record
@@ -100,7 +100,7 @@ def test_a_second_run_gives_the_same_bytes(copy: pathlib.Path) -> None:
     [
         ("notebooks/99_small.py", "one and one", "1 and 1", "older than source"),
         ("notebooks/99_small.py", "A small page", "A page", "differs"),
-        ("twinlib/record.py", "seed {seed}", "Seed {seed}", "older than source"),
+        ("twinlib/page/record.py", "seed {seed}", "Seed {seed}", "older than source"),
         ("requirements.txt", "numpy==", "numpy==9", "older than source"),
     ],
 )
@@ -115,8 +115,8 @@ def test_a_change_is_noticed(copy: pathlib.Path, name: str, old: str, new: str, 
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
-        ("twinlib/record.py", "Numbers from a run into prose", "Numbers into prose"),
-        ("twinlib/plots.py", "white", "cream"),
+        ("twinlib/page/record.py", "Numbers from a run into prose", "Numbers into prose"),
+        ("twinlib/page/plots.py", "white", "cream"),
     ],
 )
 def test_docstrings_and_unused_modules_leave_the_stamp_fresh(
@@ -144,12 +144,12 @@ def test_old_outputs_stay_when_the_dataset_cannot_be_had(
     copy: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stale notebook on data that is not here keeps its outputs; the script says so and exits with 3."""
-    from twinlib.data import DATASETS
+    from twinlib.data.sources import DATASETS
 
     monkeypatch.delenv("TWINLIB_DATA_DIR", raising=False)
     large = next(name for name, entry in DATASETS.items() if entry.large)
     page, source = copy / "notebooks" / "98_data.ipynb", copy / "notebooks" / "98_data.py"
-    choose = f'# %%\nimport twinlib\n\ndataset = twinlib.choose("{large}", "waddington")\n'
+    choose = f'# %%\nimport twinlib\n\ndataset = choose("{large}", "waddington")\n'
     source.write_text(SMALL.replace("# %%\nfrom", choose + "\n# %%\nfrom"), encoding="utf-8")
     try:
         run(copy, "pair", "98")

@@ -5,7 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import twinlib
+from twinlib.data.canonical import from_anndata
+from twinlib.data.sources import load
 
 LABELS = ("control", "A", "B", "A+B", "unmeasured")
 
@@ -34,7 +35,7 @@ def make_raw(seed: int = 0, n_per_group: int = 40, n_genes: int = 30, contexts: 
 
 def bring(raw: anndata.AnnData, **more: object) -> anndata.AnnData:
     keys = {"context_key": "context", "batch_key": "batch", "dose_key": "dose", "control": "control"} | more
-    return twinlib.from_anndata(raw, "label", **keys)
+    return from_anndata(raw, "label", **keys)
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def cells(raw: anndata.AnnData) -> anndata.AnnData:
 
 @pytest.fixture(scope="session")
 def papalexi(real_data):
-    return twinlib.load("papalexi2021", data_dir=real_data)
+    return load("papalexi2021", data_dir=real_data)
 
 
 @pytest.fixture(name="make_raw", scope="session")

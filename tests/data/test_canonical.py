@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-import twinlib
-from twinlib.data.schema import DataError
+from twinlib.data.canonical import from_anndata
+from twinlib.errors import DataError
 
 
 def message_of(call, *arguments, **named):
@@ -126,5 +126,5 @@ def test_views_and_backed_files_give_the_same_cells_and_are_not_changed(raw, bri
     np.testing.assert_array_equal(bring(backed).X.toarray(), expected)
     backed.file.close()
     before = raw.X.copy()
-    twinlib.from_anndata(raw, "label", "control")
+    from_anndata(raw, "label", "control")
     np.testing.assert_array_equal(raw.X, before)

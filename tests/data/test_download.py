@@ -11,7 +11,7 @@ import pytest
 
 from twinlib.data import download as module
 from twinlib.data.download import RemoteFile, download, take_member
-from twinlib.data.schema import DataError
+from twinlib.errors import DataError
 
 CONTENT = os.urandom(3_000_000)
 

@@ -12,11 +12,11 @@ import h5py
 import numpy as np
 import pytest
 
-import twinlib
 from twinlib.data import readers, schema, sources, traps
 from twinlib.data.canonical import Columns
 from twinlib.data.download import RemoteFile
-from twinlib.data.schema import DataError
+from twinlib.data.sources import available, load
+from twinlib.errors import DataError
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -75,45 +75,42 @@ def vcc(served, real_data, monkeypatch):
 
 
 def test_vcc_takes_one_member_draws_and_says_what_it_found(vcc, tmp_path, capsys):
-    cells = twinlib.load("vcc", n_cells=4000, seed=3)
+    cells = load("vcc", n_cells=4000, seed=3)
     assert "already log1p" in capsys.readouterr().out
     assert "already log1p" in cells.uns["twinlib"]["found"] and "agrees" in cells.uns["twinlib"]["found"]
     assert 3900 <= cells.n_obs <= 4000 and cells.n_vars == 299
     assert schema.kind_of_values(cells.X) == "log1p"
     assert set(cells.obs["perturbation_type"]) == {"CRISPRi", "none"}
     assert sorted(path.name for path in (tmp_path / "cache").rglob("*.h5")) == ["competition_train.h5"]
-    again = twinlib.load("vcc", n_cells=4000, seed=3)
+    again = load("vcc", n_cells=4000, seed=3)
     assert list(again.obs_names) == list(cells.obs_names)
-    assert (
-        twinlib.load("vcc", n_cells=4000, seed=4).uns["twinlib"]["data_hash"]
-        != cells.uns["twinlib"]["data_hash"]
-    )
+    assert load("vcc", n_cells=4000, seed=4).uns["twinlib"]["data_hash"] != cells.uns["twinlib"]["data_hash"]
 
 
 def test_the_draw_from_the_backed_file_is_the_draw_from_memory(vcc, real_data):
-    drawn = twinlib.load("vcc", n_cells=3000, seed=1)
-    whole = twinlib.load("vcc")
+    drawn = load("vcc", n_cells=3000, seed=1)
+    whole = load("vcc")
     np.testing.assert_array_equal(whole[drawn.obs_names].X.toarray(), drawn.X.toarray())
     assert whole.n_obs == 16_060
 
 
 def test_vcc_scaled_to_the_median_is_scaled_again_to_ten_thousand(vcc):
-    cells = twinlib.load("vcc", n_cells=2000)
+    cells = load("vcc", n_cells=2000)
     assert "another total" in cells.uns["twinlib"]["taken_for"]
     np.testing.assert_allclose(np.expm1(cells.X.toarray()).sum(axis=1), 1e4, rtol=1e-3)
 
 
 def test_a_large_file_that_is_not_here_is_not_fetched_to_answer_a_question(vcc, tmp_path):
-    assert not twinlib.available("vcc") and not (tmp_path / "cache").exists()
-    twinlib.load("vcc", n_cells=2000)
-    assert twinlib.available("vcc")
+    assert not available("vcc") and not (tmp_path / "cache").exists()
+    load("vcc", n_cells=2000)
+    assert available("vcc")
 
 
 def test_a_changed_archive_is_refused(vcc):
     content = bytearray((vcc / "support.zip").read_bytes())
     content[1000] ^= 255
     (vcc / "support.zip").write_bytes(content)
-    assert "other bytes than pinned" in message_of(twinlib.load, "vcc", n_cells=100)
+    assert "other bytes than pinned" in message_of(load, "vcc", n_cells=100)
 
 
 def test_resampled_controls_are_found_from_the_numbers(real_data):
@@ -147,7 +144,7 @@ def parse(served, real_data, monkeypatch):
 
 
 def test_parse_counts_under_a_stale_flag_are_found(parse, capsys):
-    cells = twinlib.load("parse_cytokines", n_cells=1000)
+    cells = load("parse_cytokines", n_cells=1000)
     said = capsys.readouterr().out
     assert "X holds raw counts" in said and "is stale" in said
     assert schema.kind_of_values(cells.X) == "log1p" and cells.layers["counts"].nnz
@@ -158,7 +155,7 @@ def test_parse_counts_under_a_stale_flag_are_found(parse, capsys):
 
 def test_parse_with_another_control_label_is_refused(parse, monkeypatch):
     register(monkeypatch, "parse_cytokines", columns=Columns("cytokine", "PBS", separator=None))
-    assert "'PBS'" in message_of(twinlib.load, "parse_cytokines", n_cells=1000)
+    assert "'PBS'" in message_of(load, "parse_cytokines", n_cells=1000)
 
 
 def listing(folder, base, names):
@@ -199,19 +196,19 @@ def test_an_aggregate_is_told_apart_by_barcode_suffix(served, real_data, monkeyp
     (folder / "aggregation_2.csv").write_text("sample_id,molecule_h5\nSMAD2_KD,a\nSMAD2_control,b\n")
     names = ["SMAD2_filtered_feature_bc_matrix.h5", "aggregation_2.csv"]
     register(monkeypatch, "ips2_perturbome", record=listing(folder, base, names))
-    cells = twinlib.load("ips2_perturbome")
+    cells = load("ips2_perturbome")
     assert cells.obs["perturbation"].value_counts().to_dict() == {"SMAD2": 1000, "control": 1000}
     assert "SMAD2_control (1000 cells)" in cells.uns["twinlib"]["found"]
     assert set(cells.obs["batch"]) == {"SMAD2_KD", "SMAD2_control"}
-    assert twinlib.load("ips2_perturbome", n_cells=500).n_obs == 500
-    assert not twinlib.available("ips2_perturbome")
+    assert load("ips2_perturbome", n_cells=500).n_obs == 500
+    assert not available("ips2_perturbome")
 
 
 def test_an_aggregate_without_its_table_is_refused(served, real_data, monkeypatch):
     folder, base = served
     aggregate(real_data, folder / "SMAD2.h5")
     register(monkeypatch, "ips2_perturbome", record=listing(folder, base, ["SMAD2.h5"]))
-    assert "aggregation*.csv" in message_of(twinlib.load, "ips2_perturbome")
+    assert "aggregation*.csv" in message_of(load, "ips2_perturbome")
 
 
 def test_a_pair_of_10x_files_is_told_apart_by_name(served, real_data, monkeypatch):
@@ -220,7 +217,7 @@ def test_a_pair_of_10x_files_is_told_apart_by_name(served, real_data, monkeypatc
     for name in names:
         (folder / name).write_bytes((real_data / "standins" / name).read_bytes())
     register(monkeypatch, "ips2_perturbome", record=listing(folder, base, names))
-    cells = twinlib.load("ips2_perturbome")
+    cells = load("ips2_perturbome")
     assert cells.obs["perturbation"].value_counts().to_dict() == {"SMAD2": 1000, "control": 1000}
 
 
@@ -228,13 +225,13 @@ def test_a_record_without_the_files_or_with_a_climbing_name_is_refused(served, m
     folder, base = served
     (folder / "notes.txt").write_text("no matrix")
     register(monkeypatch, "ips2_perturbome", record=listing(folder, base, ["notes.txt"]))
-    assert "notes.txt" in message_of(twinlib.load, "ips2_perturbome")
+    assert "notes.txt" in message_of(load, "ips2_perturbome")
     record = json.loads((folder / "record").read_text())
     record["files"][0]["key"] = "../SMAD2.h5"
     (folder / "record").write_text(json.dumps(record))
-    assert "leaves its folder" in message_of(twinlib.load, "ips2_perturbome")
+    assert "leaves its folder" in message_of(load, "ips2_perturbome")
     (folder / "record").write_text("not json")
-    assert "did not list" in message_of(twinlib.load, "ips2_perturbome")
+    assert "did not list" in message_of(load, "ips2_perturbome")
 
 
 def test_sample_labels():

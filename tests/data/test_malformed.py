@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-import twinlib
 from twinlib.data import sources
-from twinlib.data.schema import DataError
+from twinlib.data.canonical import from_anndata
+from twinlib.data.sources import load
+from twinlib.errors import DataError
 
 SMALL = ("papalexi2021", "norman2019", "kang2018", "cross_study")
 
@@ -73,7 +74,7 @@ def exchange(content, rng):
 
 @pytest.fixture(scope="module")
 def originals(real_data):
-    return {name: twinlib.load(name, data_dir=real_data) for name in SMALL}
+    return {name: load(name, data_dir=real_data) for name in SMALL}
 
 
 @pytest.fixture
@@ -97,7 +98,7 @@ def test_changed_bytes_never_pass_the_hash(seed, real_data, tmp_path, alone, ori
     target.parent.mkdir(parents=True)
     mutate = (flip, cut, extend, blank, exchange)[seed % 5]
     target.write_bytes(mutate(bytearray((real_data / file.path).read_bytes()), rng))
-    holds(lambda: twinlib.load(name, data_dir=tmp_path / "data"), originals[name])
+    holds(lambda: load(name, data_dir=tmp_path / "data"), originals[name])
     assert not alone.exists()
 
 
@@ -188,7 +189,7 @@ def test_a_damaged_file_with_a_right_hash_is_refused_or_reads_the_same(
     digest = "sha256:" + hashlib.sha256(content).hexdigest()
     file = dataclasses.replace(entry.files[0], digest=digest, size=len(content))
     monkeypatch.setitem(sources.DATASETS, name, dataclasses.replace(entry, files=(file,)))
-    holds(lambda: twinlib.load(name, data_dir=tmp_path / "data"), originals[name])
+    holds(lambda: load(name, data_dir=tmp_path / "data"), originals[name])
     assert not alone.exists()
 
 
@@ -292,7 +293,7 @@ def test_damaged_cells_in_memory_are_refused_or_read_the_same(seed, make_raw, br
 @pytest.mark.parametrize("wrong", [None, 3, "cells.h5ad", np.zeros((3, 3))])
 def test_what_is_no_anndata_is_refused(wrong):
     with pytest.raises(DataError, match="give an AnnData"):
-        twinlib.from_anndata(wrong, "label", "control")
+        from_anndata(wrong, "label", "control")
 
 
 def test_no_pickle_is_read(tmp_path, monkeypatch, real_data):
@@ -307,5 +308,5 @@ def test_no_pickle_is_read(tmp_path, monkeypatch, real_data):
     monkeypatch.setattr(sources, "_obtain", lambda file, data_dir: path)
     for name in (*SMALL, "vcc", "parse_cytokines"):
         with pytest.raises(DataError, match="could not be read"):
-            twinlib.load(name)
+            load(name)
     assert not called

@@ -3,8 +3,8 @@ import pytest
 
 from twinlib.data import pairing
 from twinlib.data.pairing import match_space, pair, transport_plan
-from twinlib.data.prepare import prepare
-from twinlib.data.schema import DataError
+from twinlib.data.preparation import prepare
+from twinlib.errors import DataError
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_a_context_without_controls_is_named(cells):
 
 def test_transport_finds_the_true_counterpart_more_often_than_chance():
     """The simulator runs each perturbed cell again without its perturbation: who it would have been."""
-    from twinlib.data.simulate import simulate_waddington
+    from twinlib.data.simulated import simulate_waddington
 
     cells = simulate_waddington(1500, perturbations=["Gata1", "Pu1", "Gfi1"], counterparts=True)
     known = prepare(cells, 60)

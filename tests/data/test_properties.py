@@ -8,12 +8,11 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-import twinlib
 from twinlib.data import schema
-from twinlib.data.canonical import Columns, own_labels
+from twinlib.data.canonical import Columns, from_anndata, own_labels
 from twinlib.data.pairing import pair
-from twinlib.data.prepare import prepare
-from twinlib.data.schema import DataError
+from twinlib.data.preparation import prepare
+from twinlib.errors import DataError
 
 FAST = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 FORMS = {
@@ -49,7 +48,7 @@ def raw_cells(draw):
 def test_any_cells_become_canonical_or_are_refused_in_one_sentence(raw):
     before = raw.X.copy()
     try:
-        made = twinlib.from_anndata(raw, "label", "control")
+        made = from_anndata(raw, "label", "control")
     except DataError as error:
         assert "\n" not in str(error) and str(error).endswith(".")
         return
@@ -67,7 +66,7 @@ def test_any_cells_become_canonical_or_are_refused_in_one_sentence(raw):
 @given(raw_cells(), st.floats(0.05, 0.6), st.integers(0, 5), st.integers(1, 20))
 def test_a_split_is_a_partition_and_the_scaler_is_the_training_cells(raw, test_size, seed, n_top_genes):
     try:
-        cells = twinlib.from_anndata(raw, "label", "control")
+        cells = from_anndata(raw, "label", "control")
     except DataError:
         assume(False)
     assume(np.asarray(cells.X.sum(axis=0)).any())

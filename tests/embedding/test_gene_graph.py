@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from twinlib.data import DataError
-from twinlib.embedding import from_edges, knn_graph
-from twinlib.embedding.gene_graph import edge_index, padding
+from twinlib.embedding.gene_graph import edge_index, from_edges, knn_graph, padding
+from twinlib.errors import DataError
 
 
 def test_neighbours_are_the_strongest_correlations_self_first():

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 import torch
 
-from twinlib.data import DataError, standard
-from twinlib.embedding import gene_effects, pretrained, train_embedding
+from twinlib.data.preparation import standard
 from twinlib.embedding.attention import EmbeddingConfig
+from twinlib.embedding.effects import gene_effects
 from twinlib.embedding.quality import (
     PrincipalComponents,
     attention_matrix,
@@ -20,7 +20,8 @@ from twinlib.embedding.quality import (
     neighbour_recovery,
     regulator_matrix,
 )
-from twinlib.embedding.train import CHECKPOINTS, PACKAGED_EPOCHS
+from twinlib.embedding.train import CHECKPOINTS, PACKAGED_EPOCHS, pretrained, train_embedding
+from twinlib.errors import DataError
 
 
 @pytest.fixture(scope="module")

@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from twinlib.data import DataError
-from twinlib.embedding import (
-    EmbeddingConfig,
-    PerturbationTable,
+from twinlib.embedding import train as room
+from twinlib.embedding.attention import EmbeddingConfig
+from twinlib.embedding.perturbations import PerturbationTable
+from twinlib.embedding.train import (
+    gene_network,
     load_embedding,
     pretrained,
     save_embedding,
     train_embedding,
+    training_cells,
 )
-from twinlib.embedding import train as room
-from twinlib.embedding.train import gene_network, training_cells
+from twinlib.errors import DataError
 
 CONFIG = EmbeddingConfig(
     latent_dim=4,

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from twinlib.data.pairing import Pairs, pair
-from twinlib.data.prepare import Prepared, prepare
-from twinlib.data.simulate import Wiring, simulate_waddington
+from twinlib.data.preparation import Prepared, prepare
+from twinlib.data.simulated import Wiring, simulate_waddington
 from twinlib.experimental.perturbation_model import (
     PerturbationModel,
     PerturbationModelConfig,

@@ -5,10 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from twinlib.data.prepare import prepare
-from twinlib.data.schema import DataError
-from twinlib.experimental import BASELINES, ceiling
-from twinlib.experimental.baselines import gene_scores, shift_of, training_cells
+from twinlib.data.preparation import prepare
+from twinlib.errors import DataError
+from twinlib.experimental.baselines import BASELINES, ceiling, gene_scores, shift_of, training_cells
 
 from .conftest import PrincipalEmbedding
 

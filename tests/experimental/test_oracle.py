@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from twinlib.twin.metrics import overlap_at_n
+from twinlib.evaluation.metrics import overlap_at_n
 
 
 def test_overlap_equals_cell_eval_when_every_gene_is_significant():

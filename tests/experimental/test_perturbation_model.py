@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from twinlib.data.pairing import pair
-from twinlib.data.prepare import prepare
-from twinlib.data.schema import DataError
+from twinlib.data.preparation import prepare
 from twinlib.embedding.perturbations import PerturbationTable
-from twinlib.experimental import BASELINES, fit_perturbation_model, predict_anndata
-from twinlib.experimental.baselines import training_cells
+from twinlib.errors import DataError
+from twinlib.experimental.baselines import BASELINES, training_cells
 from twinlib.experimental.perturbation_model import (
     RIDGES,
     CellNetwork,
@@ -25,6 +24,8 @@ from twinlib.experimental.perturbation_model import (
     borrow,
     earns_its_place,
     estimate_effects,
+    fit_perturbation_model,
+    predict_anndata,
     trust,
 )
 

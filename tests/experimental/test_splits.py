@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from twinlib.data.prepare import prepare
+from twinlib.data.preparation import prepare
 
 from .conftest import PrincipalEmbedding
 

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from twinlib.data import lazy, schema
-from twinlib.data.schema import CONTROL, DataError
+from twinlib.data import blocks, schema
+from twinlib.data.schema import CONTROL
+from twinlib.errors import DataError
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -54,7 +55,7 @@ def from_anndata(
     """Bring anyone's cells [n, G] to the canonical schema, and print what X was taken for.
 
     X holds counts or log1p of normalised counts, sparse or dense, backed or a view; `adata` is left as it is.
-    A Dask array (`lazy.open_lazy`) stays on disk.
+    A Dask array (`blocks.open_lazy`) stays on disk.
 
     Args:
         adata: cells with labels in obs.
@@ -197,8 +198,8 @@ def from_counts(counts: Any, obs: pd.DataFrame, genes: list[str], said: str) -> 
     """Build an AnnData with X = log1p(CP10k) and the layer `counts` from counts [n, G] and a complete obs."""
     from anndata import AnnData
 
-    if lazy.is_lazy(counts):
-        x = lazy.map_rows(counts, schema.log_normalise)
+    if blocks.is_lazy(counts):
+        x = blocks.map_rows(counts, schema.log_normalise)
     else:
         counts = sparse.csr_matrix(counts, dtype=np.float32)
         x = schema.log_normalise(counts)
@@ -213,9 +214,9 @@ def _from_values(x: Any, counts: Any, obs: pd.DataFrame, genes: list[str]) -> An
     found = schema.kind_of_values(x)
     if found == "counts":
         return from_counts(x, obs, genes, "given: X holds whole numbers")
-    if lazy.is_lazy(x) and found in ("log1p", "unknown"):
+    if blocks.is_lazy(x) and found in ("log1p", "unknown"):
         return _from_lazy_log(x, obs, genes)
-    if found in ("log1p", "log1p_other", "unknown") and not lazy.is_lazy(x):
+    if found in ("log1p", "log1p_other", "unknown") and not blocks.is_lazy(x):
         return _from_log(x, counts, obs, genes, found)
     raise DataError(f"X is not log1p(counts per 10,000) taken once: {schema.MENDS[found]}.")
 
@@ -224,7 +225,7 @@ def _from_lazy_log(x: Any, obs: pd.DataFrame, genes: list[str]) -> AnnData:
     """Build the AnnData from logged X [n, G] on disk; its first cells were looked at, counts stay away."""
     from anndata import AnnData
 
-    adata = AnnData(lazy.map_rows(x, _float_rows), obs=obs, var=pd.DataFrame(index=genes))
+    adata = AnnData(blocks.map_rows(x, _float_rows), obs=obs, var=pd.DataFrame(index=genes))
     said = "absent: they are not recovered for cells that stay on disk"
     adata.uns["twinlib"] = {"counts": said, "taken_for": "X was taken for log1p(counts per 10,000)"}
     return adata
@@ -297,8 +298,8 @@ def content_hash(adata: AnnData) -> str:
     """Return the sha256 of X [n, G], the labels, the cell names and the gene names."""
     digest = hashlib.sha256()
     x = adata.X
-    if lazy.is_lazy(x):
-        digest.update(lazy.scan(x)[2].encode())
+    if blocks.is_lazy(x):
+        digest.update(blocks.scan(x)[2].encode())
         x = np.empty(0)
     arrays = (x.data, x.indices, x.indptr) if sparse.issparse(x) else (x,)
     for array in arrays:

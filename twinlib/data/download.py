@@ -13,7 +13,7 @@ import zipfile
 from dataclasses import dataclass
 from typing import IO, Any
 
-from twinlib.data.schema import DataError
+from twinlib.errors import DataError, Unreachable
 
 #: Bytes read at a time.
 PIECE = 1 << 20
@@ -39,10 +39,6 @@ class RemoteFile:
     size: int
     #: The one member to take out, when the file is a zip archive.
     member: str = ""
-
-
-class Unreachable(DataError):
-    """No answer, or one that stopped too often; what came is kept, and the next call resumes."""
 
 
 def digest_of(path: pathlib.Path, kind: str) -> str:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from twinlib.data.prepare import Prepared
-from twinlib.data.schema import CONTROL, DataError
+from twinlib.data.preparation import Prepared
+from twinlib.data.schema import CONTROL
+from twinlib.errors import DataError
 
 #: Dimensions of the space in which the cost of a match is measured.
 DIMENSIONS = 32

@@ -13,17 +13,10 @@ import pandas as pd
 from scipy import sparse
 
 from twinlib.data import schema, traps
-from twinlib.data.canonical import (
-    bring,
-    complete_obs,
-    draw,
-    drawn_rows,
-    drop_small,
-    from_counts,
-    own_labels,
-)
+from twinlib.data.canonical import bring, complete_obs, draw, drawn_rows, drop_small, from_counts, own_labels
 from twinlib.data.download import RemoteFile
-from twinlib.data.schema import CONTROL, DataError
+from twinlib.data.schema import CONTROL
+from twinlib.errors import DataError
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -129,7 +122,7 @@ def kang(entry: Any, paths: Sequence[pathlib.Path], n_cells: int | None, seed: i
 
 def waddington(entry: Any, paths: Sequence[pathlib.Path], n_cells: int | None, seed: int) -> AnnData:
     """Simulate the waddington cells, the same ones at each call; a draw is made of them as of a file."""
-    from twinlib.data.simulate import simulate_waddington
+    from twinlib.data.simulated import simulate_waddington
 
     return _drawn(simulate_waddington(), n_cells, seed)
 

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from twinlib.data import lazy
+from twinlib.data import blocks
+from twinlib.errors import DataError
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -28,10 +29,6 @@ TYPES = ("CRISPRko", "CRISPRi", "CRISPRa", "cytokine", "none")
 
 #: Largest value log1p(counts per 10,000) can take: every molecule of the cell in one gene.
 LARGEST_LOG = float(np.log1p(1e4))
-
-
-class DataError(ValueError):
-    """Cells that cannot be used; the message says in one sentence what is wrong, where, and the mend."""
 
 
 def parts(label: str) -> tuple[str, ...]:
@@ -66,7 +63,7 @@ def check(adata: AnnData) -> AnnData:
     _check_columns(adata)
     check_groups(adata.obs["perturbation"].astype(str))
     _check_log(adata)
-    if "counts" in adata.layers and not lazy.is_lazy(adata.layers["counts"]):
+    if "counts" in adata.layers and not blocks.is_lazy(adata.layers["counts"]):
         check_numbers(adata.layers["counts"], 'layers["counts"]')
     return adata
 
@@ -91,7 +88,7 @@ def check_numbers(x: Any, where: str) -> None:
     check_sparse(x, where)
     if x.dtype.kind not in "fiub":
         raise DataError(f"{where} holds values of type {x.dtype}: give real numbers.")
-    smallest, bad = lazy.scan(x)[:2] if lazy.is_lazy(x) else _smallest_and_bad(values_of(x))
+    smallest, bad = blocks.scan(x)[:2] if blocks.is_lazy(x) else _smallest_and_bad(values_of(x))
     if bad:
         raise DataError(f"{where} holds {bad} NaN or infinite values: remove those cells or genes first.")
     if smallest < 0:
@@ -171,7 +168,7 @@ def kind_of_values(x: Any, n_cells: int = 2000) -> str:
     `log1p_twice`, `normalised` (whole multiples without undoing anything), or `unknown`.
     The first `n_cells` cells are looked at.
     """
-    rows = sparse.csr_matrix(lazy.head(x, n_cells), dtype=np.float64)
+    rows = sparse.csr_matrix(blocks.head(x, n_cells), dtype=np.float64)
     rows.eliminate_zeros()
     if rows.nnz == 0:
         return "unknown"

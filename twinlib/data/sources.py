@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from twinlib.data import readers, schema
 from twinlib.data.canonical import Columns, from_anndata
-from twinlib.data.download import RemoteFile, Unreachable, agrees, download, take_member
-from twinlib.data.schema import DataError
+from twinlib.data.download import RemoteFile, agrees, download, take_member
+from twinlib.errors import DataError, Unreachable
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from twinlib.data import DataError
 from twinlib.embedding.gene_graph import padding
+from twinlib.errors import DataError
 
 ATTENTION = ("learned", "uniform", "none", "random")
 NETWORKS = ("coexpression", "known")

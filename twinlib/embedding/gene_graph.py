@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from twinlib.data import DataError
+from twinlib.errors import DataError
 
 Edge = tuple[str, str]
 

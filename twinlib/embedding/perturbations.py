@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from twinlib.data import DataError
 from twinlib.data.schema import parts
+from twinlib.errors import DataError
 
 if TYPE_CHECKING:
     from twinlib.embedding.attention import Embedding

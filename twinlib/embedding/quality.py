@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from twinlib.data import DataError
 from twinlib.embedding.attention import CLAMP
+from twinlib.errors import DataError
 
 if TYPE_CHECKING:
     from twinlib.embedding.attention import Embedding

@@ -20,9 +20,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from twinlib.data import DataError
 from twinlib.embedding.attention import CLAMP, Embedding, EmbeddingConfig
 from twinlib.embedding.gene_graph import from_edges, knn_graph
+from twinlib.errors import DataError
 
 CHECKPOINTS = pathlib.Path(__file__).parent / "checkpoints"
 FORMAT = 1
@@ -261,7 +261,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, help="passes over the cells (default: as packaged)")
     parser.add_argument("--out", type=pathlib.Path, help="file to write (default: the packaged one)")
     options = parser.parse_args(arguments)
-    from twinlib.data import standard
+    from twinlib.data.preparation import standard
 
     config = EmbeddingConfig()
     epochs = options.epochs or PACKAGED_EPOCHS.get(options.dataset, config.epochs)

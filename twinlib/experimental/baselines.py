@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from twinlib.data.schema import CONTROL, DataError, parts
+from twinlib.data.schema import CONTROL, parts
+from twinlib.errors import DataError
 
 if TYPE_CHECKING:
-    from twinlib.data.prepare import Prepared
+    from twinlib.data.preparation import Prepared
 
 Array = NDArray[np.floating]
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from twinlib.data.pairing import Pairs
-    from twinlib.data.prepare import Prepared
+    from twinlib.data.preparation import Prepared
 
 
 #: Candidates for the ridge that lends effects to unseen targets; infinity lends the mean effect.

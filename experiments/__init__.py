@@ -1,0 +1,1 @@
+"""What makes the folder `results/`: one runner, one short file an experiment; not part of the wheel."""

@@ -1,0 +1,371 @@
+"""The described protocol: what the paper's text says, on any prepared dataset."""
+
+from __future__ import annotations
+
+import pathlib
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.protocols import ALGORITHMS, Part, RunConfig, blocks, name_of, seeds_of
+from experiments.settings import choice, training_settings
+from twinlib.evaluation import courses as paths
+from twinlib.evaluation import evaluate as evaluation
+
+Array = NDArray[Any]
+
+#: Baselines of every table, in its order; `linear` reaches only perturbations whose target is measured.
+BASELINES = ("mean", "matching_mean", "additive", "linear", "latent_shift")
+#: File in which the experimental twin's mean paths wait for the parts that are measured against them.
+EXPERIMENTAL_PATHS = "experimental_paths.npz"
+#: Training controls on which the population metrics of the train rows are taken.
+TRAIN_CONTROLS = 128
+
+
+class Mean:
+    """A policy whose mean action is given by a function of the observation: zero, or a uniform draw."""
+
+    replicas = 1
+
+    def __init__(self, action_dim: int, seed: int | None = None) -> None:
+        import torch
+
+        self.action_dim = action_dim
+        self.generator = None if seed is None else torch.Generator().manual_seed(seed)
+
+    def distribution(self, observation: Any) -> tuple[Any, None]:
+        """Return the action [..., A] for observations [..., O], and no spread."""
+        import torch
+
+        shape = (*observation.shape[:-1], self.action_dim)
+        if self.generator is None:
+            return torch.zeros(shape), None
+        return 2.0 * torch.rand(shape, generator=self.generator) - 1.0, None
+
+
+class Remembered:
+    """An embedding that encodes a block of cells once: every row of a table asks for the same controls."""
+
+    def __init__(self, embedding: Any) -> None:
+        self.embedding, self.known = embedding, {}  # type: tuple[Any, dict[bytes, Any]]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.embedding, name)
+
+    def encode(self, x: Any) -> Any:
+        """Return the latent cells [..., D] of scaled cells [..., G], remembered without gradients."""
+        import hashlib
+
+        import torch
+
+        if torch.is_grad_enabled():
+            return self.embedding.encode(x)
+        key = hashlib.sha1(x.contiguous().numpy().tobytes()).digest() + str(tuple(x.shape)).encode()
+        if key not in self.known:
+            self.known[key] = self.embedding.encode(x)
+        return self.known[key]
+
+
+class Described:
+    """Both twins, every baseline and reference on the train and test cells of one dataset."""
+
+    def __init__(self, config: RunConfig, progress: bool = False) -> None:
+        from twinlib.data.preparation import standard
+        from twinlib.embedding.train import pretrained
+
+        unknown = set(config.algorithms) - set(ALGORITHMS)
+        if unknown:
+            known = ", ".join(ALGORITHMS)
+            raise ValueError(f"The described protocol has no {sorted(unknown)[0]!r}; choose from {known}.")
+        self.config, self.progress = config, progress
+        self.algorithms = config.algorithms or ALGORITHMS
+        #: Tuned choice by algorithm; read first, so that a missing row stops the run before it costs.
+        self.choices = {name: choice(config.dataset, name) for name in self.algorithms}
+        self.prepared = standard(config.dataset)
+        self.embedding = Remembered(pretrained(config.dataset))
+        self.embedding.require(self.prepared)
+        self.parts = ("references", *blocks(("experimental", *self.algorithms), config))
+
+    def after(self, part: str) -> tuple[str, ...]:
+        """Trained parts measure their paths against those of the experimental twin's first block."""
+        return (self.parts[1],) if name_of(part) in ALGORITHMS else ()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Facts for the manifest."""
+        p = self.prepared
+        return {
+            "dataset": p.dataset,
+            "data_hash": p.data_hash,
+            "fingerprint": p.fingerprint,
+            "split": p.split,
+            "genes": len(p.genes),
+            "cells": {s: len(p.rows(s)) for s in ("train", "test")},
+            "test_controls": len(p.rows("test", "control")),
+            "scored_perturbations": {s: list(q.labels) for s, q in self.asked.items()},
+            "actions": self.actions,
+            "choices": {name: asdict(chosen) for name, chosen in self.choices.items()},
+            "environment": {name: asdict(self.environment(name)) for name in self.algorithms},
+            "training": {name: asdict(self.training(name)) for name in self.algorithms},
+        }
+
+    # -- what is shared by the parts ---------------------------------------------------------------------
+    @cached_property
+    def asked(self) -> dict[str, evaluation.Questions]:
+        """The questions of both splits."""
+        return {
+            "test": evaluation.questions(self.prepared, "test"),
+            "train": evaluation.questions(
+                self.prepared, "train", max_controls=TRAIN_CONTROLS, matched=self.train_pairs
+            ),
+        }
+
+    @cached_property
+    def train_pairs(self) -> Any:
+        """The optimal-transport pairs of the training cells, for the questions and for the world."""
+        from twinlib.data.pairing import pair
+
+        return pair(self.prepared, split="train")
+
+    @cached_property
+    def courses(self) -> dict[str, paths.Course]:
+        """The real course of every scored perturbation."""
+        labels = self.asked["test"].labels
+        return paths.courses(
+            self.prepared, self.embedding, labels, self.horizon, resamples=self.config.resamples
+        )
+
+    @cached_property
+    def no_change(self) -> dict[tuple[str, ...], dict[tuple[str, str], dict[str, Any]]]:
+        """Rows of no_change by the set of labels, then by split and space (filled as needed)."""
+        return {}
+
+    @cached_property
+    def world(self) -> Any:
+        """The world of the training cells."""
+        from twinlib.environment.world import make_world
+
+        return make_world(
+            self.prepared, self.embedding.embedding, pairs=self.train_pairs, actions=self.actions
+        )
+
+    @property
+    def actions(self) -> str:
+        """What a policy adjusts: genes; doses where every perturbation is a cytokine; both where some are."""
+        kinds = set(self.prepared.cells.obs["perturbation_type"].astype(str)) - {"control"}
+        if "cytokine" not in kinds:
+            return "genes"
+        return "cytokines" if kinds == {"cytokine"} else "both"
+
+    @cached_property
+    def plain_environment(self) -> Any:
+        """The environment's own settings, with the action scale fixed from the whole training world.
+
+        Doses have a unit of their own (`cytokine_scale`), so a world without gene actions has no such scale.
+        """
+        from twinlib.environment.dynamics import EnvironmentConfig
+
+        plain = EnvironmentConfig()
+        if self.actions == "cytokines":
+            return plain
+        return replace(plain, action_scale=self.world.action_scale(plain.horizon))
+
+    def environment(self, algorithm: str | None) -> Any:
+        """The environment an algorithm is trained and scored in: its tuned multiple of the own action scale.
+
+        None gives the environment's own scale. The dose of a cytokine is never scaled: it was not tuned.
+        """
+        own = self.plain_environment
+        if algorithm is None or own.action_scale is None:
+            return own
+        return replace(own, action_scale=self.choices[algorithm].scale * own.action_scale)
+
+    def training(self, algorithm: str) -> Any:
+        """The training settings of an algorithm, with its tuned step size."""
+        return training_settings(algorithm, self.config.timesteps, self.choices[algorithm])
+
+    @cached_property
+    def small_world(self) -> Any:
+        """The same world with few stored cells, for rollouts of given cells: they bring their own starts."""
+        rows = slice(0, 64)
+        cut = {name: getattr(self.world, name)[rows] for name in ("x", "y", "z0", "label")}
+        return replace(self.world, **cut, embedding=self.embedding)
+
+    @property
+    def horizon(self) -> int:
+        """H of the environment and of every trajectory."""
+        from twinlib.environment.dynamics import EnvironmentConfig
+
+        return EnvironmentConfig().horizon
+
+    # -- the parts ---------------------------------------------------------------------------------------
+    def compute(self, part: str, scratch: pathlib.Path) -> Part:
+        """Compute one part."""
+        name, seeds = name_of(part), seeds_of(part, self.config)
+        if name == "references":
+            return self._references()
+        if name == "experimental":
+            return self._experimental(seeds, scratch)
+        return self._trained(part, name, seeds, scratch)
+
+    def rows(
+        self,
+        predictor: evaluation.Predictor,
+        head: dict[str, Any],
+        labels: Sequence[str] | None = None,
+        first_seed: int = 0,
+    ) -> list[dict[str, Any]]:
+        """Score a predictor on both splits: one row a replica, split and space, with its skill."""
+        found = []
+        for split, whole in self.asked.items():
+            asked = whole if labels is None else whole.only(labels)
+            for seed, spaces in enumerate(evaluation.score(predictor, asked), start=first_seed):
+                for row in spaces:
+                    base = self._baseline_row(asked, split, row["space"])
+                    found.append(head | {"Seed": seed} | evaluation.with_skill(row, base))
+        return found
+
+    def _baseline_row(self, asked: evaluation.Questions, split: str, space: str) -> dict[str, Any]:
+        """Return the row of no_change on the same questions."""
+        known = self.no_change.setdefault((split, *asked.labels), {})
+        if not known:
+            rows = evaluation.score(evaluation.no_change, asked)[0]
+            known.update({(split, row["space"]): row for row in rows})
+        return known[split, space]
+
+    def _references(self) -> Part:
+        """Score no_change, do_nothing through the environment, random actions, the baselines, the ceiling."""
+        from twinlib.experimental.baselines import BASELINES as FIT
+
+        head = {"System": "reference", "Algorithm": "no_change"}
+        regression = self.rows(evaluation.no_change, head)
+        for name in BASELINES:
+            head = {"System": "baseline", "Algorithm": name}
+            fitted = self._fit(FIT[name], name)
+            if fitted is not None:
+                regression += self.rows(evaluation.one(fitted[0]), head, fitted[1])
+        regression += self._ceiling_rows()
+        similarity = paths.reference_rows(self.courses)
+        for name, policy in self._plain_policies().items():
+            head = {"System": "insilico", "Algorithm": name}
+            settings = self.environment(None)
+            regression += self.rows(self.predictor(policy, settings), head)
+            if name == "random":
+                similarity += paths.twin_rows(self.courses, self.paths(policy, settings), [0], head)
+        return Part(regression, similarity)
+
+    def _plain_policies(self) -> dict[str, Mean]:
+        actions = len(self.world.action_names)
+        return {"do_nothing": Mean(actions), "random": Mean(actions, seed=0)}
+
+    def _fit(self, fit: Any, name: str) -> tuple[Any, tuple[str, ...] | None] | None:
+        """Fit a baseline; return it with the labels it can reach (None: all), or None where it cannot be."""
+        from twinlib.data.schema import parts
+        from twinlib.errors import DataError
+
+        if name != "linear":
+            return fit(self.prepared, self.embedding), None
+        measured = set(self.prepared.measured)
+        reached = tuple(n for n in self.asked["test"].labels if set(parts(n)) <= measured)
+        try:
+            return (fit(self.prepared, self.embedding), reached) if reached else None
+        except DataError:
+            return None
+
+    def _ceiling_rows(self) -> list[dict[str, Any]]:
+        """Return the technical duplicate: one half of the real test cells against the other."""
+        from twinlib.experimental.baselines import ceiling
+
+        asked, scores = self.asked["test"], []
+        for name in asked.labels:
+            guess, truth = ceiling(self.prepared, name, seed=0)
+            scores.append(evaluation.population_metrics(truth, guess, None, asked.reference))
+        row: dict[str, Any] = {"System": "reference", "Algorithm": "ceiling", "Seed": 0, "Split": "Test"}
+        row |= {"space": "log1p", "perturbations": len(asked.labels)}
+        row |= {n: float(np.mean([s[n] for s in scores])) for n in evaluation.POPULATION}
+        return [evaluation.with_skill(row, self._baseline_row(asked, "test", "log1p"))]
+
+    def _experimental(self, seeds: Sequence[int], scratch: pathlib.Path) -> Part:
+        """Fit and score the experimental twin, one fit a seed; keep its mean paths for the in-silico rows."""
+        from twinlib.experimental.perturbation_model import fit_perturbation_model
+
+        regression, similarity = [], []
+        head = {"System": "experimental", "Algorithm": "experimental"}
+        for seed in seeds:
+            model = fit_perturbation_model(self.prepared, self.embedding, seed=seed)
+            regression += [row | {"Seed": seed} for row in self.rows(evaluation.one(model), head)]
+            track = self._model_paths(model)
+            similarity += paths.twin_rows(self.courses, track, [seed], head)
+            if seed == 0:
+                np.savez(scratch / EXPERIMENTAL_PATHS, **{n: track(n)[0] for n in self.courses})
+                shuffled = {"System": "experimental", "Algorithm": "experimental_shuffled"}
+                similarity += paths.shuffled_rows(self.courses, track, shuffled)
+        return Part(regression, similarity)
+
+    def _model_paths(self, model: Any) -> paths.Paths:
+        """Return the mean latent path [1, H + 1, D] of the experimental twin over the test controls."""
+        controls = self.asked["test"].controls
+
+        def track(name: str) -> Array:
+            path = model.trajectory(controls, [name] * len(controls), self.horizon)
+            return np.asarray(path, dtype=np.float64).mean(axis=0)[None]
+
+        return track
+
+    # -- policies ----------------------------------------------------------------------------------------
+    def predictor(self, policy: Any, settings: Any) -> evaluation.Predictor:
+        """Return a policy's predictions in its environment: mean action, process noise and kick off."""
+        from twinlib.environment.prediction import predict
+
+        return lambda x, labels: predict(policy, self.small_world, settings, x, list(labels))
+
+    def paths(self, policy: Any, settings: Any) -> paths.Paths:
+        """Return the mean latent paths [R, H + 1, D] of a policy over the test controls."""
+        from twinlib.environment.prediction import rollout_cells
+
+        controls = self.asked["test"].controls
+
+        def track(name: str) -> Array:
+            path = rollout_cells(policy, self.small_world, settings, controls, [name] * len(controls))
+            return path.mean(dim=1).double().numpy()
+
+        return track
+
+    def _trained(self, part: str, algorithm: str, seeds: Sequence[int], scratch: pathlib.Path) -> Part:
+        """Train an algorithm on its seeds side by side, score it, and measure its paths."""
+        result, wall = self._train(algorithm, seeds, scratch / f"{part}.checkpoint")
+        head, settings = {"System": "insilico", "Algorithm": algorithm}, self.environment(algorithm)
+        last = result.history.groupby("seed").tail(1).set_index("seed")
+        regression = [
+            row | {"optimizer_steps": int(last["optimizer_steps"][row["Seed"]])}
+            for row in self.rows(self.predictor(result.policy, settings), head, first_seed=seeds[0])
+        ]
+        with np.load(scratch / EXPERIMENTAL_PATHS) as other:
+            twins = {name: other[name] for name in other.files}
+        track = self.paths(result.policy, settings)
+        similarity = paths.twin_rows(self.courses, track, list(seeds), head, twins)
+        if algorithm == "two_stage" and seeds[0] == 0:
+            shuffled = {"System": "insilico", "Algorithm": "two_stage_shuffled"}
+            similarity += paths.shuffled_rows(self.courses, track, shuffled)
+        steps = self.config.timesteps * len(seeds)
+        facts = {"training_s": round(wall, 1), "steps_per_s": round(steps / wall, 1)}
+        return Part(regression, similarity, facts, result.history)
+
+    def _train(self, algorithm: str, seeds: Sequence[int], checkpoint: pathlib.Path) -> tuple[Any, float]:
+        """Train, or continue training; return the result and the seconds this process spent on it."""
+        from twinlib.environment.dynamics import Dynamics
+        from twinlib.policy.training import train
+
+        dynamics = Dynamics(
+            self.world, self.environment(algorithm), replicas=len(seeds), n_cells=self.config.n_cells
+        )
+        started = time.perf_counter()
+        result = train(
+            dynamics, self.training(algorithm), list(seeds), progress=self.progress, checkpoint=checkpoint
+        )
+        return result, time.perf_counter() - started

@@ -1,0 +1,77 @@
+"""The settings each algorithm of the described protocol runs with: those its own tuning chose."""
+
+from __future__ import annotations
+
+import pathlib
+from dataclasses import dataclass, replace
+from typing import Any
+
+from twinlib.errors import SettingsError
+
+#: Algorithms whose step size is the trust region's delta; for the others it is the learning rate.
+SECOND_ORDER = ("TRPO", "two_stage", "alternating")
+#: Datasets that were tuned; every other one reuses the choice made on `REUSED`.
+TUNED, REUSED = ("papalexi2021", "waddington"), "papalexi2021"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the tuning chose for one algorithm, on validation cells."""
+
+    #: Learning rate of PPO and PPO_restart; delta of TRPO, two_stage and alternating.
+    step_size: float
+    #: Multiple of the environment's own action scale.
+    scale: float
+    #: The dataset on which it was chosen.
+    tuned_on: str
+
+
+def choice(dataset: str, algorithm: str, table: pathlib.Path | None = None) -> Choice:
+    """Return the tuned choice of an algorithm from results/tuning/chosen.csv, or from another `table`.
+
+    Datasets outside `TUNED` reuse the choice made on papalexi2021. Raises SettingsError where the file or the
+    row is missing: there is no default to fall back to.
+    """
+    import pandas as pd
+
+    from twinlib.results.tables import results_folder
+
+    source = dataset if dataset in TUNED else REUSED
+    path = table or results_folder() / "tuning" / "chosen.csv"
+    mend = f"make it with 'python benchmarks/tuning.py --dataset {source}'"
+    if not path.is_file():
+        raise SettingsError(f"There is no table of tuned settings ({path.name}); {mend}.")
+    rows = pd.read_csv(path)
+    found = rows[(rows["dataset"] == source) & (rows["algorithm"] == algorithm)]
+    if len(found) != 1:
+        raise SettingsError(
+            f"{path.name} has {len(found)} rows for {algorithm} on {source} in place of 1; {mend}."
+        )
+    return Choice(float(found["step_size"].iloc[0]), float(found["scale"].iloc[0]), source)
+
+
+def training_settings(algorithm: str, timesteps: int, chosen: Choice) -> Any:
+    """Return the described protocol's training settings: the same networks and steps for all algorithms.
+
+    The paper states only the steps (150,000, of which 10,000 TRPO: one fifteenth). Minibatches are larger
+    than its code's (256 in place of 64), the exploration starts at a standard deviation of exp(-1), since 200
+    summed actions at 1 drown the signal. The step size is the tuned one; everything else is the customary
+    default.
+    """
+    from twinlib.policy.proximal import ProximalConfig
+    from twinlib.policy.training import TrainingConfig
+    from twinlib.policy.trust_region import TrustRegionConfig
+
+    second_order = algorithm in SECOND_ORDER
+    proximal = ProximalConfig(minibatch_size=256)
+    if not second_order:
+        proximal = replace(proximal, learning_rate=chosen.step_size)
+    return TrainingConfig(
+        algorithm=algorithm,
+        timesteps=timesteps,
+        warm_start_steps=timesteps // 15,
+        log_std=-1.0,
+        proximal=proximal,
+        fine_tuning=replace(proximal, beta=0.1),
+        trust_region=TrustRegionConfig(delta=chosen.step_size if second_order else 0.05),
+    )

@@ -1,0 +1,79 @@
+"""record and plots: what they print outside a notebook, and what they refuse."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from twinlib.page import plots, record
+
+
+def test_attempt_never_raises(capsys: pytest.CaptureFixture[str]) -> None:
+    def check_1(answer: object) -> None:
+        assert answer == 4, "count again"
+
+    assert record.attempt("1.1", check_1, 4)
+    assert not record.attempt("1.1", check_1, 5)
+    assert not record.attempt("1.1", check_1)
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == "Exercise 1.1: correct."
+    assert shown[1] == "Exercise 1.1: not yet: count again"
+    assert "not yet: TypeError" in shown[-1]
+
+
+def test_stamp_line_holds_seed_and_versions_but_no_clock() -> None:
+    line = record.stamp_line(seed=7)
+    assert line.startswith("seed 7 · Python 3.")
+    assert "numpy" in line
+    assert not re.search(r"\d\d:\d\d|20\d\d-", line)
+
+
+def test_say_prints_outside_a_notebook(capsys: pytest.CaptureFixture[str]) -> None:
+    record.say("a **b**")
+    record.record("key", 1.0)
+    assert capsys.readouterr().out == "a **b**\n"
+
+
+def test_figures_are_white_and_equal_on_a_second_run() -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    def picture() -> bytes:
+        plots.style()
+        fig, ax = plt.subplots()
+        ax.plot([1, 2], color=plots.COLOURS["control"])
+        data = plots._png(fig)
+        plt.close(fig)
+        return data
+
+    first = picture()
+    assert first == picture()
+    assert matplotlib.rcParams["figure.facecolor"] == "white"
+
+
+def test_figure_html_escapes_and_scales() -> None:
+    page = plots.figure_html(b"x", "a-name", 'a "quoted" <alt>', 600, "cap & tion")
+    assert 'alt="a &quot;quoted&quot; &lt;alt&gt;"' in page
+    assert "max-width:100%" in page
+    assert "cap &amp; tion" in page
+    assert 'id="fig-a-name"' in page
+
+
+@pytest.mark.parametrize(("name", "alt"), [("Bad Name", "a long enough alternative text"), ("ok", "short")])
+def test_show_refuses_what_would_not_work_on_a_page(name: str, alt: str) -> None:
+    import matplotlib.pyplot as plt
+
+    fig = plt.figure()
+    with pytest.raises(ValueError, match="figure"):
+        plots.show(fig, name, alt)
+    plt.close(fig)
+
+
+def test_colours_are_hexadecimal_and_stand_out_on_white() -> None:
+    for name, colour in plots.COLOURS.items():
+        assert re.fullmatch(r"#[0-9a-f]{6}", colour), name
+        red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+        assert 0.2126 * red + 0.7152 * green + 0.0722 * blue < 190, f"{name} is too pale for a white face"

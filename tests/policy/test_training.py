@@ -1,0 +1,98 @@
+"""Replicas equal lone runs; a killed run resumes and ends in the same bits."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from toy import Quadratic
+
+from twinlib.policy.proximal import ProximalConfig
+from twinlib.policy.training import ALGORITHMS, TrainingConfig, train
+
+HERE = pathlib.Path(__file__).parent
+
+
+def config(algorithm: str, iterations: int = 40) -> TrainingConfig:
+    return TrainingConfig(
+        algorithm=algorithm,
+        timesteps=iterations * 64,
+        steps_per_iteration=64,
+        warm_start_steps=20 * 64 if iterations > 3 else 64,
+        hidden=(16, 16),
+        critic_epochs=2,
+        fine_tuning=ProximalConfig(beta=0.1, adaptive_beta=True, minibatch_size=32, epochs=2),
+    )
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_replica_equals_the_same_seed_alone(algorithm):
+    settings = dataclasses.replace(config(algorithm, 3), dtype="float64")
+    together = train(Quadratic(3, 8), settings, seeds=[5, 6, 7])
+    for r, seed in enumerate((5, 6, 7)):
+        alone = train(Quadratic(1, 8), settings, seeds=[seed])
+        assert (alone.policy.theta[0] - together.policy.theta[r]).abs().max() < 1e-12
+        rows = together.history[together.history.seed == seed]
+        assert rows.reward.to_numpy() == pytest.approx(alone.history.reward.to_numpy(), abs=1e-12)
+    assert (together.policy.theta[0] - together.policy.theta[1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("algorithm", ["two_stage", "alternating"])
+def test_a_killed_run_resumes_to_the_same_bits(tmp_path, algorithm):
+    whole = train(Quadratic(2, 8), config(algorithm), seeds=[0, 1])
+    path = tmp_path / "run.pt"
+    child = subprocess.Popen([sys.executable, HERE / "killed_run.py", algorithm, path], cwd=HERE)
+    while not path.exists() and child.poll() is None:
+        time.sleep(0.001)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    killed_at = torch.load(path, weights_only=True)["iteration"]
+    assert 1 <= killed_at < 40, "the run ended before it could be killed"
+    resumed = train(Quadratic(2, 8), config(algorithm), seeds=[0, 1], checkpoint=path)
+    assert torch.equal(resumed.policy.theta, whole.policy.theta)
+    assert resumed.history.equals(whole.history)
+
+
+def test_resume_is_exact_across_the_hand_over_and_in_mid_episode(tmp_path):
+    path = tmp_path / "run.pt"
+    whole = train(Quadratic(2, 8, horizon=7), config("two_stage"), seeds=[0, 1])
+    for stop in (10, 20, 33):  # 8 steps an iteration: never at the end of an episode of 7
+        part = dataclasses.replace(config("two_stage"), timesteps=stop * 64)
+        train(Quadratic(2, 8, horizon=7), part, seeds=[0, 1], checkpoint=path)
+    resumed = train(Quadratic(2, 8, horizon=7), config("two_stage"), seeds=[0, 1], checkpoint=path)
+    assert torch.equal(resumed.policy.theta, whole.policy.theta)
+    assert resumed.history.equals(whole.history)
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_replicas_train_on_a_gpu():
+    if not torch.cuda.is_available():
+        pytest.skip("this machine has no GPU")
+    from twinlib.environment.dynamics import Dynamics
+    from twinlib.environment.world import packaged_world
+
+    settings = dataclasses.replace(config("two_stage", 3), device="cuda")
+    result = train(Dynamics(packaged_world().to("cuda"), replicas=2, n_cells=8), settings, seeds=[0, 1])
+    assert result.policy.theta.is_cuda and bool(torch.isfinite(result.policy.theta).all())
+
+
+def test_a_finished_run_is_read_back_without_training(tmp_path):
+    path = tmp_path / "run.pt"
+    first = train(Quadratic(1, 8), config("PPO", 3), seeds=[0], checkpoint=path)
+    again = train(Quadratic(1, 8), config("PPO", 3), seeds=[0], checkpoint=path)
+    assert torch.equal(first.policy.theta, again.policy.theta) and first.history.equals(again.history)
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    path = tmp_path / "run.pt"
+    train(Quadratic(1, 8), config("PPO", 3), seeds=[0], checkpoint=path)
+    with pytest.raises(ValueError, match="name another file"):
+        train(Quadratic(1, 8), config("TRPO", 3), seeds=[0], checkpoint=path)
+    with pytest.raises(ValueError, match="name another file"):
+        train(Quadratic(1, 8), config("PPO", 3), seeds=[1], checkpoint=path)

@@ -1,0 +1,107 @@
+"""The paper's figures, the layout of tables, and what a report prints."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from twinlib.results import tables
+
+
+def test_the_paper_tables_hold_what_the_paper_prints():
+    one = tables.paper_table(1)
+    assert list(one.columns) == ["System", "Algorithm", "Split", "MSE", "RMSE", "MAE", "R2", "Pearson"]
+    row = one[(one.Algorithm == "TRPO_PPO") & (one.Split == "Test")].iloc[0]
+    assert list(row[["MSE", "RMSE", "R2"]]) == ["0.0327", "0.1678", "0.9669"]
+    nine = tables.paper_table(9).set_index("System")
+    assert nine.loc["Insilico Perturbation System", "DTW"] == "1.6428"
+    assert len(tables.paper_tables()) == 3 * (4 + 2) * 5 + 3 * 2 * 2
+
+
+def test_a_table_the_paper_does_not_have_is_refused():
+    with pytest.raises(ValueError, match="choose 1 to 9"):
+        tables.paper_table(10)
+
+
+def rows(algorithm, values, **more):
+    base = {"System": "insilico", "Algorithm": algorithm, "Split": "Test", "space": "z", "perturbations": 3}
+    return [base | {"Seed": s, "MSE": v, "pearson_delta": v} | more for s, v in enumerate(values)]
+
+
+def test_cells_hold_the_iqm_and_its_interval():
+    regression = pd.DataFrame(rows("two_stage", [1.0, 2.0, 3.0, 100.0]) + rows("do_nothing", [5.0]))
+    table = tables.per_cell_table(regression)
+    assert list(table["Algorithm"]) == ["do_nothing", "two_stage"]  # the table's order, not the file's
+    assert table["MSE (OT match)"][0] == "5.0000"
+    assert table["MSE (OT match)"][1].startswith("2.5000 [")
+    assert tables.summarise(pd.Series([np.nan])) == "n/a"
+
+
+def test_similarity_averages_perturbations_before_seeds():
+    made = pd.DataFrame(
+        {"System": "insilico", "Algorithm": "PPO", "Against": "real", "Seed": s, "dtw": d, "Perturbation": p}
+        for s, d, p in [(0, 1.0, "A"), (0, 3.0, "B"), (1, 2.0, "A"), (1, 2.0, "B")]
+    )
+    assert tables.similarity_table(made)["DTW"][0] == "2.0000"
+
+
+@pytest.fixture
+def finished(tmp_path):
+    config = {"dataset": "papalexi2021", "protocol": "described", "seeds": 2, "timesteps": 100}
+    (tmp_path / "manifest.json").write_text(json.dumps({"config": config, "command": "python -m x"}))
+    z = rows("PPO", [1.0, 2.0]) + rows("experimental", [0.5], System="experimental")
+    log1p = [row | {"space": "log1p", "pseudobulk_mse": 0.1, "skill_pseudobulk_mse": 0.0} for row in z]
+    train = [row | {"Split": "Train"} for row in z]
+    pd.DataFrame(z + log1p + train).to_csv(tmp_path / "regression.csv", index=False)
+    head = {"System": "insilico", "Algorithm": "PPO", "Seed": 0, "Against": "real", "Perturbation": "A"}
+    pd.DataFrame([head | {"dtw": 1.5}]).to_csv(tmp_path / "similarity.csv", index=False)
+    return tmp_path
+
+
+def test_a_report_is_shaped_like_the_papers_tables_and_shows_them(finished):
+    text = tables.report(finished)
+    for wanted in ("MSE (OT match)", "PPO", "experimental", "DTW", "Table 1", "Table 3", "1.3798"):
+        assert wanted in text
+    assert "Table 4" not in text
+
+
+def test_an_unfinished_run_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="has no regression.csv"):
+        tables.report(tmp_path)
+
+
+def test_results_that_are_not_packaged_name_the_command():
+    with pytest.raises(FileNotFoundError, match="--dataset nowhere --protocol described"):
+        tables.results("described", "nowhere")
+
+
+def test_the_released_table_keeps_its_split_and_says_what_is_compared():
+    rows = [
+        {"System": system, "Algorithm": "PPO", "Seed": seed, "logs": 2, "Split": split}
+        | dict.fromkeys(("MSE", "RMSE", "MAE", "R2", "Pearson"), value)
+        | {"reward": -value, "distance_to_target": value, "optimizer_steps": 10}
+        for system in ("insilico", "experimental")
+        for split, value in (("Test", 1.0), ("Train", 2.0))
+        for seed in range(3)
+    ]
+    table = tables.released_table(pd.DataFrame(rows))
+    assert len(table) == 1
+    (said,) = table["MSE (start to final)"]
+    assert said.startswith("1.0")
+    assert "reward" in table.columns
+
+
+def test_side_by_side_holds_the_papers_digits_and_ours_under_the_same_columns():
+    first = tables.side_by_side(1)
+    assert list(first.columns) == ["Source", "Row", "MSE", "RMSE", "MAE", "R2", "Pearson"]
+    assert list(first["MSE"][:2]) == ["1.3798", "0.0327"] and first["Source"][0] == "the paper, as printed"
+    released = first[first["Source"] == "released, papalexi2021"].set_index("Row")
+    assert released.loc["do_nothing", "MSE"] == "0.0000" and released.loc["do_nothing", "R2"] == "1.0000"
+    rows = tables.results("released", "papalexi2021")
+    chosen = (rows["Algorithm"] == "PPO") & (rows["Split"] == "Test") & (rows["logs"] == 2)
+    assert released.loc["PPO", "MSE"] == tables.summarise(rows[chosen]["MSE"])
+    assert set(tables.side_by_side(2)["Row"]) >= {"Embedding Model", "experimental"}
+    third = tables.side_by_side(3)
+    assert list(third.columns) == ["Source", "Row", "DTW", "Wasserstein"] and third["DTW"][1] == "1.4028"
+    assert "PPO against Insilico" in set(third["Row"])

@@ -1,0 +1,137 @@
+"""Cells that stay on disk: Dask-backed AnnData, read block by block, on this machine or on a cluster.
+
+Everything here runs on Dask's current scheduler: the threads of this process, or, inside
+`with distributed.Client(address):`, the workers of that cluster.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pathlib
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+#: Rows of one block; a block of 2,000 genes with 5 % non-zeros is then about 16 MB.
+ROWS = 20_000
+
+
+def is_lazy(x: Any) -> bool:
+    """Whether x is a Dask array."""
+    return type(x).__module__.split(".")[0] == "dask"
+
+
+def open_lazy(path: str | os.PathLike[str], rows: int = ROWS) -> AnnData:
+    """Open an h5ad or zarr file with X [n, G] on disk, in blocks of `rows` cells; obs and var are read.
+
+    Raises:
+        DataError: a file that is neither, or whose X cannot be read in rows.
+    """
+    import anndata
+
+    from twinlib.errors import DataError  # schema itself looks at lazy arrays
+
+    try:
+        group = _open_group(pathlib.Path(path))
+        if group["X"].attrs.get("encoding-type") == "csc_matrix":
+            raise DataError(f"X of {path} is stored by columns (CSC): write it by rows (CSR) first.")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            read, lazily = anndata.io.read_elem, anndata.experimental.read_elem_lazy
+            obs, var = read(group["obs"]), read(group["var"])
+            x = lazily(group["X"], chunks=(min(rows, len(obs)), len(var)))
+            uns = read(group["uns"]) if "uns" in group else {}
+        return anndata.AnnData(x, obs=obs, var=var, uns=uns)
+    except DataError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:120].rstrip(". ")
+        raise DataError(f"{path} could not be opened ({type(error).__name__}: {reason}).") from error
+
+
+def _open_group(path: pathlib.Path) -> Any:
+    if path.is_dir():
+        import zarr
+
+        return zarr.open_group(str(path), mode="r")
+    import h5py
+
+    return h5py.File(path, "r")
+
+
+def head(x: Any, n: int) -> Any:
+    """Return the first n rows of x [n, G] in memory, sparse or dense."""
+    return take(x, np.arange(min(n, x.shape[0])))
+
+
+def take(x: Any, rows: np.ndarray) -> Any:
+    """Return the given rows of x [n, G] in memory; of a lazy x only their blocks are read."""
+    if not is_lazy(x):
+        return x[rows]
+    if len(rows) == 0:
+        return np.empty((0, x.shape[1]), dtype=x.dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # rows out of order: Dask warns about its plan
+        return x[rows].compute()
+
+
+def dense(x: Any) -> Any:
+    """Turn x [n, G] into dense float32, in memory, or block by block when it is lazy."""
+    if is_lazy(x):
+        return x.map_blocks(_dense, dtype=np.float32, meta=np.empty((0, 0), dtype=np.float32))
+    return _dense(x)
+
+
+def _dense(block: Any) -> np.ndarray:
+    return np.asarray(block.toarray() if sparse.issparse(block) else block, dtype=np.float32)
+
+
+def mean_and_std(x: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean [G] and standard deviation [G] over the rows of a dense x, in float64."""
+    if not is_lazy(x):
+        values = np.asarray(x, dtype=np.float64)
+        return values.mean(axis=0), values.std(axis=0)
+    wide = x.astype(np.float64)
+    mean, std = _compute(wide.mean(axis=0), wide.std(axis=0))
+    return mean, std
+
+
+def _compute(*asked: Any) -> Any:
+    """Let Dask's current scheduler compute several things in one pass."""
+    import dask.base
+
+    compute: Any = dask.base.compute
+    return compute(*asked)
+
+
+def map_rows(x: Any, function: Any) -> Any:
+    """Apply a function of one block [rows, G] -> [rows, G] float32 to every block of a lazy x."""
+    return x.map_blocks(function, dtype=np.float32, meta=sparse.csr_matrix((0, 0), dtype=np.float32))
+
+
+def scan(x: Any) -> tuple[float, int, str]:
+    """Read a lazy x [n, G] once: smallest value, number of non-finite values, hash over the blocks."""
+    from dask.delayed import delayed
+
+    blocks = [delayed(_scan_block)(block) for block in x.to_delayed().ravel()]
+    found = _compute(*blocks)
+    digest = hashlib.sha256("".join(part[2] for part in found).encode()).hexdigest()
+    return min(part[0] for part in found), sum(part[1] for part in found), digest
+
+
+def _scan_block(block: Any) -> tuple[float, int, str]:
+    """Return smallest value, number of non-finite values and hash of one block."""
+    values = block.data if sparse.issparse(block) else np.asarray(block)
+    parts = (block.indptr, block.indices, block.data) if sparse.issparse(block) else (values,)
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(np.ascontiguousarray(part).tobytes())
+    finite = np.isfinite(values)
+    smallest = float(values.min(where=finite, initial=0.0)) if values.size else 0.0
+    return smallest, int((~finite).sum()), digest.hexdigest()

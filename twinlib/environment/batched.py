@@ -1,0 +1,197 @@
+"""What every environment of the room shares: R x N cells stepped together, one random generator a replica."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+State = dict[str, Tensor]
+
+
+class Step(NamedTuple):
+    """What one step of R x N cells returns.
+
+    Attributes:
+        obs: `[R, N, O]`, the observation the next action is chosen from; of a finished cell, the new start.
+        reward: `[R, N]`, for this step.
+        terminated: `[R, N]` bool, the episode ended inside the task.
+        truncated: `[R, N]` bool, the episode was cut from outside, so that its value must be bootstrapped.
+        final_obs: `[R, N, O]`, the observation before a finished cell was replaced; elsewhere equal to `obs`.
+    """
+
+    obs: Tensor
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    final_obs: Tensor
+
+
+class Outcome(NamedTuple):
+    """What a subclass reports: the next state `[R, N, ...]`, reward and the two end flags `[R, N]`."""
+
+    state: State
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+
+
+class BatchedDynamics:
+    """Steps R replicas of N cells and replaces finished cells at once.
+
+    A subclass gives `_fresh` (a new start for all R x N cells), `_advance` (one step) and `_observe`.
+    Every random number is drawn as `[N, ...]` from the generator of its replica, so that replica r sees the
+    same sequence of cells as that generator alone.
+    """
+
+    observation_dim: int
+    action_dim: int
+    horizon: int
+    #: Smallest value of each action, a number or `[A]`; the largest is 1.
+    action_low: float | Tensor = -1.0
+
+    def __init__(self, replicas: int, n_cells: int, dtype: torch.dtype, device: torch.device) -> None:
+        if replicas < 1 or n_cells < 1:
+            raise ValueError(f"replicas={replicas} and n_cells={n_cells} must both be at least 1.")
+        self.replicas, self.n_cells = replicas, n_cells
+        self.dtype, self.device = dtype, device
+        self._generators: list[torch.Generator] = []
+        self._state: State = {}
+        self._final: State = {}
+
+    # -- what a subclass gives ---------------------------------------------------------------------------
+    def _fresh(self) -> State:
+        raise NotImplementedError
+
+    def _advance(self, state: State, action: Tensor) -> Outcome:
+        raise NotImplementedError
+
+    def _observe(self, state: State) -> Tensor:
+        raise NotImplementedError
+
+    # -- the protocol the trainer talks to ---------------------------------------------------------------
+    def reset(self, generators: Sequence[torch.Generator]) -> Tensor:
+        """Start all R x N cells anew with one generator a replica and return the observations `[R, N, O]`."""
+        if len(generators) != self.replicas:
+            raise ValueError(
+                f"reset got {len(generators)} generators for {self.replicas} replicas: "
+                "pass one torch.Generator a replica."
+            )
+        self._generators = list(generators)
+        self._state = self._fresh()
+        return self._observe(self._state)
+
+    def step(self, action: Tensor) -> Step:
+        """Apply actions `[R, N, A]`, cut to their box, and replace the cells whose episode ended."""
+        if not self._state:
+            raise RuntimeError("step was called before reset: call reset(generators) first.")
+        if tuple(action.shape) != (self.replicas, self.n_cells, self.action_dim):
+            raise ValueError(
+                f"the action has shape {tuple(action.shape)}, this environment takes "
+                f"[R, N, A] = ({self.replicas}, {self.n_cells}, {self.action_dim})."
+            )
+        out = self._advance(self._state, self._cut(action.to(self.dtype)))
+        final, self._final = self._observe(out.state), out.state
+        finished = out.terminated | out.truncated
+        self._state = self._replaced(out.state, finished)
+        obs = final if self._state is out.state else self._observe(self._state)
+        return Step(obs, out.reward, out.terminated, out.truncated, final)
+
+    def _cut(self, action: Tensor) -> Tensor:
+        """Actions cut to their box."""
+        if isinstance(self.action_low, Tensor):
+            return torch.maximum(action, self.action_low).clamp(max=1.0)
+        return action.clamp(self.action_low, 1.0)
+
+    def _replaced(self, state: State, finished: Tensor) -> State:
+        """The state with new starts where `finished` `[R, N]`; all cells draw, so the stream never shifts."""
+        if not bool(finished.any()):
+            return state
+        fresh = self._fresh()
+        if bool(finished.all()):
+            return fresh
+        return {key: torch.where(_like(finished, new), new, state[key]) for key, new in fresh.items()}
+
+    # -- checkpoints -------------------------------------------------------------------------------------
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a bit-identical resume needs: the cells in mid-episode and the generators."""
+        return {
+            "state": {key: value.clone() for key, value in self._state.items()},
+            "generators": [g.get_state() for g in self._generators],
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Put back what `state_dict` returned; generators given at `reset` are kept and rewound."""
+        if len(saved["generators"]) != self.replicas:
+            raise ValueError(
+                f"the saved state holds {len(saved['generators'])} replicas, not {self.replicas}: "
+                "make it with the same number of replicas."
+            )
+        if not self._generators:
+            self._generators = [torch.Generator(self.device) for _ in range(self.replicas)]
+        for generator, state in zip(self._generators, saved["generators"], strict=True):
+            generator.set_state(state)
+        self._state = {key: value.clone() for key, value in saved["state"].items()}
+
+    # -- for gymnasium's interfaces and for pages ------------------------------------------------------------
+    @property
+    def latent(self) -> Tensor:
+        """Where the cells are `[R, N, D]`."""
+        return self._state["z"]
+
+    @property
+    def final_latent(self) -> Tensor:
+        """Where the cells were after the last step, before finished ones were replaced `[R, N, D]`."""
+        return self._final["z"]
+
+    def start_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Arguments of `reset` from the options of gymnasium's reset; an unknown option is refused."""
+        if options:
+            raise ValueError(f"reset knows no option {sorted(options)} here: leave options out.")
+        return {}
+
+    def info(self) -> dict[str, Tensor]:
+        """What gymnasium's info reports of each cell `[R, N]`."""
+        return {}
+
+    def picture(self, path: Tensor) -> np.ndarray:
+        """A drawn path `[T+1, D]` as pixels `[400, 400, 3]`."""
+        from twinlib.environment.rendering import plain_frame
+
+        return plain_frame(path)
+
+    # -- draws -------------------------------------------------------------------------------------------
+    def _integers(self, high: int) -> Tensor:
+        """Integers in [0, high) `[R, N]`."""
+        return torch.stack(
+            [torch.randint(high, (self.n_cells,), generator=g, device=self.device) for g in self._generators]
+        )
+
+    def _choices(self, weights: Tensor) -> Tensor:
+        """Indices `[R, N]` drawn with replacement in proportion to `weights` `[m]`."""
+        draw = [
+            torch.multinomial(weights, self.n_cells, replacement=True, generator=g) for g in self._generators
+        ]
+        return torch.stack(draw)
+
+    def _normal(self, *shape: int) -> Tensor:
+        """Standard normal numbers `[R, N, *shape]`."""
+        out = torch.empty(self.replicas, self.n_cells, *shape, dtype=self.dtype, device=self.device)
+        for r, generator in enumerate(self._generators):
+            out[r].normal_(generator=generator)
+        return out
+
+    def _beta(self, a: int, b: int) -> Tensor:
+        """Beta(a, b) numbers `[R, N]` for whole a, b: the a-th smallest of a + b - 1 uniform numbers."""
+        out = torch.empty(self.replicas, self.n_cells, a + b - 1, dtype=self.dtype, device=self.device)
+        for r, generator in enumerate(self._generators):
+            out[r].uniform_(generator=generator)
+        return out.sort(dim=-1).values[..., a - 1]
+
+
+def _like(mask: Tensor, value: Tensor) -> Tensor:
+    """`mask` `[R, N]` with trailing axes of length 1, so that it broadcasts against `value` `[R, N, ...]`."""
+    return mask.reshape(mask.shape + (1,) * (value.dim() - mask.dim()))

@@ -1,0 +1,92 @@
+"""The greedy optimum of the linear model: the baseline for policies where the landscape is concave."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
+from twinlib.environment.world import World
+
+#: Cells over which the decoder's Jacobian is averaged.
+_CELLS = 256
+#: Steps of projected gradient; the problem is a convex quadratic in a box.
+_STEPS = 500
+
+
+class GreedyLinear:
+    """One constant action a perturbation, found by linear algebra instead of by learning.
+
+    With decoder and dynamics linear, H steps of the action a move the profile by H s a E J, where J `[D, G]`
+    is the mean Jacobian of the decoder. The action of a label minimises the mean squared error to the matched
+    profiles of its training cells plus the L2 cost, inside the box [-1, 1]. It stands in for a policy of one
+    replica.
+    """
+
+    replicas = 1
+
+    def __init__(self, world: World, config: EnvironmentConfig | None = None) -> None:
+        dynamics = Dynamics(world, config, n_cells=1)
+        self.world, self.latent_dim = world, world.latent_dim
+        jacobian = decoder_jacobian(world)
+        self.reach = dynamics.horizon * dynamics.action_scale * world.effects @ jacobian
+        ridge = dynamics.horizon * dynamics.config.l2 / dynamics.action_dim
+        self.actions = box_least_squares(self.reach, self._wanted(), ridge)
+
+    def _wanted(self) -> Tensor:
+        """Mean change to the match `[L, G]` under each label; of all cells where the label has none."""
+        change = self.world.scale(self.world.y) - self.world.scale(self.world.x)
+        chosen = [change[self.world.label == i] for i in range(len(self.world.labels))]
+        return torch.stack([(part if len(part) else change).mean(0) for part in chosen])
+
+    def distribution(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """The actions `[..., A]` of the labels that observations `[..., O]` show, and a log s.d. of -inf."""
+        condition = obs[..., self.latent_dim : -1]
+        distance = torch.cdist(condition.reshape(-1, condition.shape[-1]), self.world.conditions.to(obs))
+        mean = self.actions[distance.argmin(-1)].reshape(*obs.shape[:-1], -1)
+        return mean, torch.full_like(mean[..., 0, :], float("-inf"))
+
+
+def decoder_jacobian(world: World, n_cells: int = _CELLS) -> Tensor:
+    """Mean Jacobian of the decoder `[D, G]` over the latent cells of the first controls."""
+    z = world.z0[:n_cells].detach().requires_grad_(True)
+    decoded = world.embedding.decode(z).mean(0)
+    # a decoded cell depends on its own latent alone, so the gradients of the mean sum to the mean Jacobian
+    rows = [torch.autograd.grad(gene, z, retain_graph=True)[0].sum(0) for gene in decoded]
+    return torch.stack(rows, dim=1)
+
+
+@torch.no_grad()
+def box_least_squares(matrix: Tensor, wanted: Tensor, ridge: float) -> Tensor:
+    """Actions `[L, A]` in [-1, 1] that minimise mean_g (a M - w)^2 + ridge |a|^2; M `[A, G]`, w `[L, G]`."""
+    n_genes = matrix.shape[1]
+    curvature = matrix @ matrix.T / n_genes + ridge * torch.eye(len(matrix)).to(matrix)
+    target = wanted @ matrix.T / n_genes
+    rate = 1.0 / torch.linalg.matrix_norm(curvature, ord=2)
+    action = previous = torch.zeros_like(target)
+    for step in range(_STEPS):  # accelerated projected gradient (Nesterov 1983)
+        ahead = action + step / (step + 3) * (action - previous)
+        previous, action = action, (ahead - rate * (ahead @ curvature - target)).clamp(-1.0, 1.0)
+    return action
+
+
+def best_dose(world: World, config: EnvironmentConfig | None = None) -> float:
+    """The constant dose of a world's only cytokine that minimises the expected loss, in closed form.
+
+    With v = H k (shift) J the change of the profile at dose 1 and response 1, r the mean change to the match
+    and rho ~ Beta(a, b) the response, E[rho^2] |v|^2 u^2 / G - 2 E[rho] r.v u / G + H (l2 u^2 + l1 u) is the
+    loss, a parabola in the dose u; its lowest point is cut to [0, 1].
+    Raises ValueError for more than one action.
+    """
+    dynamics = Dynamics(world, config, n_cells=1)
+    if dynamics.action_dim != 1 or not bool(dynamics.cytokine.all()):
+        raise ValueError("best_dose wants a world with one cytokine and no gene: use world.only([name]).")
+    settings, horizon, n_genes = dynamics.config, dynamics.horizon, len(world.genes)
+    v = (horizon * dynamics.dose * world.effects @ decoder_jacobian(world))[0]
+    r = (world.scale(world.y) - world.scale(world.x)).mean(0)
+    a, b = settings.response
+    mean = a / (a + b)
+    square = mean**2 + (a * b / ((a + b) ** 2 * (a + b + 1)) if settings.vary_response else 0.0)
+    slope = mean * float(r @ v) / n_genes - horizon * settings.l1 / 2
+    bend = square * float(v @ v) / n_genes + horizon * settings.l2
+    return min(max(slope / bend, 0.0), 1.0)

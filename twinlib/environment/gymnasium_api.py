@@ -1,0 +1,137 @@
+"""Gymnasium's single and vector interface over any batched dynamics of the room."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from torch import Tensor
+
+from twinlib.environment.batched import BatchedDynamics, Step
+
+
+class _Frame:
+    """What both interfaces share: the dynamics with R = 1, the spaces, the generator and the paths so far."""
+
+    def __init__(self, dynamics: BatchedDynamics) -> None:
+        self.dynamics = dynamics
+        self.observation = spaces.Box(-np.inf, np.inf, (dynamics.observation_dim,), np.float32)
+        low = np.broadcast_to(_array(dynamics.action_low), (dynamics.action_dim,))
+        self.action = spaces.Box(low, np.ones_like(low), dtype=np.float32)
+        self.generator: torch.Generator | None = None
+        self.paths: list[Tensor] = []
+        self.ended = False
+
+    def reset(self, rng: np.random.Generator, reseed: bool, options: dict[str, Any] | None) -> np.ndarray:
+        """Start anew `[N, O]`; a seed gives a new generator, else the old one goes on."""
+        if self.generator is None or reseed:
+            self.generator = torch.Generator(self.dynamics.device)
+            self.generator.manual_seed(int(rng.integers(2**62)))
+        given = self.dynamics.start_options(options or {})
+        obs = self.dynamics.reset([self.generator], **given)[0]
+        self.paths, self.ended = [self.dynamics.latent[0]], False
+        return _array(obs)
+
+    def step(self, action: np.ndarray) -> Step:
+        """One step of all N cells."""
+        tensor = torch.as_tensor(np.asarray(action), dtype=self.dynamics.dtype, device=self.dynamics.device)
+        start = [self.dynamics.latent[0]] if self.ended else self.paths
+        step = self.dynamics.step(tensor.reshape(1, self.dynamics.n_cells, -1))
+        self.paths = [*start, self.dynamics.final_latent[0]]
+        self.ended = bool((step.terminated | step.truncated).all())
+        return step
+
+    def frames(self) -> tuple[np.ndarray, ...]:
+        """One picture a cell of its path since the reset, `[400, 400, 3]` uint8 each."""
+        return tuple(self.dynamics.picture(path) for path in torch.stack(self.paths, dim=1))
+
+
+class CellEnv(gymnasium.Env[np.ndarray, np.ndarray]):
+    """One cell of a batched dynamics; `step` returns the observation that the episode reached."""
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 5}  # type: ignore[misc]
+
+    def __init__(self, dynamics: BatchedDynamics, render_mode: str | None = None) -> None:
+        self._frame = _Frame(dynamics)
+        self.observation_space, self.action_space = self._frame.observation, self._frame.action
+        self.render_mode = render_mode
+
+    @property
+    def dynamics(self) -> Any:
+        """The batched dynamics that does the work, with R = N = 1."""
+        return self._frame.dynamics
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start a new cell; the dynamics' `start_options` says which options there are."""
+        super().reset(seed=seed)
+        obs = self._frame.reset(self.np_random, seed is not None, options)[0]
+        return obs, self._info()
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Act and return observation `[O]`, reward, terminated, truncated, info."""
+        step = self._frame.step(action)
+        flags = bool(step.terminated[0, 0]), bool(step.truncated[0, 0])
+        return _array(step.final_obs[0, 0]), float(step.reward[0, 0]), *flags, self._info()
+
+    def _info(self) -> dict[str, Any]:
+        return {name: value[0, 0].item() for name, value in self._frame.dynamics.info().items()}
+
+    def render(self) -> np.ndarray | None:
+        """The cell's path so far as pixels `[400, 400, 3]`, if made with `render_mode="rgb_array"`."""
+        return self._frame.frames()[0] if self.render_mode == "rgb_array" else None
+
+
+class CellVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
+    """N cells of a batched dynamics at once; finished cells are replaced in the same step."""
+
+    metadata: dict[str, Any] = {
+        "render_modes": ["rgb_array"],
+        "render_fps": 5,
+        "autoreset_mode": AutoresetMode.SAME_STEP,
+    }
+
+    def __init__(self, dynamics: BatchedDynamics, render_mode: str | None = None) -> None:
+        self._frame = _Frame(dynamics)
+        self.num_envs, self.render_mode = dynamics.n_cells, render_mode
+        self.single_observation_space, self.single_action_space = self._frame.observation, self._frame.action
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+
+    @property
+    def dynamics(self) -> Any:
+        """The batched dynamics that does the work, with R = 1."""
+        return self._frame.dynamics
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start N new cells `[N, O]`."""
+        super().reset(seed=seed)
+        return self._frame.reset(self.np_random, seed is not None, options), {}
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Act on N cells `[N, A]`; `info["final_obs"]` holds what finished cells ended with."""
+        step = self._frame.step(actions)
+        terminated, truncated = step.terminated[0].cpu().numpy(), step.truncated[0].cpu().numpy()
+        ended = terminated | truncated
+        info = {"final_obs": _array(step.final_obs[0]), "_final_obs": ended} if ended.any() else {}
+        reward = step.reward[0].cpu().numpy().astype(np.float64)
+        return _array(step.obs[0]), reward, terminated, truncated, info
+
+    def render(self) -> tuple[np.ndarray, ...] | None:
+        """One picture a cell, if made with `render_mode="rgb_array"`."""
+        return self._frame.frames() if self.render_mode == "rgb_array" else None
+
+
+def _array(value: Tensor | float) -> np.ndarray:
+    """A float32 array of a tensor or number."""
+    return torch.as_tensor(value).detach().cpu().numpy().astype(np.float32)

@@ -1,0 +1,87 @@
+"""What a policy predicts: latent paths of given cells, and the expression profile at their end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
+from twinlib.environment.world import Start, World
+
+if TYPE_CHECKING:
+    from twinlib.policy.actor_critic import ActorCritic
+
+#: Cells that pass through the decoder at once.
+_CHUNK = 4096
+
+
+@torch.no_grad()
+def rollout_cells(
+    policy: ActorCritic,
+    world: World,
+    config: EnvironmentConfig,
+    x_log1p: np.ndarray | Tensor,
+    labels: Sequence[str],
+) -> Tensor:
+    """Latent paths `[R, n, H+1, D]` of n given controls under the mean action, process noise and kick off.
+
+    Args:
+        policy: R replicas of an actor, asked for `distribution(obs [R, n, O])` -> (mean [R, n, A], log_std).
+        world: where the cells live; its actions must be those the policy was trained on.
+        config: the settings of the training run; its noise and kick are switched off here.
+        x_log1p: `[n, G]` observed controls in log1p units.
+        labels: n perturbation labels.
+
+    Raises:
+        ValueError: if cells and labels differ in number; WorldError for an unknown label.
+    """
+    x = torch.as_tensor(np.asarray(x_log1p))
+    if x.dim() != 2 or len(labels) != len(x):
+        raise ValueError(
+            f"x has shape {tuple(x.shape)} and there are {len(labels)} labels: pass [n, G] and n labels."
+        )
+    start = world.starts_from(x, labels)
+    dynamics = Dynamics(world, config.quiet(), _replicas(policy), len(x))
+    spread = Start(*(value.expand(dynamics.replicas, *value.shape) for value in vars(start).values()))
+    return dynamics.path(lambda obs: policy.distribution(obs)[0], spread)
+
+
+@torch.no_grad()
+def predict(
+    policy: ActorCritic,
+    world: World,
+    config: EnvironmentConfig,
+    x_log1p: np.ndarray | Tensor,
+    labels: Sequence[str],
+) -> np.ndarray:
+    """Predicted profiles `[R, n, G]` in log1p units: y_hat = x + std (decode(z_H) - decode(z_0)).
+
+    Arguments and errors as in `rollout_cells`. A policy whose mean action is zero predicts x exactly.
+    """
+    path = rollout_cells(policy, world, config, x_log1p, labels)
+    return profiles(world, x_log1p, path[:, :, 0], path[:, :, -1])
+
+
+@torch.no_grad()
+def profiles(world: World, x_log1p: np.ndarray | Tensor, z_0: Tensor, z_t: Tensor) -> np.ndarray:
+    """Profiles `[R, n, G]` (log1p) of controls x `[n, G]` whose latent went from z_0 to z_t `[R, n, D]`."""
+    x = np.asarray(x_log1p, dtype=np.float32)
+    std = world.std.cpu().numpy()
+    return x + std * (_decoded(world, z_t) - _decoded(world, z_0))
+
+
+def _decoded(world: World, z: Tensor) -> np.ndarray:
+    """decode(z) `[..., G]`, chunked alike for the same shape of z, so that equal cells stay equal."""
+    flat = z.reshape(-1, z.shape[-1])
+    parts = [world.embedding.decode(part) for part in torch.split(flat, _CHUNK)]
+    out: np.ndarray = torch.cat(parts).reshape(*z.shape[:-1], -1).cpu().numpy()
+    return out
+
+
+def _replicas(policy: Any) -> int:
+    """R of a policy; 1 for a stand-in that does not say."""
+    return int(getattr(policy, "replicas", 1))

@@ -1,0 +1,25 @@
+"""Every error a user can cause: one sentence that says what is wrong, where, and the mend."""
+
+
+class DataError(ValueError):
+    """Cells that cannot be used."""
+
+
+class Unreachable(DataError):
+    """A file that no address gave."""
+
+
+class WorldError(ValueError):
+    """A world that cannot be made or read."""
+
+
+class ResultsError(FileNotFoundError):
+    """Results that are not there."""
+
+
+class SettingsError(FileNotFoundError):
+    """Settings that no tuning has chosen."""
+
+
+class FolderError(ValueError):
+    """A results folder that cannot be used."""

@@ -1,0 +1,330 @@
+"""Trajectories of real cells, the references they are judged beside, and the twin score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from twinlib.evaluation import similarity
+
+if TYPE_CHECKING:
+    from twinlib.data.preparation import Prepared
+
+Array = NDArray[np.float64]
+Distance = Callable[[ArrayLike, ArrayLike], Array]
+
+#: Distances of two trajectories by the name they carry in tables; each maps [..., T] pairs to [...].
+DISTANCES: dict[str, Distance] = {
+    "dtw": similarity.dtw_distances,
+    "mean_absolute_difference": similarity.mean_absolute_difference,
+    "w1": similarity.wasserstein_1,
+}
+
+
+def encode(prepared: Prepared, embedding: Any, x_log1p: ArrayLike, batch: int = 2048) -> Array:
+    """Return the latent cells [n, D] of log1p cells [n, G] in the space fitted on training cells."""
+    import torch
+
+    scaled = torch.as_tensor(prepared.scale(np.asarray(x_log1p, dtype=np.float32)))
+    with torch.no_grad():
+        parts = [embedding.encode(block).cpu().numpy() for block in torch.split(scaled, batch)]
+    return np.concatenate(parts).astype(np.float64)
+
+
+def medoid(cells: ArrayLike) -> int:
+    """Return the row of the cell [n, D] whose summed distance to all others is least."""
+    from scipy.spatial.distance import cdist
+
+    cells = np.asarray(cells, dtype=np.float64)
+    return int(cdist(cells, cells).sum(axis=1).argmin())
+
+
+def diffusion_pseudotime(latent: ArrayLike, root: int, neighbours: int = 15) -> Array:
+    """Return the diffusion pseudotime [n] of latent cells [n, D] from the cell `root` (Haghverdi 2016).
+
+    Scanpy's implementation on a Gaussian k-nearest-neighbour graph. Equal cells share one time: the kernel's
+    width is a median distance to neighbours, which many equal cells would make 0. Cells that the graph does
+    not connect to the root come last, at the largest finite time.
+    """
+    rounded = np.round(np.asarray(latent, dtype=np.float64), 6)
+    _, first, inverse = np.unique(rounded, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)  # distinct cells in the order of the file, so that all distinct means as given
+    place = np.argsort(order)[inverse.reshape(-1)]
+    return _distinct_pseudotime(np.asarray(latent)[first[order]], int(place[root]), neighbours)[place]
+
+
+def _distinct_pseudotime(latent: Array, root: int, neighbours: int) -> Array:
+    """Return the diffusion pseudotime [n] of cells [n, D] no two of which are equal."""
+    import warnings
+
+    import scanpy as sc
+    from anndata import AnnData
+
+    cells = AnnData(latent.astype(np.float32))
+    cells.uns["iroot"] = root
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scanpy warns of its own coming defaults
+        sc.pp.neighbors(cells, n_neighbors=min(neighbours, cells.n_obs - 1), use_rep="X", method="gauss")
+        sc.tl.diffmap(cells, n_comps=min(15, cells.n_obs - 2))
+        sc.tl.dpt(cells, n_dcs=min(10, cells.n_obs - 2))
+    time = np.asarray(cells.obs["dpt_pseudotime"], dtype=np.float64)
+    return np.where(np.isfinite(time), time, time[np.isfinite(time)].max())
+
+
+def binned(latent: ArrayLike, time: ArrayLike, horizon: int = 15) -> Array:
+    """Return the means [H + 1, D] of H + 1 equal-count bins of cells [n, D] sorted by time [n].
+
+    Bin sizes differ by one at most; ties in time keep the order of the cells.
+    """
+    latent, time = np.asarray(latent, dtype=np.float64), np.asarray(time)
+    if len(latent) < horizon + 1:
+        raise ValueError(
+            f"{len(latent)} cells cannot fill {horizon + 1} bins; lower the horizon or add cells."
+        )
+    order = np.argsort(time, kind="stable")
+    return np.stack([latent[rows].mean(axis=0) for rows in np.array_split(order, horizon + 1)])
+
+
+@dataclass(frozen=True, eq=False)
+class RealCells:
+    """Held-out controls and cells of one perturbation, in the latent space, each with its time."""
+
+    #: Latent cells [n, D].
+    latent: Array
+    #: Time of each cell [n]: diffusion pseudotime, or true time where the data have it.
+    time: Array
+    #: Which cells [n] carry the perturbation; the others are controls.
+    perturbed: NDArray[np.bool_]
+    #: H: the trajectory has H + 1 points.
+    horizon: int = 15
+
+    @property
+    def trajectory(self) -> Array:
+        """The real trajectory [H + 1, D]."""
+        return binned(self.latent, self.time, self.horizon)
+
+    @property
+    def start(self) -> Array:
+        """The mean control [D], where both twins and do-nothing start."""
+        return self.latent[~self.perturbed].mean(axis=0)
+
+    def rows(self, index: NDArray[np.int64]) -> RealCells:
+        """Return the chosen cells, with repeats where the index repeats."""
+        return RealCells(self.latent[index], self.time[index], self.perturbed[index], self.horizon)
+
+    def halves(self, rng: np.random.Generator) -> tuple[Array, Array]:
+        """Return the trajectories [H + 1, D] of two disjoint random halves of each kind of cell."""
+        sides: list[list[NDArray[np.int64]]] = [[], []]
+        for kind in (False, True):
+            order = rng.permutation(np.flatnonzero(self.perturbed == kind))
+            for side, part in zip(sides, np.array_split(order, 2), strict=True):
+                side.append(part)
+        first, second = (self.rows(np.concatenate(side)).trajectory for side in sides)
+        return first, second
+
+    def resampled(self, rng: np.random.Generator) -> RealCells:
+        """Return a bootstrap sample, drawn with replacement within each kind of cell."""
+        drawn = [
+            rng.choice(rows, len(rows))
+            for rows in (np.flatnonzero(~self.perturbed), np.flatnonzero(self.perturbed))
+        ]
+        return self.rows(np.concatenate(drawn))
+
+
+def real_cells(
+    prepared: Prepared,
+    embedding: Any,
+    perturbation: str,
+    horizon: int = 15,
+    split: str = "test",
+    true_time: bool = False,
+) -> RealCells:
+    """Return the controls and the cells of a perturbation of one split, with their time.
+
+    Pseudotime is rooted at the control medoid and computed on these cells alone, in the latent space of the
+    encoder, which saw training cells only. `true_time` takes obs["time"], for cells harvested at
+    several times (`simulate_waddington` with snapshots and onset).
+    """
+    expression = [prepared.expression(split, name) for name in ("control", perturbation)]
+    if min(map(len, expression)) < 2:
+        raise ValueError(
+            f"{perturbation} or its controls have fewer than 2 {split} cells; choose another one."
+        )
+    latent = encode(prepared, embedding, np.concatenate(expression))
+    perturbed = np.repeat([False, True], [len(x) for x in expression])
+    if true_time:
+        rows = [prepared.rows(split, name) for name in ("control", perturbation)]
+        time = prepared.cells.obs["time"].to_numpy(dtype=np.float64)[np.concatenate(rows)]
+        if np.ptp(time) == 0:
+            raise ValueError(
+                f"All cells of {perturbation} have one harvest time; take pseudotime, or simulate snapshots."
+            )
+    else:
+        time = diffusion_pseudotime(latent, medoid(latent[~perturbed]))
+    return RealCells(latent, time, perturbed, horizon)
+
+
+def real_trajectory(
+    prepared: Prepared,
+    embedding: Any,
+    perturbation: str,
+    horizon: int = 15,
+    split: str = "test",
+    true_time: bool = False,
+) -> Array:
+    """Return the real trajectory [H + 1, D] of a perturbation: H + 1 equal-count bins of time.
+
+    Held-out controls and cells of the perturbation are sorted by diffusion pseudotime from the control
+    medoid, in the latent space fitted on training cells, and averaged bin by bin.
+    """
+    return real_cells(prepared, embedding, perturbation, horizon, split, true_time).trajectory
+
+
+def straight_line(start: ArrayLike, end: ArrayLike, horizon: int = 15) -> Array:
+    """Return the path [H + 1, D] from the control mean [D] to the training mean of p [D] in H equal steps."""
+    start, end = np.asarray(start, dtype=np.float64), np.asarray(end, dtype=np.float64)
+    return start + np.linspace(0.0, 1.0, horizon + 1)[:, None] * (end - start)
+
+
+def do_nothing(start: ArrayLike, horizon: int = 15) -> Array:
+    """Return the path [H + 1, D] that stays at the control mean [D]."""
+    return straight_line(start, start, horizon)
+
+
+def reversed_time(trajectory: ArrayLike) -> Array:
+    """Return a trajectory [T, D] run backwards: its W1 to the original is 0, its DTW and Eq. 12 are not."""
+    return np.asarray(trajectory, dtype=np.float64)[::-1].copy()
+
+
+def halves(cells: RealCells, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Return the trajectories [H + 1, D] of two random halves of the cells: the floor of a distance."""
+    return cells.halves(rng)
+
+
+def per_dimension(a: ArrayLike, b: ArrayLike, distance: str = "dtw") -> Array:
+    """Return the distance of two trajectories [..., T, D] in each latent dimension [..., D]."""
+    if distance not in DISTANCES:
+        raise ValueError(f"There is no distance {distance!r}; choose one of {', '.join(DISTANCES)}.")
+    first, second = (np.swapaxes(np.asarray(x, dtype=np.float64), -1, -2) for x in (a, b))
+    return np.asarray(DISTANCES[distance](first, second))
+
+
+def trajectory_distance(a: ArrayLike, b: ArrayLike, distance: str = "dtw") -> float:
+    """Return the mean over dimensions of the distance of two trajectories [T, D] (Tables 3, 6, 9)."""
+    return float(per_dimension(a, b, distance).mean())
+
+
+def path_length(trajectory: ArrayLike) -> float:
+    """Return the summed absolute steps of a trajectory [T, D], averaged over dimensions: its scale."""
+    return float(np.abs(np.diff(np.asarray(trajectory, dtype=np.float64), axis=0)).sum(axis=0).mean())
+
+
+@dataclass(frozen=True)
+class TwinScore:
+    """Where a twin stands between doing nothing (0) and the real cells' own noise (1)."""
+
+    #: (d(do-nothing) - d) / (d(do-nothing) - d(real halves)).
+    score: float
+    #: Lower end of the bootstrap interval of the score.
+    low: float
+    #: Upper end of the bootstrap interval of the score.
+    high: float
+    #: d: distance of the twin from the real trajectory.
+    distance: float
+    #: Distance of doing nothing from the real trajectory.
+    do_nothing: float
+    #: Mean distance of two real halves.
+    halves: float
+    #: False where the interval of the denominator holds 0: the data cannot tell the score.
+    resolvable: bool
+
+    def __str__(self) -> str:
+        if not self.resolvable:
+            return "not resolvable"
+        return f"{self.score:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+@dataclass(frozen=True, eq=False)
+class Yardstick:
+    """Real cells resampled once, so that many twins are scored against the same draws."""
+
+    #: The real trajectory [H + 1, D].
+    real: Array
+    #: Bootstrap draws of it [B, H + 1, D].
+    draws: Array
+    #: Do-nothing [H + 1, D].
+    still: Array
+    #: Distance of do-nothing from each draw [B].
+    do_nothing: Array
+    #: Distance of two fresh real halves in each round [B].
+    halves: Array
+    #: Name of the distance in `DISTANCES`.
+    distance: str
+    #: Level of the intervals.
+    level: float
+
+    def score(self, twin: ArrayLike) -> TwinScore:
+        """Score a twin's trajectory [H + 1, D].
+
+        A resampled trajectory is noisier than the real one, because every bin draws its cells once more, so
+        each bootstrapped distance lies above the distance it stands for. Each is therefore moved by its mean
+        excess before the score is taken: the draws give the spread, the real cells the place.
+        """
+        twin = np.asarray(twin, dtype=np.float64)
+        d, ceiling = (trajectory_distance(path, self.real, self.distance) for path in (twin, self.still))
+        floor = float(self.halves.mean())
+        drawn = per_dimension(np.broadcast_to(twin, self.draws.shape), self.draws, self.distance).mean(
+            axis=-1
+        )
+        near, nothing = _moved_to(drawn, d), _moved_to(self.do_nothing, ceiling)
+        gaps = nothing - self.halves
+        gap_low, gap_high = self._interval(gaps)
+        low, high = self._interval((nothing - near) / np.where(gaps == 0, np.nan, gaps))
+        score = (ceiling - d) / (ceiling - floor)
+        return TwinScore(score, low, high, d, ceiling, floor, bool(gap_low > 0 or gap_high < 0))
+
+    def _interval(self, values: Array) -> tuple[float, float]:
+        low, high = np.nanquantile(values, [(1 - self.level) / 2, (1 + self.level) / 2])
+        return float(low), float(high)
+
+
+def _moved_to(draws: Array, place: float) -> Array:
+    """Return bootstrap draws [B] moved so that their mean is `place`."""
+    return draws - draws.mean() + place
+
+
+def yardstick(
+    cells: RealCells,
+    rng: np.random.Generator,
+    distance: str = "dtw",
+    resamples: int = 200,
+    level: float = 0.95,
+) -> Yardstick:
+    """Draw what twin scores are measured with: resampled real trajectories, and two fresh halves a round."""
+    still = do_nothing(cells.start, cells.horizon)
+    draws = np.stack([cells.resampled(rng).trajectory for _ in range(resamples)])
+    pairs = [cells.halves(rng) for _ in range(resamples)]
+    first, second = (np.stack(side) for side in zip(*pairs, strict=True))
+    floor = per_dimension(first, second, distance).mean(axis=-1)
+    nothing = per_dimension(np.broadcast_to(still, draws.shape), draws, distance).mean(axis=-1)
+    return Yardstick(cells.trajectory, draws, still, nothing, floor, distance, level)
+
+
+def twin_score(
+    twin: ArrayLike,
+    cells: RealCells,
+    rng: np.random.Generator,
+    distance: str = "dtw",
+    resamples: int = 200,
+    level: float = 0.95,
+) -> TwinScore:
+    """Score a twin's trajectory [H + 1, D] between do-nothing (0) and the real cells' own noise (1).
+
+    The point estimate uses all real cells; each bootstrap round draws the cells anew, and two fresh halves.
+    The twin itself is held fixed. A twin has skill only if it also beats `straight_line`.
+    """
+    return yardstick(cells, rng, distance, resamples, level).score(twin)

@@ -1,0 +1,1 @@
+"""Systems whose answer is known, as plain arrays."""

@@ -1,0 +1,1 @@
+"""Policies and their training on any batched task; nothing here knows a cell."""

@@ -1,0 +1,287 @@
+"""The natural gradient step: Fisher-vector products, conjugate gradients, step length and line search (Eq.
+4-6).
+
+Everything works on the actors' parameters as one matrix [R, P]: row r belongs to replica r and never mixes
+with another row, so that every stop and every guard is taken per replica.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from twinlib.policy.actor_critic import ActorCritic, Gaussian
+from twinlib.policy.rollout import Buffer
+
+
+@dataclass(frozen=True)
+class TrustRegionConfig:
+    """Settings of one TRPO update; the defaults are those of sb3-contrib, except for Eq. 4's KL."""
+
+    #: largest mean KL of one update (delta of Eq. 6)
+    delta: float = 0.01
+    #: damping added to the Fisher matrix (lambda_damp of Eq. 5)
+    damping: float = 0.1
+    #: most conjugate gradient iterations
+    cg_iterations: int = 15
+    #: conjugate gradients stop when the squared residual falls below this
+    cg_tolerance: float = 1e-10
+    #: epsilon of Eq. 6
+    epsilon: float = 1e-8
+    #: how the Fisher-vector product is computed: "jvp" (fast) or "double_backward" (Eq. 5 as printed)
+    product: str = "jvp"
+    #: "sum" over action dimensions is Eq. 4; "mean_over_actions" is what sb3-contrib computes
+    kl_reduction: str = "sum"
+    #: "old_new" is Eq. 4; "new_old" is what sb3-contrib computes
+    kl_direction: str = "old_new"
+    #: most halvings of the line search
+    line_search_steps: int = 10
+    #: factor between two tries of the line search
+    shrink: float = 0.8
+
+    def __post_init__(self) -> None:
+        _one_of("product", self.product, ("jvp", "double_backward"))
+        _one_of("kl_reduction", self.kl_reduction, ("sum", "mean_over_actions"))
+        _one_of("kl_direction", self.kl_direction, ("old_new", "new_old"))
+        if self.delta <= 0 or self.damping < 0:
+            raise ValueError("TrustRegionConfig: delta must be positive and damping at least 0; change them.")
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"TrustRegionConfig: {name} is {value!r}; use one of {', '.join(allowed)}.")
+
+
+def mean_kl(old: Gaussian, new: Gaussian, config: TrustRegionConfig | None = None) -> Tensor:
+    """Mean KL over states [R] (Eq. 4), or with a config in the direction and reduction it names."""
+    if config is None:
+        return old.kl(new).mean(-1)
+    kl = old.kl(new) if config.kl_direction == "old_new" else new.kl(old)
+    return kl.mean(-1) / (old.events if config.kl_reduction == "mean_over_actions" else 1)
+
+
+def surrogate(policy: Gaussian, buffer: Buffer, advantage: Tensor) -> Tensor:
+    """The surrogate objective [R]: mean of ratio times advantage (Eq. 1-2)."""
+    ratio = torch.exp(policy.log_prob(buffer.action) - buffer.log_prob)
+    return (ratio * advantage).mean(-1)
+
+
+Product = Callable[[Tensor], Tensor]
+
+
+def fisher_vector_product(
+    policy: ActorCritic, obs: Tensor, damping: float = 0.0, product: str = "jvp", scale: float = 1.0
+) -> Product:
+    """Return v -> H v + damping v, H the Hessian of the mean KL at the present parameters (Eq. 5).
+
+    obs [R, B, O]; the returned function maps [R, P_actor] to [R, P_actor]. `product="double_backward"` is Eq.
+    5 as printed: the gradient of (gradient of the KL, times v). `product="jvp"` uses that the Hessian at zero
+    KL is J' M J, J the Jacobian of the policy's mean and log_std and M their own Fisher matrix (Martens
+    2020): one forward sweep of tangents, one backward sweep. `scale` multiplies H (1 / A for a KL averaged
+    over actions).
+    """
+    make = _by_tangents if product == "jvp" else _by_double_backward
+    curvature = make(policy, obs)
+    return lambda v: torch.add(curvature(v) * scale, v, alpha=damping)
+
+
+def _by_double_backward(policy: ActorCritic, obs: Tensor) -> Product:
+    actor = policy.actor.detach().requires_grad_()
+    new = policy.distribution(obs, actor)
+    kl = mean_kl(new.detach(), new).sum()
+    (gradient,) = torch.autograd.grad(kl, actor, create_graph=True)
+
+    def product(v: Tensor) -> Tensor:
+        return torch.autograd.grad((gradient * v).sum(), actor, retain_graph=True)[0]
+
+    return product
+
+
+def _by_tangents(policy: ActorCritic, obs: Tensor) -> Product:
+    actor = policy.actor.detach().requires_grad_()
+    outputs = policy.distribution(obs, actor)
+    here = outputs.detach()
+
+    def product(v: Tensor) -> Tensor:
+        moved = torch.func.jvp(lambda a: tuple(policy.distribution(obs, a)), (actor.detach(),), (v,))
+        cotangent = here.fisher(type(here)(*moved[1]))
+        return torch.autograd.grad(tuple(outputs), actor, tuple(cotangent), retain_graph=True)[0]
+
+    return product
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Inner product of each row: [R, P], [R, P] -> [R, 1]."""
+    return (a * b).sum(-1, keepdim=True)
+
+
+def conjugate_gradient(
+    product: Product,
+    target: Tensor,
+    iterations: int = 10,
+    tolerance: float = 1e-10,
+    start: Tensor | None = None,
+) -> Tensor:
+    """Solve H d = target (Eq. 5) for every replica, never forming H (Hestenes & Stiefel 1952).
+
+    `product` maps [R, P] to [R, P], target [R, P] -> d [R, P]. A replica stops when its squared residual is
+    below `tolerance`, or when a direction shows no positive curvature (H is positive definite on paper;
+    rounding may say otherwise), and keeps its d while the others go on.
+
+    >>> matrix = torch.tensor([[4.0, 1.0], [1.0, 3.0]])
+    >>> conjugate_gradient(lambda v: v @ matrix, torch.tensor([[5.0, 4.0]]))
+    tensor([[1.0000, 1.0000]])
+    """
+    d = torch.zeros_like(target) if start is None else start.clone()
+    residual = target - product(d) if start is not None else target.clone()
+    direction, square = residual.clone(), _dot(residual, residual)
+    active = square > tolerance
+    for _ in range(iterations):
+        if not bool(active.any()):
+            break
+        image = product(direction)
+        curvature = _dot(direction, image)
+        active = active & (curvature > 0)
+        step = torch.where(active, square / curvature, 0.0)
+        d = d + step * direction
+        residual = residual - step * image
+        fresh = _dot(residual, residual)
+        direction = torch.where(active, residual + fresh / square * direction, direction)
+        square = torch.where(active, fresh, square)
+        active = active & (square > tolerance)
+    return d
+
+
+def step_length(gradient: Tensor, direction: Tensor, delta: float, epsilon: float = 1e-8) -> Tensor:
+    """alpha = sqrt(2 delta / (g'd + epsilon)) of each replica [R] (Eq. 6); 0 where d does not go uphill.
+
+    >>> g = torch.tensor([[3.0, 4.0]])
+    >>> step_length(g, g, delta=0.5)
+    tensor([0.2000])
+    """
+    ascent = _dot(gradient, direction).squeeze(-1)
+    alpha = torch.sqrt(2.0 * delta / (ascent.clamp(min=0.0) + epsilon))
+    return torch.where(ascent > 0, alpha, torch.zeros_like(alpha))
+
+
+class LineSearch(NamedTuple):
+    """Outcome of a line search, one entry a replica [R]."""
+
+    #: False where no try was accepted; those parameters are the old ones
+    accepted: Tensor
+    #: mean KL of the accepted step, 0 where none was
+    kl: Tensor
+    #: surrogate after the step minus before
+    improvement: Tensor
+    #: factor of the full step that was taken, 0 where none was
+    fraction: Tensor
+
+
+def backtracking_line_search(
+    evaluate: Callable[[Tensor], tuple[Tensor, Tensor]],
+    start: Tensor,
+    step: Tensor,
+    delta: float,
+    shrink: float = 0.8,
+    tries: int = 10,
+) -> tuple[Tensor, LineSearch]:
+    """Shorten each replica's step (Eq. 6) until its surrogate rises and its KL is at most delta.
+
+    Source: Schulman 2015, Appendix C.
+
+    `evaluate` maps parameters [R, P] to (surrogate [R], KL [R]); start, step [R, P]. Returns the parameters
+    [R, P], where a replica without an acceptable try stands exactly at `start`, and the outcome.
+    """
+    before, _ = evaluate(start)
+    result, zero = start.clone(), torch.zeros_like(before)
+    outcome = LineSearch(zero.bool(), zero, zero, zero)
+    for k in range(tries):
+        fraction = shrink**k
+        trial = start + fraction * step
+        value, kl = evaluate(trial)
+        # `<= delta` and `> before` are both False for nan: a step that breaks the policy is never taken.
+        good = (kl <= delta) & (value > before) & ~outcome.accepted
+        result = torch.where(good.unsqueeze(-1), trial, result)
+        found = (outcome.accepted | good, kl, value - before, torch.full_like(zero, fraction))
+        outcome = LineSearch(
+            found[0], *(torch.where(good, n, o) for n, o in zip(found[1:], outcome[1:], strict=True))
+        )
+        if bool(outcome.accepted.all()):
+            break
+    return result, outcome
+
+
+def normalized(advantage: Tensor) -> Tensor:
+    """Advantages [R, B] with mean 0 and standard deviation 1 (ddof 1) in each replica."""
+    centred = advantage - advantage.mean(-1, keepdim=True)
+    return centred / (advantage.std(-1, keepdim=True) + 1e-8)
+
+
+def policy_gradient(policy: ActorCritic, buffer: Buffer, advantage: Tensor) -> Tensor:
+    """Gradient [R, P_actor] of the surrogate at the present parameters (Eq. 3)."""
+    actor = policy.actor.detach().requires_grad_()
+    objective = surrogate(policy.distribution(buffer.obs, actor), buffer, advantage).sum()
+    return torch.autograd.grad(objective, actor)[0]
+
+
+def natural_gradient(
+    policy: ActorCritic,
+    buffer: Buffer,
+    gradient: Tensor,
+    config: TrustRegionConfig,
+    start: Tensor | None = None,
+) -> Tensor:
+    """Direction d [R, P_actor] with (H + damping) d = gradient, up to the tolerance of the solver."""
+    scale = 1.0 / buffer.behaviour.events if config.kl_reduction == "mean_over_actions" else 1.0
+    product = fisher_vector_product(policy, buffer.obs, config.damping, config.product, scale)
+    return conjugate_gradient(product, gradient, config.cg_iterations, config.cg_tolerance, start)
+
+
+class TrustRegionUpdate(NamedTuple):
+    """What one TRPO update did, one entry a replica [R]."""
+
+    search: LineSearch
+    #: Eq. 4's KL of the step, whatever KL bounded it
+    kl: Tensor
+    #: norm of the policy gradient
+    gradient_norm: Tensor
+
+
+def trust_region_update(
+    policy: ActorCritic,
+    buffer: Buffer,
+    config: TrustRegionConfig = TrustRegionConfig(),
+    cg_start: Tensor | None = None,
+) -> TrustRegionUpdate:
+    """One TRPO update of every actor: Eq. 3, Eq. 5, Eq. 6, line search; writes the actors' part of
+    `policy.theta`.
+
+    `cg_start` [R, P_actor] is where conjugate gradients begin (default 0).
+    """
+    advantage, old = normalized(buffer.advantage), policy.distribution(buffer.obs).detach()
+    old = type(old)(*(x.clone() for x in old))
+    gradient = policy_gradient(policy, buffer, advantage)
+    direction = natural_gradient(policy, buffer, gradient, config, cg_start)
+    alpha = step_length(gradient, direction, config.delta, config.epsilon)
+
+    @torch.no_grad()
+    def evaluate(actor: Tensor) -> tuple[Tensor, Tensor]:
+        new = policy.distribution(buffer.obs, actor)
+        return surrogate(new, buffer, advantage), mean_kl(old, new, config)
+
+    actor, search = backtracking_line_search(
+        evaluate,
+        policy.actor,
+        alpha.unsqueeze(-1) * direction,
+        config.delta,
+        config.shrink,
+        config.line_search_steps,
+    )
+    policy.actor.copy_(actor)
+    with torch.no_grad():
+        kl = mean_kl(old, policy.distribution(buffer.obs))
+    return TrustRegionUpdate(search, kl, torch.linalg.vector_norm(gradient, dim=-1))

@@ -1,0 +1,1 @@
+"""The folder `results/` read as tables, claims and the answer to the title."""

@@ -1,0 +1,299 @@
+"""Results as tables: read the packaged ones, lay them out like the paper's, print a run."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from twinlib.errors import ResultsError
+from twinlib.evaluation.evaluate import PER_CELL
+
+#: Rows of the in-silico tables (1, 4, 7), in their order.
+ORDER = (
+    "do_nothing",
+    "no_change",
+    "random",
+    "untrained",
+    "mean",
+    "matching_mean",
+    "additive",
+    "linear",
+    "latent_shift",
+    "experimental",
+    "PPO",
+    "TRPO",
+    "two_stage",
+    "alternating",
+    "PPO_restart",
+    "TRPO_PPO_zero_target",
+    "TRPO_PPO_mended_logged",
+    "TRPO_PPO_mended_kl",
+    "ceiling",
+)
+#: Rows of the similarity tables (3, 6, 9).
+SIMILARITY_ORDER = (
+    "real_halves",
+    "straight_line",
+    "do_nothing",
+    "reversed",
+    "experimental",
+    "experimental_shuffled",
+    "random",
+    "PPO",
+    "TRPO",
+    "two_stage",
+    "two_stage_shuffled",
+    "alternating",
+    "PPO_restart",
+)
+#: Which of the paper's tables a dataset stands in for: in-silico, experimental, similarity.
+STANDS_FOR = {"papalexi2021": (1, 2, 3), "cross_study": (4, 5, 6), "kang2018": (7, 8, 9)}
+#: The paper's columns in its own order, followed by what the described protocol adds.
+_POPULATION = ("pearson_delta", "pseudobulk_mse", "e_distance", "w1")
+
+
+def results_folder() -> pathlib.Path:
+    """Return where the packaged results lie: in the wheel, or in the repository of an editable install."""
+    packed = pathlib.Path(__file__).parents[1] / "_results"
+    return packed if packed.is_dir() else pathlib.Path(__file__).parents[2] / "results"
+
+
+def results(protocol: str, dataset: str, table: str = "regression") -> Any:
+    """Return a packaged result: `regression`, `similarity` or `history` as a DataFrame, `manifest` as a dict.
+
+    `protocol` is described or released. Raises ResultsError where the project ships no such run.
+    """
+    suffix = ".json" if table == "manifest" else ".csv"
+    path = results_folder() / protocol / dataset / f"{table}{suffix}"
+    if not path.is_file():
+        raise ResultsError(
+            f"No packaged {table} for {dataset}, {protocol} protocol; make it with "
+            f"'python -m experiments run --dataset {dataset} --protocol {protocol} --out DIR'."
+        )
+    return json.loads(path.read_text()) if table == "manifest" else pd.read_csv(path)
+
+
+def paper_tables() -> pd.DataFrame:
+    """Return the paper's Tables 1-9 in long form, as printed there (arXiv 2510.13018v2)."""
+    path = pathlib.Path(__file__).with_name("paper_tables.csv")
+    return pd.read_csv(path, dtype={"Value": str}, keep_default_na=False)
+
+
+def paper_table(number: int) -> pd.DataFrame:
+    """Return one of the paper's Tables 1-9 with its own rows and columns, digits as printed."""
+    long = paper_tables()
+    part = long[long["Table"] == number]
+    if part.empty:
+        raise ValueError(f"The paper has no Table {number}; choose 1 to 9.")
+    keys = [k for k in ("System", "Algorithm", "Split") if (part[k] != "").any()]
+    wide = part.pivot(index=keys, columns="Metric", values="Value")
+    columns = list(dict.fromkeys(part["Metric"]))
+    return wide[columns].reset_index().rename_axis(columns=None)
+
+
+def summarise(values: pd.Series, seed: int = 0) -> str:
+    """Return a cell of a table: the IQM over seeds with its bootstrap interval, or a single run's value."""
+    from twinlib.evaluation.statistics import bootstrap_interval, iqm
+
+    values = values.dropna()
+    if values.empty:
+        return "n/a"
+    if len(values) == 1 or np.ptp(values) == 0:
+        return f"{values.iloc[0]:.4f}"
+    low, high = bootstrap_interval(values, np.random.default_rng(seed), iqm)
+    return f"{iqm(values):.4f} [{low:.4f}, {high:.4f}]"
+
+
+def _ordered(names: pd.Index, order: tuple[str, ...]) -> list[str]:
+    """Return the names that occur, in the order of the table; unknown ones at the end."""
+    known = [name for name in order if name in names]
+    return known + [name for name in names if name not in known]
+
+
+def _table(rows: pd.DataFrame, by: list[str], columns: list[str], order: tuple[str, ...]) -> pd.DataFrame:
+    """Summarise over seeds: one row a group, in the order of the table."""
+    columns = [name for name in columns if name in rows]
+    cells = {key: {c: summarise(g[c]) for c in columns} for key, g in rows.groupby(by, sort=False)}
+    table = pd.DataFrame.from_dict(cells, orient="index")
+    table.index = pd.MultiIndex.from_tuples([k if isinstance(k, tuple) else (k,) for k in cells], names=by)
+    table = table.reset_index()
+    rank = {name: i for i, name in enumerate(_ordered(pd.Index(table["Algorithm"]), order))}
+    table["_rank"] = table["Algorithm"].map(rank)
+    return table.sort_values(["_rank"], kind="stable").drop(columns="_rank").reset_index(drop=True)
+
+
+def per_cell_table(regression: pd.DataFrame, split: str = "Test", space: str = "z") -> pd.DataFrame:
+    """Lay per-cell metrics out like Tables 1, 2, 4, 5, 7, 8: against the OT match, a random pair beside it.
+
+    MSE, RMSE, MAE, R2 and Pearson are against the OT match; the `random` columns score the same predictions
+    against a random cell of the same perturbation.
+    """
+    rows = regression[(regression["Split"] == split) & (regression["space"] == space)]
+    columns = [*PER_CELL, "random_MSE", "random_R2", "random_Pearson", "skill_MSE"]
+    table = _table(rows, ["System", "Algorithm", "Split"], columns, ORDER)
+    named = {name: f"{name} (OT match)" for name in PER_CELL}
+    named |= {f"random_{name}": f"{name} (random pair)" for name in PER_CELL}
+    return table.rename(columns=named)
+
+
+def population_table(regression: pd.DataFrame, split: str = "Test") -> pd.DataFrame:
+    """Lay the metrics that need no pairs out, the primary one (pearson_delta) first, each with its skill."""
+    rows = regression[(regression["Split"] == split) & (regression["space"] == "log1p")]
+    columns = [*_POPULATION, *(f"skill_{name}" for name in _POPULATION[1:]), "perturbations"]
+    table = _table(rows, ["System", "Algorithm"], columns, ORDER)
+    table["perturbations"] = table["perturbations"].str.replace(r"\..*", "", regex=True)
+    return table
+
+
+def similarity_table(similarity: pd.DataFrame, against: str = "real") -> pd.DataFrame:
+    """Lay the trajectory distances out like Tables 3, 6, 9: means over perturbations, IQM over seeds.
+
+    `DTW` is Eq. 10-11, `Eq. 12` what the paper calls Wasserstein, `W1` the true Wasserstein distance of the
+    values. The twin score stands on DTW over the perturbations whose score can be resolved.
+    """
+    rows = similarity[similarity["Against"] == against]
+    names = {"dtw": "DTW", "mean_absolute_difference": "Eq. 12", "w1": "W1"}
+    names |= {"dtw_per_path_length": "DTW / path", "twin_score_dtw": "twin score"}
+    columns = [name for name in names if name in rows]
+    means = rows.groupby(["System", "Algorithm", "Seed"], sort=False)[columns].mean().reset_index()
+    return _table(means, ["System", "Algorithm"], columns, SIMILARITY_ORDER).rename(columns=names)
+
+
+def side_by_side(number: int, split: str = "Test") -> pd.DataFrame:
+    """Return the paper's Table `number` as printed, with the stand-in's released and described rows below.
+
+    Only columns that the paper's table has are kept. The same column means different things: start against
+    final state (paper and released, Tables 1, 4, 7), a next cell in pseudotime (paper and released, Tables 2,
+    5, 8), a prediction against the optimal-transport match (described). Protocols that have no packaged run
+    are left out.
+    """
+    paper = paper_table(number)
+    dataset, place = next((d, n.index(number)) for d, n in STANDS_FOR.items() if number in n)
+    if "Split" in paper:
+        paper = paper[paper["Split"] == split].drop(columns="Split")
+    paper = paper.rename(columns={"Algorithm": "Row"}).rename(columns={"System": "Row"} if place == 2 else {})
+    found = [paper.assign(Source="the paper, as printed")]
+    for protocol in ("released", "described"):
+        try:
+            rows = _beside(protocol, dataset, place, split)
+        except ResultsError:
+            continue
+        found.append(rows.assign(Source=f"{protocol}, {dataset}"))
+    columns = ["Source", "Row", *(PER_CELL if place < 2 else ("DTW", "Wasserstein"))]
+    return pd.concat(found, ignore_index=True)[columns]
+
+
+def _beside(protocol: str, dataset: str, place: int, split: str) -> pd.DataFrame:
+    """Return rows of one protocol under the columns of the paper's in-silico (0), experimental (1) or
+    similarity (2) table."""
+    if place == 2:
+        return _beside_similarity(protocol, results(protocol, dataset, "similarity"))
+    rows = results(protocol, dataset, "regression")
+    rows = rows[(rows["Split"] == split) & ((rows["System"] == "experimental") == (place == 1))]
+    rows = rows[(rows["logs"] == 2) if protocol == "released" else (rows["space"] == "z")]
+    return _table(rows, ["Algorithm"], list(PER_CELL), ORDER).rename(columns={"Algorithm": "Row"})
+
+
+def _beside_similarity(protocol: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return DTW and the true Wasserstein-1 distance, with what each row is compared with."""
+    if protocol == "released":
+        rows = rows[rows["logs"] == 2]
+    means = rows.groupby(["Algorithm", "Seed", "Against"], sort=False)[["dtw", "w1"]].mean().reset_index()
+    table = _table(means, ["Algorithm", "Against"], ["dtw", "w1"], SIMILARITY_ORDER)
+    table["Row"] = table["Algorithm"] + " against " + table["Against"]
+    return table.rename(columns={"dtw": "DTW", "w1": "Wasserstein"})
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """Return a table as GitHub Markdown."""
+    head = "| " + " | ".join(map(str, table.columns)) + " |"
+    rule = "|" + "---|" * len(table.columns)
+    body = ["| " + " | ".join(str(v) for v in row) + " |" for row in table.itertuples(index=False)]
+    return "\n".join([head, rule, *body])
+
+
+def report(folder: str | pathlib.Path) -> str:
+    """Return all tables of one run as Markdown, shaped like the paper's, the paper's own beside them."""
+    folder = pathlib.Path(folder)
+    missing = [n for n in ("regression.csv", "similarity.csv", "manifest.json") if not (folder / n).is_file()]
+    if missing:
+        raise ResultsError(f"{folder.name!r} has no {missing[0]}; finish the run, or name a finished one.")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    regression, similarity = (pd.read_csv(folder / f"{n}.csv") for n in ("regression", "similarity"))
+    return "\n\n".join(_sections(manifest, regression, similarity)) + "\n"
+
+
+def _sections(manifest: dict[str, Any], regression: pd.DataFrame, similarity: pd.DataFrame) -> list[str]:
+    """Return headings and tables of a report."""
+    config = manifest["config"]
+    dataset, protocol = config["dataset"], config["protocol"]
+    numbers = STANDS_FOR.get(dataset)
+    lines = [f"# {dataset}, {protocol} protocol", f"Made by `{manifest['command']}`.", _legend(config)]
+    tables = protocol_tables(regression, similarity, protocol)
+    for name, table in tables:
+        lines += [f"## {name[0].upper()}{name[1:]}", markdown(table)]
+    for number in numbers or ():
+        lines += [f"## The paper's Table {number} (other data, other meaning: see chapter 12)"]
+        lines += [markdown(paper_table(number))]
+    return lines
+
+
+def _legend(config: dict[str, Any]) -> str:
+    """Say what stands in a cell."""
+    return (
+        f"Cells: interquartile mean over {config['seeds']} seeds, with its 95 % bootstrap interval; "
+        f"a single number where there is one run or no spread. {config['timesteps']:,} steps a seed."
+    )
+
+
+def protocol_tables(
+    regression: pd.DataFrame, similarity: pd.DataFrame, protocol: str = "described"
+) -> list[tuple[str, pd.DataFrame]]:
+    """Return the named tables of a run: both in-silico ones, the experimental one, both similarity ones."""
+    if protocol == "released":
+        return _released_tables(regression, similarity)
+    twin = regression[regression["System"] != "experimental"]
+    model = regression[regression["System"] == "experimental"]
+    found = [
+        ("in-silico twin and references: test cells, z-scores, per cell", per_cell_table(twin)),
+        ("in-silico twin and references: test populations, log1p units", population_table(twin)),
+        ("experimental twin: z-scores, per cell, both splits", both_splits(model)),
+        ("trajectories against the real one", similarity_table(similarity)),
+        ("trajectories against the experimental twin's", similarity_table(similarity, "experimental")),
+    ]
+    return [(name, table) for name, table in found if len(table)]
+
+
+def released_table(regression: pd.DataFrame, split: str = "Test", logs: int = 2) -> pd.DataFrame:
+    """Lay the released rows out like Tables 1, 4, 7, with reward and optimizer steps beside.
+
+    MSE ... Pearson compare the state at the start of a rollout with the state at its end. `logs` chooses data
+    logged twice (as the paper's were) or once.
+    """
+    rows = regression[(regression["Split"] == split) & (regression["logs"] == logs)]
+    columns = [*PER_CELL, "reward", "distance_to_target", "optimizer_steps"]
+    table = _table(rows[rows["System"] == "insilico"], ["Algorithm", "Split"], columns, ORDER)
+    return table.rename(columns={name: f"{name} (start to final)" for name in PER_CELL})
+
+
+def _released_tables(regression: pd.DataFrame, similarity: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Return the tables of a released run."""
+    model = regression[regression["System"] == "experimental"]
+    twin = _table(model, ["System", "Algorithm", "Split"], list(PER_CELL), ORDER)
+    found = [("start to final state, data logged twice", released_table(regression))]
+    if (regression["logs"] == 1).any():
+        found.append(("start to final state, data logged once", released_table(regression, logs=1)))
+    found.append(("twin of the next cells in pseudotime", twin))
+    for system in ("Insilico", "Experimental"):
+        rows = similarity[similarity["logs"] == 2]
+        found.append((f"row '{system}' of the paper", similarity_table(rows, system)))
+    return found
+
+
+def both_splits(rows: pd.DataFrame, space: str = "z") -> pd.DataFrame:
+    """Return the per-cell tables of test and train one below the other."""
+    return pd.concat([per_cell_table(rows, split, space) for split in ("Test", "Train")], ignore_index=True)
