@@ -309,13 +309,11 @@ record.say(
 )
 
 # %%
-marks = {"TRPO_PPO_zero_target": "two_stage", "TRPO_PPO_mended_logged": "alternating"}
-marks |= {"TRPO_PPO_mended_kl": "PPO_restart"}
 fig, panels = plt.subplots(1, len(released), figsize=(3.4 * len(released), 3.9), squeeze=False)
 for ax, (name, whole) in zip(panels[0], released.items(), strict=True):
     rows = whole[(whole["System"] == "insilico") & (whole["Split"] == "Train") & (whole["logs"] == 2)]
     for algorithm, group in rows.groupby("Algorithm", sort=False):
-        colour = plots.COLOURS[marks.get(algorithm, algorithm)]
+        colour = plots.COLOURS[algorithm]
         ax.scatter(group["MSE"], group["reward"], color=colour, label=algorithm, s=30, alpha=0.8)
     ax.set(xlabel="MSE, start to final", title=name)
 panels[0, 0].set_ylabel("reward of the environment")
