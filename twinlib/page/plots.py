@@ -44,6 +44,7 @@ COLOURS: dict[str, str] = {
     "additive": "#7b6fb0",
     "linear": "#a44fa0",
     "latent_shift": "#d980ae",
+    "experimental_mean_only": "#1f4e79",
     # references and controls
     "do_nothing": "#9ca3af",
     "no_change": "#9ca3af",
