@@ -88,11 +88,7 @@ def style() -> None:
     """Set the house style (seaborn, white face, large enough letters) for the figures of this process."""
     import seaborn as sns
 
-    sns.set_theme(
-        style="whitegrid",
-        palette="colorblind",
-        rc=_RC,
-    )
+    sns.set_theme(style="whitegrid", palette="colorblind", rc=_RC)
 
 
 def _png(fig: Figure) -> bytes:
@@ -125,9 +121,7 @@ def figure_html(png: bytes, name: str, alt: str, width: int, caption: str = "") 
     """
     picture = base64.b64encode(png).decode("ascii")
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-    narrowest = round(
-        0.6 * width
-    )  # below this its letters are too small to read; it scrolls sideways instead
+    narrowest = round(0.6 * width)  # narrower letters are too small to read: it scrolls sideways instead
     return (
         f'<figure id="fig-{name}" tabindex="0" style="margin:0;overflow-x:auto">'
         f'<img alt="{html.escape(alt)}" width="{width}" style="max-width:100%;min-width:{narrowest}px;'
