@@ -68,7 +68,7 @@ def packaged(protocol, table="regression"):
     found = {}
     for name in claims.DATASETS:
         try:
-            found[name] = tables.packaged_results(protocol, name, table)
+            found[name] = tables.read_table(protocol, name, table)
         except ResultsError as error:
             record.say(f"Not shown: {error}")
     return found
@@ -548,7 +548,7 @@ record.say(
 # %%
 lines, turned = [], []
 for name in ("papalexi2021", "waddington"):
-    untuned = tables.packaged_results("untuned", name)
+    untuned = tables.read_table("untuned", name)
     untuned = untuned[(untuned["Split"] == "Test") & (untuned["space"] == "log1p")]
     for first, second in (("two_stage", "PPO"), ("two_stage", "PPO_restart"), ("alternating", "PPO")):
         pair = (
@@ -574,7 +574,7 @@ record.say(
     + ("; ".join(turned) if turned else "none")
     + "."
 )
-levels = tables.packaged_results("untuned", "papalexi2021")
+levels = tables.read_table("untuned", "papalexi2021")
 levels = levels[(levels["Split"] == "Test") & (levels["space"] == "log1p") & (levels["Algorithm"] == "PPO")]
 record.say(
     f"On papalexi2021 PPO itself scores {levels['pearson_delta'].mean():.3f} with the common setting and "
