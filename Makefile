@@ -12,7 +12,7 @@ export PYTHON
 .PHONY: book test environment lint types unit notebooks html pairs execute results home look colab links clean
 
 book: environment
-	@$(BIN)/python scripts/notebooks.py execute --stale --jobs $(JOBS); status=$$?; \
+	@$(BIN)/python scripts/execute.py --stale --jobs $(JOBS); status=$$?; \
 	if [ $$status -ne 0 ] && [ $$status -ne 3 ]; then exit $$status; fi; \
 	$(MAKE) --no-print-directory html || exit $$?; \
 	echo "Open _build/html/index.html in a browser."; \
@@ -43,10 +43,10 @@ html: environment
 	$(BUILD)
 
 pairs: environment
-	$(BIN)/python scripts/notebooks.py pair
+	$(BIN)/python scripts/pair.py
 
 execute: environment
-	$(BIN)/python scripts/notebooks.py execute --jobs $(JOBS) $(NN)
+	$(BIN)/python scripts/execute.py --jobs $(JOBS) $(NN)
 
 # The tables of one protocol on one dataset; hours for ten seeds at the paper's number of steps.
 PROTOCOL ?= described
@@ -69,7 +69,7 @@ links: environment
 	$(BIN)/python scripts/links.py
 
 home: environment
-	$(BIN)/python scripts/notebooks.py home "$(URL)"
+	$(BIN)/python scripts/home.py "$(URL)"
 
 clean:
 	rm -rf _build

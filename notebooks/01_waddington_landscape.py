@@ -212,7 +212,7 @@ def instability(a):
 critical = brentq(instability, 0.6, 0.95)
 assert "progenitor" in ToggleSwitch(a=critical + 0.002).attractors
 assert "progenitor" not in ToggleSwitch(a=critical - 0.002).attractors
-record.record("critical-self-activation", round(critical, 4))
+record.glue("critical-self-activation", round(critical, 4))
 record.say(
     f"Below a = {critical:.4f} the progenitor is no attractor any more: a cell in it must choose a side."
 )
@@ -489,7 +489,7 @@ x = np.tile(attractors["A"], (400, 1))
 for _ in range(50):  # 400 random bang-bang schedules at 99.4 % of the threshold
     x = switch.settle(x, 0.994 * u_star * rng.choice([-1.0, 1.0], size=x.shape), time=rng.uniform(0.2, 3.0))
 assert (switch.basin(x) == "A").all()
-record.record("escape-threshold", round(u_star, 4))
+record.glue("escape-threshold", round(u_star, 4))
 record.say(
     f"With |u| at 99.4 % of u* = {u_star:.4f}, none of 400 random on-off schedules took a cell out of A."
 )

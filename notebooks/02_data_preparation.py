@@ -87,7 +87,7 @@ record.say(
     f"`{dataset}`: {cells.n_obs:,} cells x {cells.n_vars} genes, {len(sizes) - 1} perturbations, "
     f"{sizes['control']:,} controls. About the counts: {cells.uns['twinlib']['counts']}."
 )
-record.record("n_cells", cells.n_obs)
+record.glue("n_cells", cells.n_obs)
 cells.obs.head(3)
 
 # %% [markdown]
@@ -346,7 +346,7 @@ record.say(
         else "In the simulated network Gata1 switches Fog1 on, so this shift is true."
     )
 )
-record.record("shift_together", round(float(shift["together"]), 3))
+record.glue("shift_together", round(float(shift["together"]), 3))
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True)
@@ -460,7 +460,7 @@ errors = {
 }
 assert errors["control matched by transport"] < errors["random control"]
 for name, value in errors.items():
-    record.record("error_" + name.replace(" ", "_"), round(value, 4))
+    record.glue("error_" + name.replace(" ", "_"), round(value, 4))
 pd.Series(errors, name="do-nothing, cell MSE").to_frame().round(3)
 
 # %%

@@ -67,7 +67,7 @@ from twinlib.embedding.quality import (
     neighbour_recovery,
     regulator_matrix,
 )
-from twinlib.results.tables import results
+from twinlib.results.tables import packaged_results
 
 plots.style()
 dataset = choose("papalexi2021", "waddington")
@@ -102,7 +102,7 @@ record.say(
     f"`{dataset}`: {len(train_x):,} training and {len(test_x):,} test cells, G = {len(prepared.genes)} genes. "
     f"{latent_dim} principal components bring back {pca_r2:.1%} of the variation of test cells; the mean brings back nothing, as it must."
 )
-record.record("pca_r2", round(pca_r2, 4))
+record.glue("pca_r2", round(pca_r2, 4))
 
 # %% [markdown]
 # A value far below one is no scandal.
@@ -380,7 +380,7 @@ with torch.no_grad():
     is_test = prepared.cells.obs["split"].to_numpy() == "test"
     back = packaged.decode(torch.as_tensor(codes[is_test])).numpy()
 packaged_r2 = explained(test_x, back, centre)
-record.record("packaged_r2", round(packaged_r2, 4))
+record.glue("packaged_r2", round(packaged_r2, 4))
 record.say(
     f"Test R2 on the part of the cells: PCA {plain_r2:.3f}, network after {len(history)} short passes {live_r2:.3f}. "
     f"On all cells: PCA {pca_r2:.3f}, packaged network {packaged_r2:.3f}."
@@ -508,7 +508,7 @@ record.say(
 # These runs are shorter than that of the packaged network, on a draw of the training cells, and the same for all rows.
 
 # %%
-quality = results("embedding", dataset, "quality")
+quality = packaged_results("embedding", dataset, "quality")
 votes = [column for column in quality.columns if column.startswith("recovery_")]
 quality["recovery"] = quality[votes].mean(axis=1)
 order = ["learned", "uniform", "none", "random", "known", "pca", "expression"]
@@ -596,7 +596,7 @@ for score, name in (("test_r2", "Test R2"), ("recovery", "5-NN recovery")):
         print(verdict(score, other, name))
 gain, half = interval((by_seed["test_r2"]["learned"] - by_seed["test_r2"]["none"]).dropna())
 keep, keep_half = interval((by_seed["recovery"]["learned"] - by_seed["recovery"]["none"]).dropna())
-record.record("attention_gain_r2", round(gain, 4))
+record.glue("attention_gain_r2", round(gain, 4))
 record.say(
     f"Verdict for `{dataset}`. In reconstruction, attention "
     + ("earns its place" if gain - half > 0 else "does not earn its place")
@@ -654,7 +654,7 @@ plots.show(
 )
 
 # %%
-seeds = results("embedding", "waddington", "regulators").pivot(
+seeds = packaged_results("embedding", "waddington", "regulators").pivot(
     index="seed", columns="score", values="average_precision"
 )
 versus = {other: interval(seeds["attention"] - seeds[other]) for other in ("chance", "correlation")}
@@ -677,7 +677,7 @@ record.say(
         else ": read a weight as what the network used for reconstruction, and not as regulation."
     )
 )
-record.record("regulator_ap_attention", round(float(seeds["attention"].mean()), 3))
+record.glue("regulator_ap_attention", round(float(seeds["attention"].mean()), 3))
 
 # %% [markdown]
 # Nothing in the training asks for regulators.

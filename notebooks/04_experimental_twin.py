@@ -63,6 +63,7 @@ from twinlib.experimental.perturbation_model import (
 )
 from twinlib.experimental.baselines import encode_rows, gene_scores, training_cells
 from twinlib.experimental.perturbation_model import estimate_effects, trust
+from twinlib.errors import ResultsError
 from twinlib.results import tables
 from twinlib.evaluation import metrics
 from twinlib.evaluation.statistics import bootstrap_interval, paired_difference
@@ -442,7 +443,7 @@ record.say(
     f"pearson_delta of the twin less that of the mean of each perturbation, paired over {len(gap)} perturbations: "
     f"{gap.mean():+.3f} (95 % bootstrap interval {low:+.3f} to {high:+.3f})."
 )
-record.record("ch04_gap", round(float(gap.mean()), 4))
+record.glue("ch04_gap", round(float(gap.mean()), 4))
 
 # %%
 shown = ["no_change", "mean", "latent_shift", "matching_mean", "experimental", "ceiling"]
@@ -672,8 +673,8 @@ record.say(
 def packaged(name, kind="splits"):
     """The packaged table of a dataset, or None where the project ships none."""
     try:
-        return tables.results("experimental", name, kind)
-    except tables.ResultsError:
+        return tables.packaged_results("experimental", name, kind)
+    except ResultsError:
         return None
 
 

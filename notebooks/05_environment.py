@@ -71,7 +71,7 @@ dataset = choose("papalexi2021", "waddington")
 # This page keeps at most 4,000 of the matches, so that it runs in a minute; the tables of chapter 12 use all of them.
 
 # %%
-prepared = twinlib.data.standard(dataset)
+prepared = standard(dataset)
 embedding = pretrained(dataset)
 
 # %%

@@ -505,7 +505,7 @@ summary.round(4)
 # ## Held against another library
 #
 # From the same weights, the same batch and the same order of minibatches, one epoch of `proximal_update` must give Stable-Baselines3's parameters.
-# A test of the package does that comparison (`tests/insilico/test_peers.py`), and shows that five details are needed for it: Adam's epsilon of 1e-5, one gradient norm for actor and critic together, one half in the value loss, advantages scaled in each minibatch with the unbiased standard deviation, and log-probabilities of unclipped actions.
+# A test of the package does that comparison (`tests/policy/test_peers.py`), and shows that five details are needed for it: Adam's epsilon of 1e-5, one gradient norm for actor and critic together, one half in the value loss, advantages scaled in each minibatch with the unbiased standard deviation, and log-probabilities of unclipped actions.
 # None of these is in the paper, and each changes the result.
 #
 # ## You should know

@@ -56,6 +56,7 @@ from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
 from twinlib.environment.assembly import make_world
 from twinlib.policy.training import TrainingConfig, train
 from twinlib.environment.prediction import rollout_cells
+from twinlib.errors import ResultsError
 from twinlib.results import tables
 from twinlib.evaluation import similarity, trajectories
 
@@ -519,8 +520,8 @@ record.say(tables.markdown(pd.DataFrame(lines, columns=columns)))
 packaged = {}
 for name in ("papalexi2021", "cross_study", "kang2018", "waddington"):
     try:
-        packaged[name] = tables.results("described", name, "similarity")
-    except tables.ResultsError as error:
+        packaged[name] = tables.packaged_results("described", name, "similarity")
+    except ResultsError as error:
         record.say(f"Not shown: {error}")
 for name, rows in packaged.items():
     against = rows[rows["Against"] == "real"]

@@ -48,6 +48,7 @@ import pandas as pd
 from twinlib.data.preparation import standard
 from twinlib.data.sources import choose
 from twinlib.page import plots, record
+from twinlib.errors import ResultsError
 from twinlib.results import claims, tables
 from twinlib.evaluation import metrics
 from twinlib.evaluation.statistics import (
@@ -67,8 +68,8 @@ def packaged(protocol, table="regression"):
     found = {}
     for name in claims.DATASETS:
         try:
-            found[name] = tables.results(protocol, name, table)
-        except tables.ResultsError as error:
+            found[name] = tables.packaged_results(protocol, name, table)
+        except ResultsError as error:
             record.say(f"Not shown: {error}")
     return found
 
@@ -549,7 +550,7 @@ record.say(
 # %%
 lines, turned = [], []
 for name in ("papalexi2021", "waddington"):
-    untuned = tables.results("untuned", name)
+    untuned = tables.packaged_results("untuned", name)
     untuned = untuned[(untuned["Split"] == "Test") & (untuned["space"] == "log1p")]
     for first, second in (("two_stage", "PPO"), ("two_stage", "PPO_restart"), ("alternating", "PPO")):
         pair = (
@@ -575,7 +576,7 @@ record.say(
     + ("; ".join(turned) if turned else "none")
     + "."
 )
-levels = tables.results("untuned", "papalexi2021")
+levels = tables.packaged_results("untuned", "papalexi2021")
 levels = levels[(levels["Split"] == "Test") & (levels["space"] == "log1p") & (levels["Algorithm"] == "PPO")]
 record.say(
     f"On papalexi2021 PPO itself scores {levels['pearson_delta'].mean():.3f} with the common setting and "

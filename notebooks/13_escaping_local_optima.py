@@ -122,7 +122,7 @@ one_gene = still.escape_threshold(places["A"], (0, 1))
 second = still.escape_threshold(places["progenitor"], (0, 1))
 ends = str(still.basin(still.settle(places["A"], np.array([0.0, 0.3]), time=200.0)))
 assert ends == "progenitor" and np.isinf(second)
-record.record("escape-threshold", round(threshold, 4))
+record.glue("escape-threshold", round(threshold, 4))
 record.say(
     f"Leaving A needs a push of **u\\* = {threshold:.4f}** on both genes. Activating the target gene alone needs "
     f"{one_gene:.4f}, and with 0.3 the cell then ends in the **{ends}**; from there activation alone never reaches B, "

@@ -280,7 +280,7 @@ record.say(
     if blood == "kang2018"
     else f"On simulated cells {single} has been knocked down, and the next sections judge such predictions."
 )
-record.record("ch14_single_visible", round(float(length[0]), 3))
+record.glue("ch14_single_visible", round(float(length[0]), 3))
 
 # %% [markdown]
 # The last row is a check of scale: taking everything away must move a cell far, and it does.

@@ -84,15 +84,16 @@ _POLICIES = ("PPO", "TRPO", "two_stage", "alternating")
 
 def _columns() -> dict[str, Any]:
     """Return the primary metric of each packaged described run, by dataset and row."""
+    from twinlib.errors import ResultsError
     from twinlib.results import claims, tables
 
     columns = {}
     for dataset in claims.DATASETS:
         try:
-            rows = tables.population_table(tables.results("described", dataset)).set_index("Algorithm")
-        except tables.ResultsError:
+            rows = tables.population_table(tables.packaged_results("described", dataset))
+        except ResultsError:
             continue
-        columns[dataset] = rows["pearson_delta"].astype(str)
+        columns[dataset] = rows.set_index("Algorithm")["pearson_delta"].astype(str)
     return columns
 
 
@@ -113,18 +114,18 @@ def _standing() -> str:
         value = {name: float(str(text).split(" ")[0]) for name, text in column.items()}
         best = max((name for name in _POLICIES if name in value), key=value.__getitem__)
         told = [f"mean {value['mean']:.2f}"]
-        for name, said in ((best, f"best policy ({best})"), ("experimental", "experimental twin")):
+        for name, row in ((best, f"best policy ({best})"), ("experimental", "experimental twin")):
             where = "above" if value[name] > value["mean"] else "not above"
-            told.append(f"{said} {value[name]:.2f}, {where} the mean")
+            told.append(f"{row} {value[name]:.2f}, {where} the mean")
         lines.append(f"*{dataset}*: {'; '.join(told)}.")
     return "\n".join(f"- {line}" for line in lines)
 
 
 def _verdict(match: re.Match[str]) -> str:
     """Return in a few words how often a claim of the claims page holds, does not, and cannot be told."""
-    found = re.findall(r"\| (holds|does not hold|cannot be told here) \|$", _claim(match), re.M)
-    counts = [f"*{said}* on {found.count(said)}" for said in ("does not hold", "cannot be told here")]
-    return f"*holds* on {found.count('holds')} of {len(found)}, {', '.join(counts)}"
+    verdicts = re.findall(r"\| (holds|does not hold|cannot be told here) \|$", _claim(match), re.M)
+    counts = [f"*{word}* on {verdicts.count(word)}" for word in ("does not hold", "cannot be told here")]
+    return f"*holds* on {verdicts.count('holds')} of {len(verdicts)}, {', '.join(counts)}"
 
 
 def _claim(match: re.Match[str]) -> str:
@@ -163,7 +164,7 @@ def _plain_letters(line: str) -> str:
     return "".join(pieces)
 
 
-def _docstring(app: Any, what: str, name: str, item: Any, options: Any, lines: list[str]) -> None:
+def _docstring(app: Any, kind: str, name: str, item: Any, options: Any, lines: list[str]) -> None:
     lines[:] = [line if line.lstrip().startswith((">>>", "...")) else _plain_letters(line) for line in lines]
 
 

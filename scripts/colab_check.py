@@ -76,7 +76,7 @@ def published(folder: pathlib.Path) -> pathlib.Path:
     """Return a clone of the last commit whose notebooks name the clone itself as their home."""
     clone = folder / "clone"
     subprocess.run(["git", "clone", "-q", str(stamp.ROOT), str(clone)], check=True)
-    home = [sys.executable, "scripts/notebooks.py", "home", f"file://{clone}"]
+    home = [sys.executable, "scripts/home.py", f"file://{clone}"]
     subprocess.run(home, cwd=clone, check=True)
     return clone
 

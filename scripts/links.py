@@ -39,14 +39,14 @@ def _addresses(path: pathlib.Path) -> set[str]:
         text = "\n".join(
             cell.source for cell in stamp.read_source(path).cells if cell.cell_type == "markdown"
         )
-    found = set()
+    addresses = set()
     for address in _ADDRESS.findall(text):
         address = address.rstrip(".,;:*")
         while address.endswith(")") and address.count("(") < address.count(")"):
             address = address[:-1].rstrip(".,;:*")
         if "..." not in address and "{" not in address:
-            found.add(address)
-    return found
+            addresses.add(address)
+    return addresses
 
 
 def collected() -> set[str]:

@@ -88,11 +88,11 @@ def module_digest(path: pathlib.Path) -> str:
 
 def module_digests() -> dict[str, str]:
     """Return the hash of every module of twinlib, by dotted name."""
-    found = {}
+    digests = {}
     for path in sorted((ROOT / "twinlib").rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = module_digest(path)
-    return found
+        digests[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = module_digest(path)
+    return digests
 
 
 def pins() -> list[str]:
@@ -146,7 +146,7 @@ def is_stale(source: pathlib.Path, digests: dict[str, str] | None = None) -> boo
 
 def preferred_datasets(source: pathlib.Path) -> list[str]:
     """Return the first name of every `choose("...", ...)` in a notebook: the data its prose is written on."""
-    found = []
+    names = []
     for cell in read_source(source).cells:
         if cell.cell_type != "code" or cell.source.lstrip().startswith(("%", "!")):
             continue
@@ -154,5 +154,5 @@ def preferred_datasets(source: pathlib.Path) -> list[str]:
             if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
                 name = getattr(node.func, "attr", getattr(node.func, "id", ""))
                 if name == "choose" and isinstance(node.args[0].value, str):
-                    found.append(node.args[0].value)
-    return sorted(set(found))
+                    names.append(node.args[0].value)
+    return sorted(set(names))

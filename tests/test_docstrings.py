@@ -10,7 +10,7 @@ import pathlib
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-MODULES = sorted((ROOT / "twinlib").rglob("*.py"))
+MODULES = sorted(path for name in ("twinlib", "experiments") for path in (ROOT / name).rglob("*.py"))
 WITH_EXAMPLES = [path for path in MODULES if ">>> " in path.read_text(encoding="utf-8")]
 
 
@@ -32,14 +32,14 @@ def test_there_are_examples() -> None:
 
 def public(tree: ast.Module) -> list[ast.FunctionDef | ast.ClassDef]:
     """Public functions and classes of a module, and public methods of public classes."""
-    found: list[ast.FunctionDef | ast.ClassDef] = []
+    nodes: list[ast.FunctionDef | ast.ClassDef] = []
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-            found.append(node)
+            nodes.append(node)
             if isinstance(node, ast.ClassDef):
                 inner = [item for item in node.body if isinstance(item, ast.FunctionDef)]
-                found += [item for item in inner if not item.name.startswith("_")]
-    return found
+                nodes += [item for item in inner if not item.name.startswith("_")]
+    return nodes
 
 
 @pytest.mark.parametrize("path", MODULES, ids=dotted)

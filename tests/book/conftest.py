@@ -25,7 +25,5 @@ def notebook(source: pathlib.Path) -> nbformat.NotebookNode:
     """The executed notebook beside a source."""
     path = source.with_suffix(".ipynb")
     if not path.is_file():
-        pytest.fail(
-            f"{source.name} has no .ipynb; run `python scripts/notebooks.py execute {source.stem[:2]}`."
-        )
+        pytest.fail(f"{source.name} has no .ipynb; run `python scripts/execute.py {source.stem[:2]}`.")
     return nbformat.read(path, as_version=4)

@@ -11,11 +11,10 @@ import re
 import subprocess
 import sys
 
+import home
 import nbformat
 import pytest
 import stamp
-
-import notebooks
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 WORDS = 900
@@ -65,9 +64,9 @@ def test_order_of_parts(source: pathlib.Path) -> None:
     assert len(re.findall(r"\bmin(?:ute)?s?\b", before)) >= 3, (
         "objectives with minutes stand before the setup cell"
     )
-    found = [heading.lower() for heading in headings(notebook)]
+    titles = [heading.lower() for heading in headings(notebook)]
     for wanted in ("limitation", "what this does not show", "key takeaways", "exercise", "references"):
-        assert any(wanted in heading for heading in found), f"no heading for: {wanted}"
+        assert any(wanted in title for title in titles), f"no heading for: {wanted}"
     assert "stamp_line" in notebook.cells[code[-1]].source
     assert code[-1] == len(notebook.cells) - 1, "the last cell prints seed and versions"
 
@@ -78,8 +77,8 @@ def test_enough_prose(source: pathlib.Path) -> None:
 
 def test_plain_markdown_only(source: pathlib.Path) -> None:
     for text in markdown(stamp.read_source(source)):
-        found = DIRECTIVES.search(text)
-        assert not found, f"Colab would show this raw: {found.group(0) if found else ''}"
+        raw = DIRECTIVES.search(text)
+        assert not raw, f"Colab would show this raw: {raw.group(0) if raw else ''}"
 
 
 def test_one_sentence_a_line(source: pathlib.Path) -> None:
@@ -109,7 +108,7 @@ def test_no_output_is_an_error_or_standard_error(notebook: nbformat.NotebookNode
 
 def test_setup_cell_is_the_canonical_one(source: pathlib.Path) -> None:
     (cell,) = tagged(stamp.read_source(source), "setup")
-    assert cell.source == notebooks.setup_cell(), "run `make home`"
+    assert cell.source == home.setup_cell(), "run `make home`"
 
 
 def test_exercises_are_complete(source: pathlib.Path) -> None:
@@ -126,7 +125,7 @@ def test_exercises_are_complete(source: pathlib.Path) -> None:
 
 def solutions(notebook: nbformat.NotebookNode) -> dict[int, str]:
     """The text of each solution, by the number of the exercise it follows."""
-    found: dict[int, str] = {}
+    by_number: dict[int, str] = {}
     current = 0
     for cell in notebook.cells:
         for tag in stamp.tags(cell):
@@ -134,8 +133,8 @@ def solutions(notebook: nbformat.NotebookNode) -> dict[int, str]:
                 current = int(tag.split("-")[1])
         block = SOLUTION.search(cell.source) if cell.cell_type == "markdown" else None
         if block:
-            found[current] = block.group(1)
-    return found
+            by_number[current] = block.group(1)
+    return by_number
 
 
 RUN = """

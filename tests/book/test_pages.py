@@ -53,28 +53,28 @@ def map_rows() -> list[list[str]]:
 
 def places(text: str) -> set[str]:
     """The places in the paper that a text names, ranges and lists spelled out: `Eq. 7-9`, `Tables 3, 6`."""
-    found = set()
+    named = set()
     for kind, numbers in re.findall(r"(Eqs?\.|Tables?|Figures?|Algorithm|Section) (\d[\d., -]*)", text):
         word = {"E": "Eq.", "T": "Table", "F": "Figure", "A": "Algorithm", "S": "Section"}[kind[0]]
         for part in re.split(r",\s*", numbers.strip(" .,")):
             first, _, last = part.partition("-")
             whole = first.isdigit() and (last or first).isdigit()
             span = [str(n) for n in range(int(first), int(last or first) + 1)] if whole else [part]
-            found |= {f"{word} {number}" for number in span}
-    return found
+            named |= {f"{word} {number}" for number in span}
+    return named
 
 
 def names_in_code(path: pathlib.Path) -> set[str]:
     """Every name that the code of a file imports, calls or reads; prose and comments do not count."""
-    found: set[str] = set()
+    names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Name):
-            found.add(node.id)
+            names.add(node.id)
         elif isinstance(node, ast.Attribute):
-            found.add(node.attr)
+            names.add(node.attr)
         elif isinstance(node, ast.ImportFrom):
-            found |= {alias.name for alias in node.names}
-    return found
+            names |= {alias.name for alias in node.names}
+    return names
 
 
 def uses(path: pathlib.Path, name: str) -> bool:
@@ -87,11 +87,11 @@ def test_rows_of_the_paper_map_hold(row: list[str]) -> None:
     place, _, code, test, chapter = row
     (name,) = re.findall(r"`~(twinlib\.[\w.]+)`", code)
     module, _, attribute = name.rpartition(".")
-    found = getattr(importlib.import_module(module), attribute, None)
-    assert found is not None, name
+    item = getattr(importlib.import_module(module), attribute, None)
+    assert item is not None, name
     if not place.startswith("Section"):
-        said = places(f"{importlib.import_module(module).__doc__} {found.__doc__}")
-        assert places(place) & said, f"the docstring of {name} does not name {place}: {sorted(said)}"
+        documented = places(f"{importlib.import_module(module).__doc__} {item.__doc__}")
+        assert places(place) & documented, f"the docstring of {name} does not name {place}: {documented}"
     (path,) = re.findall(r"`(tests/[\w/.]+)`", test)
     assert uses(ROOT / path, attribute), f"{path} does not use {attribute}"
     (stem,) = re.findall(r"\(\.\./notebooks/(\w+)\.ipynb\)", chapter)
@@ -107,11 +107,48 @@ def test_the_paper_map_test_can_fail() -> None:
         "Eq. 3",
         "",
         "{py:func}`~twinlib.evaluation.metrics.skill`",
-        "`tests/twin`",
+        "`tests/evaluation`",
         "[x](../notebooks/x.ipynb)",
     ]
     with pytest.raises(AssertionError, match="does not name Eq. 3"):
         test_rows_of_the_paper_map_hold(row)
+
+
+#: Sources of everything a reader sees; the changelog names what is gone.
+READ = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "results/README.md")),
+    *sorted((ROOT / "book").glob("*.md")),
+    *sorted((ROOT / "notebooks").glob("*.py")),
+]
+
+
+def resolves(name: str) -> bool:
+    """Tell whether a dotted name is a room, a module or something that a module defines or imports."""
+    parts = name.split(".")
+    for depth in range(len(parts), 0, -1):
+        path = ROOT.joinpath(*parts[:depth])
+        if path.is_dir():
+            return depth == len(parts)
+        if path.with_suffix(".py").is_file():
+            module = importlib.import_module(".".join(parts[:depth]))
+            return depth == len(parts) or hasattr(module, parts[depth])
+    return False
+
+
+@pytest.mark.parametrize("path", READ, ids=lambda path: path.name)
+def test_names_and_paths_on_a_page_exist(path: pathlib.Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    names = set(re.findall(r"\b(?:twinlib|experiments)(?:\.[A-Za-z_]\w*)+", text))
+    folders = "benchmarks|book|experiments|notebooks|results|scripts|tests|twinlib"
+    paths = set(re.findall(rf"(?<![\w/.-])(?:{folders})/[\w/]+\.(?:py|md|csv|ipynb)\b", text))
+    assert not sorted(name for name in names if not resolves(name))
+    assert not sorted(name for name in paths if not (ROOT / name).is_file())
+
+
+def test_the_names_test_can_fail() -> None:
+    assert resolves("twinlib.policy.trust_region.surrogate")
+    assert not resolves("twinlib.replication.run")
+    assert not resolves("twinlib.policy.surrogate")
 
 
 def tracked(*patterns: str) -> list[pathlib.Path]:
@@ -126,13 +163,13 @@ def tracked(*patterns: str) -> list[pathlib.Path]:
 def test_no_machine_path_is_committed() -> None:
     wrong = re.compile("/" + r"(?:work|root|tmp/ipykernel\w*|home/\w+|Users/\w+)/")
     suffixes = {".py", ".ipynb", ".md", ".yml", ".toml", ".txt", ".json", ".csv", ".cff", ".sh", ".bib", ""}
-    found = []
+    leaks = []
     for path in tracked():
         if path.suffix in suffixes and path != pathlib.Path(__file__).resolve():
             match = wrong.search(path.read_text(encoding="utf-8", errors="replace"))
             if match:
-                found.append(f"{path.relative_to(ROOT)}: {match.group(0)}")
-    assert not found, "\n".join(found)
+                leaks.append(f"{path.relative_to(ROOT)}: {match.group(0)}")
+    assert not leaks, "\n".join(leaks)
 
 
 def test_the_address_stands_in_one_place() -> None:
@@ -160,14 +197,14 @@ class Page(html.parser.HTMLParser):
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        found = dict(attributes)
+        given = dict(attributes)
         for name in ("id", "name"):
-            if found.get(name):
-                self.anchors.add(str(found[name]))
-        if tag == "a" and found.get("href"):
-            self.links.append(str(found["href"]))
+            if given.get(name):
+                self.anchors.add(str(given[name]))
+        if tag == "a" and given.get("href"):
+            self.links.append(str(given["href"]))
         if tag == "img":
-            self.images.append(found)
+            self.images.append(given)
 
 
 @pytest.fixture(scope="module")
@@ -194,9 +231,6 @@ def test_internal_links_and_anchors_resolve(pages: dict[pathlib.Path, Page]) -> 
 
 
 def test_every_image_has_alternative_text(pages: dict[pathlib.Path, Page]) -> None:
-    lacking = [
-        f"{path.name}: {image.get('src', '')[:60]}" for path, page in pages.items() for image in page.images
-    ]
     lacking = [
         f"{path.name}: {str(image.get('src'))[:60]}"
         for path, page in pages.items()

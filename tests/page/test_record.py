@@ -31,7 +31,7 @@ def test_stamp_line_holds_seed_and_versions_but_no_clock() -> None:
 
 def test_say_prints_outside_a_notebook(capsys: pytest.CaptureFixture[str]) -> None:
     record.say("a **b**")
-    record.record("key", 1.0)
+    record.glue("key", 1.0)
     assert capsys.readouterr().out == "a **b**\n"
 
 

@@ -37,7 +37,7 @@ def say(text: str) -> None:
     display(Markdown(text))  # type: ignore[no-untyped-call]
 
 
-def record(key: str, value: object) -> None:
+def glue(key: str, value: object) -> None:
     """Keep a value under a key, so that a page of the book can insert it with ``{glue:text}``.
 
     Nothing appears on the page that records.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from twinlib.errors import ResultsError
 from twinlib.evaluation.statistics import PairedDifference, paired_difference, wilson_interval
 from twinlib.results import tables
 
@@ -33,7 +34,7 @@ def escape_results(table: str = "runs") -> Any:
     kind = "json" if table in ("manifest", "paths") else "csv"
     path = tables.results_folder() / "escape" / f"{table}.{kind}"
     if not path.is_file():
-        raise tables.ResultsError(
+        raise ResultsError(
             f"No packaged {path.name} of the escape experiment; make it with "
             "'python -m experiments escape --out DIR'."
         )

@@ -60,7 +60,7 @@ def results_folder() -> pathlib.Path:
     return packed if packed.is_dir() else pathlib.Path(__file__).parents[2] / "results"
 
 
-def results(protocol: str, dataset: str, table: str = "regression") -> Any:
+def packaged_results(protocol: str, dataset: str, table: str = "regression") -> Any:
     """Return a packaged result: `regression`, `similarity` or `history` as a DataFrame, `manifest` as a dict.
 
     `protocol` is described or released. Raises ResultsError where the project ships no such run.
@@ -195,8 +195,8 @@ def _beside(protocol: str, dataset: str, place: int, split: str) -> pd.DataFrame
     """Return rows of one protocol under the columns of the paper's in-silico (0), experimental (1) or
     similarity (2) table."""
     if place == 2:
-        return _beside_similarity(protocol, results(protocol, dataset, "similarity"))
-    rows = results(protocol, dataset, "regression")
+        return _beside_similarity(protocol, packaged_results(protocol, dataset, "similarity"))
+    rows = packaged_results(protocol, dataset, "regression")
     rows = rows[(rows["Split"] == split) & ((rows["System"] == "experimental") == (place == 1))]
     rows = rows[(rows["logs"] == 2) if protocol == "released" else (rows["space"] == "z")]
     return _table(rows, ["Algorithm"], list(PER_CELL), ORDER).rename(columns={"Algorithm": "Row"})
