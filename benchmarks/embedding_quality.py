@@ -21,11 +21,10 @@ import torch
 from sklearn.metrics import average_precision_score
 
 from twinlib.data.preparation import standard
-from twinlib.data.sources import choose
+from twinlib.data.sources import DATASETS, choose
 from twinlib.embedding.attention import EmbeddingConfig
 from twinlib.embedding.gene_graph import correlation
 from twinlib.embedding.quality import (
-    STRONG,
     PrincipalComponents,
     attention_matrix,
     clamped,
@@ -58,7 +57,7 @@ class Scores:
     """
 
     def __init__(self, prepared):
-        self.prepared, self.strong = prepared, STRONG[prepared.dataset]
+        self.prepared, self.strong = prepared, DATASETS[prepared.dataset].strong
         self.x, self.centre = clamped(prepared), clamped(prepared, "train").mean(axis=0)
         test = np.random.default_rng(0).permutation(prepared.rows("test"))
         self.asked = np.sort(test[:1500])

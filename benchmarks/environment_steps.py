@@ -14,8 +14,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from twinlib.environment.dynamics import EnvironmentConfig, GeneScreenEnv, GeneScreenVectorEnv
-from twinlib.environment.world import packaged_world
+from twinlib.environment.dynamics import EnvironmentConfig
+from twinlib.environment.gymnasium_api import CellEnv, CellVectorEnv
+from twinlib.environment.packaged import packaged_world
 
 
 def rate(step: Callable[[], object], cells: int, seconds: float) -> float:
@@ -29,7 +30,7 @@ def rate(step: Callable[[], object], cells: int, seconds: float) -> float:
 
 
 def ours(n: int, config: EnvironmentConfig) -> Callable[[], object]:
-    env = GeneScreenVectorEnv(n, packaged_world(), config)
+    env = CellVectorEnv("GeneScreen", n, config=config)
     env.reset(seed=0)
     action = env.action_space.sample()
     return lambda: env.step(action)
@@ -39,7 +40,7 @@ def peer(n: int, config: EnvironmentConfig) -> Callable[[], object]:
     from stable_baselines3.common.vec_env import DummyVecEnv
 
     world = packaged_world()
-    env = DummyVecEnv([lambda: GeneScreenEnv(world, config)] * n)
+    env = DummyVecEnv([lambda: CellEnv("GeneScreen", world=world, config=config)] * n)
     env.seed(0)
     env.reset()
     action = np.stack([env.action_space.sample() for _ in range(n)])

@@ -33,9 +33,9 @@ from experiments.folder import versions
 from experiments.settings import SECOND_ORDER, Choice, training_settings
 from twinlib.data.preparation import standard
 from twinlib.embedding.train import pretrained
+from twinlib.environment.assembly import make_world
 from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
 from twinlib.environment.prediction import predict
-from twinlib.environment.world import make_world
 from twinlib.evaluation.metrics import pearson_delta
 from twinlib.files import write_json, write_table
 from twinlib.policy.training import ALGORITHMS, TrainingConfig, train

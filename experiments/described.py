@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments import courses as paths
 from experiments.protocols import ALGORITHMS, Part, RunConfig, blocks, name_of, seeds_of
 from experiments.settings import choice, training_settings
-from twinlib.evaluation import courses as paths
 from twinlib.evaluation import evaluate as evaluation
 
 Array = NDArray[Any]
@@ -148,7 +148,7 @@ class Described:
     @cached_property
     def world(self) -> Any:
         """The world of the training cells."""
-        from twinlib.environment.world import make_world
+        from twinlib.environment.assembly import make_world
 
         return make_world(
             self.prepared, self.embedding.embedding, pairs=self.train_pairs, actions=self.actions

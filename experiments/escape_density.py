@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from twinlib.environment.assembly import make_world
 from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
-from twinlib.environment.world import World, make_world, packaged_world
+from twinlib.environment.packaged import packaged_world
+from twinlib.environment.world import World
 from twinlib.policy.actor_critic import ActorCritic
 from twinlib.policy.proximal import ProximalConfig
 from twinlib.policy.training import TrainingConfig, make_generators, train

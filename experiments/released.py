@@ -53,7 +53,7 @@ class Released:
     """The released pipeline, its environments, and every row of its tables."""
 
     def __init__(self, config: RunConfig, progress: bool = False) -> None:
-        from twinlib.data.sources import load
+        from twinlib.data.sources import dataset, load
 
         unknown = set(config.algorithms) - set(ALGORITHMS)
         if unknown:
@@ -61,8 +61,7 @@ class Released:
             raise ValueError(f"The released protocol has no {sorted(unknown)[0]!r}; choose from {known}.")
         self.config, self.progress = config, progress
         self.cells = load(config.dataset)
-        genes = pipeline.PANEL.get(config.dataset, 100)
-        self.settings = pipeline.PipelineConfig(n_top_genes=genes)
+        self.settings = pipeline.PipelineConfig(n_top_genes=dataset(config.dataset).panel)
         self.cytokine = bool((self.cells.obs["perturbation_type"].astype(str) == "cytokine").any())
         chosen = config.algorithms or ALGORITHMS
         single = (f"{n}@log1" for n in SINGLE_LOG if n in chosen)

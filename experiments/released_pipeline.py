@@ -22,8 +22,6 @@ Array = NDArray[Any]
 AUTOENCODER, COMPONENTS, ATTENTION = 16, 10, 32
 #: D, length of the fused state.
 LATENT = AUTOENCODER + COMPONENTS + ATTENTION
-#: Genes kept for each of the paper's three notebooks, by the dataset that stands in for it.
-PANEL = {"papalexi2021": 200, "cross_study": 50, "kang2018": 100}
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,25 +18,23 @@ _STD_FLOOR, _WEIGHT_FLOOR = 1e-8, 1e-6
 
 @dataclass(frozen=True)
 class ReleasedWorld:
-    """What the released environment is made of.
+    """What the released environment is made of."""
 
-    Attributes:
-        starts: `[m, D]`, fused states of perturbed cells (D = 58: autoencoder 16, PCA 10, random GAT 32).
-        weights: `[m]`, probability weights of the starts: pseudotime + 1e-6.
-        target: `[D]`, the point every cell is sent to.
-        effects: `[A, D]`, E with rows of length 1.
-        action_scale: s.
-        l1, l2: weights of |a|_1 and |a|^2; the cytokine run has l1 = 0.
-        horizon: steps of an episode; 1 in the public code.
-    """
-
+    #: `[m, D]`, fused states of perturbed cells (D = 58: autoencoder 16, PCA 10, random GAT 32).
     starts: Tensor
+    #: `[m]`, probability weights of the starts: pseudotime + 1e-6.
     weights: Tensor
+    #: `[D]`, the point every cell is sent to.
     target: Tensor
+    #: `[A, D]`, E with rows of length 1.
     effects: Tensor
+    #: s.
     action_scale: float
+    #: Weight of |a|_1; the cytokine run has 0.
     l1: float = 0.05
+    #: Weight of |a|^2.
     l2: float = 0.01
+    #: Steps of an episode; 1 in the public code.
     horizon: int = 1
 
     def __post_init__(self) -> None:
@@ -54,13 +51,12 @@ class ReleasedWorld:
     def __len__(self) -> int:
         return len(self.starts)
 
-    def to(self, device: Any = None, dtype: torch.dtype | None = None) -> ReleasedWorld:
+    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> ReleasedWorld:
         """A copy on another device or in another precision."""
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        moved: dict[str, Any] = {
-            name: value.to(device=device, dtype=dtype) for name, value in tensors.items()
-        }
-        return dataclasses.replace(self, **moved)
+        return dataclasses.replace(
+            self, **{name: t.to(device=device, dtype=dtype) for name, t in tensors.items()}
+        )
 
 
 class ReleasedDynamics(BatchedDynamics):

@@ -10,8 +10,6 @@ from twinlib.errors import SettingsError
 
 #: Algorithms whose step size is the trust region's delta; for the others it is the learning rate.
 SECOND_ORDER = ("TRPO", "two_stage", "alternating")
-#: Datasets that were tuned; every other one reuses the choice made on `REUSED`.
-TUNED, REUSED = ("papalexi2021", "waddington"), "papalexi2021"
 
 
 @dataclass(frozen=True)
@@ -29,14 +27,15 @@ class Choice:
 def choice(dataset: str, algorithm: str, table: pathlib.Path | None = None) -> Choice:
     """Return the tuned choice of an algorithm from results/tuning/chosen.csv, or from another `table`.
 
-    Datasets outside `TUNED` reuse the choice made on papalexi2021. Raises SettingsError where the file or the
-    row is missing: there is no default to fall back to.
+    A dataset that was not tuned takes the choice made on its `tuned_on`. Raises SettingsError where the file
+    or the row is missing: there is no default to fall back to.
     """
     import pandas as pd
 
+    from twinlib.data import sources
     from twinlib.results.tables import results_folder
 
-    source = dataset if dataset in TUNED else REUSED
+    source = sources.dataset(dataset).tuned_on or dataset
     path = table or results_folder() / "tuning" / "chosen.csv"
     mend = f"make it with 'python benchmarks/tuning.py --dataset {source}'"
     if not path.is_file():

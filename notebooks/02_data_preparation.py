@@ -531,7 +531,7 @@ papers = [DATASETS[name] for name in ("vcc", "parse_cytokines", "ips2_perturbome
 pd.DataFrame(
     {
         "name": [entry.name for entry in papers],
-        "what": [entry.what for entry in papers],
+        "what": [entry.measured for entry in papers],
         "control label": [entry.columns.control for entry in papers],
         "GB": [
             round(sum(file.size for file in entry.files) / 1e9, 1) or "asked at run time" for entry in papers

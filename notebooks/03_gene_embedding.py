@@ -61,7 +61,6 @@ from twinlib.embedding.attention import GraphAttention
 from twinlib.embedding.gene_graph import correlation, edge_index
 from twinlib.embedding.quality import (
     PrincipalComponents,
-    STRONG,
     attention_matrix,
     clamped,
     explained,
@@ -114,7 +113,7 @@ record.glue("pca_r2", round(pca_r2, 4))
 # The vote is taken among equally many of both, and the score is the mean of the two hit rates, so that guessing gives one half.
 
 # %%
-strong = STRONG[dataset]
+strong = DATASETS[dataset].strong
 pca_codes = pca.encode(all_x)
 baseline = {name: neighbour_recovery(pca_codes, prepared, name) for name in strong}
 shuffled = pca_codes[np.random.default_rng(0).permutation(len(pca_codes))]

@@ -52,7 +52,7 @@ from twinlib.data.sources import available, choose
 from twinlib.page import plots, record
 from twinlib.embedding.train import pretrained
 from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
-from twinlib.environment.world import make_world
+from twinlib.environment.assembly import make_world
 from twinlib.environment.greedy import GreedyLinear
 
 plots.style()
@@ -613,7 +613,7 @@ record.say(
 # The first cells of this section are simulated, whatever the rest of the page uses.
 
 # %%
-from twinlib.environment.world import packaged_world
+from twinlib.environment.packaged import packaged_world
 from twinlib.environment.greedy import best_dose
 
 cytokines = packaged_world("cytokine")
@@ -686,7 +686,7 @@ else:
 #
 # The paper's public code runs another environment.
 # The state has 58 numbers (autoencoder, principal components and a graph attention layer with random weights), an episode has a single step, the target is one fixed point for all cells, and the reward is minus the squared distance to it after the step, not a difference.
-# `EnvironmentConfig(configuration="released")` with a `ReleasedWorld` gives exactly that; chapter 12 builds its world and shows both side by side.
+# The experiments that fill chapter 12 build exactly that environment (`experiments/released_world.py`), and chapter 12 shows both side by side.
 # In an episode of one step there is no path, so whatever a trajectory metric says about it is said about two points.
 
 # %% [markdown]

@@ -49,7 +49,7 @@ import torch
 
 from twinlib.page import plots, record
 from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
-from twinlib.environment.world import packaged_world
+from twinlib.environment.packaged import packaged_world
 from twinlib.policy.actor_critic import ActorCritic
 from twinlib.policy.rollout import Collector
 from twinlib.policy.trust_region import (

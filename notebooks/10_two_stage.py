@@ -52,7 +52,8 @@ from twinlib.data.preparation import standard
 from twinlib.data.sources import choose
 from twinlib.page import plots, record
 from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
-from twinlib.environment.world import make_world, packaged_world
+from twinlib.environment.assembly import make_world
+from twinlib.environment.packaged import packaged_world
 from twinlib.policy.actor_critic import ActorCritic
 from twinlib.policy.proximal import ProximalConfig
 from twinlib.policy.rollout import Collector

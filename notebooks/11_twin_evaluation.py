@@ -53,7 +53,7 @@ from twinlib.page import plots, record
 from twinlib.embedding.train import pretrained
 from twinlib.experimental.perturbation_model import fit_perturbation_model
 from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
-from twinlib.environment.world import make_world
+from twinlib.environment.assembly import make_world
 from twinlib.policy.training import TrainingConfig, train
 from twinlib.environment.prediction import rollout_cells
 from twinlib.errors import ResultsError

@@ -228,7 +228,7 @@ record.say(tables.markdown(pd.DataFrame(lines, columns=columns)))
 # %%
 lines = []
 for name, rows in released.items():
-    numbers = tables.STANDS_FOR.get(name)
+    numbers = tables.stands_for().get(name)
     printed = tables.paper_table(numbers[0]) if numbers else None
     for split in ("Test", "Train"):
         part = (
@@ -662,7 +662,7 @@ record.say(
 
 # %%
 names = {0: "in-silico twin", 1: "experimental twin", 2: "trajectories"}
-for numbers in tables.STANDS_FOR.values():
+for numbers in tables.stands_for().values():
     for place, number in enumerate(numbers):
         wide = tables.side_by_side(number)
         wide = wide[~wide["Row"].isin(["no_change", "untrained"])]
@@ -674,7 +674,7 @@ for numbers in tables.STANDS_FOR.values():
 # %%
 lines = []
 for name, rows in released.items():
-    numbers = tables.STANDS_FOR.get(name)
+    numbers = tables.stands_for().get(name)
     part = rows[(rows["System"] == "experimental") & (rows["Split"] == "Test")]
     printed = "-"
     if numbers:

@@ -62,7 +62,8 @@ from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
 from twinlib.environment.greedy import best_dose
 from twinlib.environment.hits import screen_hits
 from twinlib.environment.prediction import predict
-from twinlib.environment.world import make_world, packaged_world
+from twinlib.environment.assembly import make_world
+from twinlib.environment.packaged import packaged_world
 from twinlib.policy.training import TrainingConfig, train
 from twinlib.environment.prediction import rollout_cells
 from twinlib.results import tables

@@ -9,6 +9,6 @@ __version__ = "0.1.0"
 if os.environ.get("OMP_NUM_THREADS", "").isdigit():
     os.environ.setdefault("NUMBA_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
 
-from twinlib.environment.register import register_environments
+from twinlib.environment.gymnasium_api import register_environments
 
 register_environments()

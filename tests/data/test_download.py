@@ -81,7 +81,7 @@ def test_a_good_file_is_fetched_once(server, tmp_path, kind):
     path = download(file, tmp_path)
     assert path.read_bytes() == CONTENT
     assert download(file, tmp_path) == path and len(server.asked) == 1
-    assert left(tmp_path) == ["file.bin", "file.bin.verified"]
+    assert left(tmp_path) == ["file.bin"]
 
 
 def test_an_interruption_is_resumed_by_range(server, tmp_path):
@@ -163,7 +163,7 @@ def test_a_disk_that_fills_up_meanwhile_is_one_sentence(server, tmp_path, monkey
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module, "_copy", full)
+    monkeypatch.setattr(module.Resuming, "_ask", full)
     assert "disk became full" in message_of(download, remote(server), tmp_path)
 
 

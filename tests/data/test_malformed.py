@@ -14,7 +14,7 @@ from scipy import sparse
 from twinlib.data import sources
 from twinlib.data.canonical import from_anndata
 from twinlib.data.sources import load
-from twinlib.errors import DataError
+from twinlib.errors import DataError, Unreachable
 
 SMALL = ("papalexi2021", "norman2019", "kang2018", "cross_study")
 
@@ -82,7 +82,7 @@ def alone(monkeypatch, tmp_path):
     """No network, and a cache of its own."""
 
     def refuse(file):
-        raise ConnectionError("no network")
+        raise Unreachable("no network")
 
     monkeypatch.setattr(sources, "_download", refuse)
     monkeypatch.setattr(sources, "_cache_folder", lambda: tmp_path / "cache")

@@ -3,8 +3,10 @@ import pandas as pd
 import pytest
 
 from twinlib.data.schema import check
-from twinlib.data.simulated import GENES, Wiring, simulate_waddington
+from twinlib.data.simulated import simulate_waddington
 from twinlib.errors import DataError
+from twinlib.landscapes.gene_network import Wiring
+from twinlib.landscapes.myeloid import GENES
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from twinlib.data import sources
+from twinlib.data.preparation import prepare
 from twinlib.data.sources import available, choose, load
-from twinlib.errors import DataError
+from twinlib.errors import DataError, Unreachable
 
 PAPALEXI = sources.DATASETS["papalexi2021"]
 
@@ -15,7 +16,7 @@ def no_network(monkeypatch, tmp_path):
     """A machine with an empty cache and no network."""
 
     def refuse(file):
-        raise ConnectionError("no route to host")
+        raise Unreachable(f"{file.url} stopped (no route to host): call again to resume.")
 
     monkeypatch.setattr(sources, "_download", refuse)
     monkeypatch.delenv(sources.FOLDER_VARIABLE, raising=False)
@@ -69,6 +70,26 @@ def test_no_file_and_no_network_names_both_ways_and_the_embedded_dataset(no_netw
     for word in ("TWINLIB_DATA_DIR", PAPALEXI.files[0].url, 'load("waddington")', "no route to host"):
         assert word in message
     assert not available("papalexi2021")
+
+
+def test_offline_the_sentence_stands_without_a_chain(no_network):
+    with pytest.raises(DataError) as caught:
+        load("papalexi2021")
+    assert caught.value.__suppress_context__ and caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("name", ["papalexi2021", "norman2019", "cross_study", "kang2018", "waddington"])
+def test_the_cells_can_give_the_splits_of_their_entry(name, real_data):
+    cells = load(name, data_dir=real_data)
+    for split in sources.dataset(name).splits:
+        assert prepare(cells, 5, split=split).split == split
+
+
+def test_facts_name_what_there_is(real_data):
+    for name, entry in sources.DATASETS.items():
+        assert entry.name == name and (not entry.tuned_on or not sources.dataset(entry.tuned_on).tuned_on)
+        if entry.strong:
+            assert set(entry.strong) <= set(load(name, data_dir=real_data).obs["perturbation"])
 
 
 def test_choose_says_which_and_why(no_network, capsys):

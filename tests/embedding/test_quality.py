@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from twinlib.data.preparation import standard
+from twinlib.data.sources import DATASETS
 from twinlib.embedding.attention import EmbeddingConfig
 from twinlib.embedding.effects import gene_effects
 from twinlib.embedding.quality import (
@@ -20,8 +21,10 @@ from twinlib.embedding.quality import (
     neighbour_recovery,
     regulator_matrix,
 )
-from twinlib.embedding.train import CHECKPOINTS, PACKAGED_EPOCHS, pretrained, train_embedding
+from twinlib.embedding.train import CHECKPOINTS, pretrained, train_embedding
 from twinlib.errors import DataError
+
+PACKAGED = [name for name, entry in DATASETS.items() if entry.embedding_epochs]
 
 
 @pytest.fixture(scope="module")
@@ -74,13 +77,13 @@ def test_principal_components_equal_scikit_learn():
     assert np.allclose(ours.decode(ours.encode(new)), theirs.inverse_transform(theirs.transform(new)))
 
 
-@pytest.mark.parametrize("dataset", sorted(PACKAGED_EPOCHS))
+@pytest.mark.parametrize("dataset", PACKAGED)
 def test_packaged_files_are_small_and_say_where_they_come_from(dataset):
     assert (CHECKPOINTS / f"{dataset}.npz").stat().st_size < 1_000_000
     embedding = pretrained(dataset)
     assert set(embedding.meta) == {"dataset", "data_hash", "fingerprint", "seed"}
     assert embedding.meta["dataset"] == dataset and embedding.latent_dim == 32
-    assert embedding.config == EmbeddingConfig(epochs=PACKAGED_EPOCHS[dataset])
+    assert embedding.config == EmbeddingConfig(epochs=DATASETS[dataset].embedding_epochs)
 
 
 def test_the_packaged_embedding_of_waddington_beats_pca_on_test_cells(waddington):

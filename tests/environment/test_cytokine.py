@@ -12,7 +12,8 @@ from toy_world import toy_world
 
 from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
 from twinlib.environment.greedy import best_dose
-from twinlib.environment.world import World, packaged_world
+from twinlib.environment.packaged import packaged_world
+from twinlib.environment.world import World
 from twinlib.errors import WorldError
 
 
@@ -142,7 +143,7 @@ def test_genes_move_alike_with_and_without_doses_beside_them() -> None:
 def test_the_best_dose_of_interferon_on_real_cells_is_the_closed_form(real_data, monkeypatch) -> None:
     from twinlib.data.preparation import standard
     from twinlib.embedding.train import pretrained
-    from twinlib.environment.world import make_world
+    from twinlib.environment.assembly import make_world
 
     monkeypatch.setenv("TWINLIB_DATA_DIR", str(real_data))
     world = make_world(standard("kang2018"), pretrained("kang2018"), actions="cytokines", n_pairs=1000)

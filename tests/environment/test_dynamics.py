@@ -11,7 +11,8 @@ import torch
 from toy_world import toy_world
 
 from twinlib.environment.density import fit_density
-from twinlib.environment.dynamics import Dynamics, EnvironmentConfig, GeneScreenEnv, GeneScreenVectorEnv
+from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
+from twinlib.environment.gymnasium_api import CellEnv, CellVectorEnv
 from twinlib.errors import WorldError
 
 QUIET = EnvironmentConfig(process_noise=0.0, kick=False)
@@ -158,16 +159,16 @@ def test_exact_mode_moves_the_gene_itself() -> None:
 
 def test_targets_keep_their_own_effect() -> None:
     world = toy_world()
-    env = GeneScreenEnv(world, QUIET, targets=["g4", "g2"])
+    env = CellEnv("GeneScreen", world=world, config=QUIET, targets=["g4", "g2"])
     assert env.action_space.shape == (2,)
     assert torch.equal(env.dynamics.world.effects, world.effects[[4, 2]])
     with pytest.raises(WorldError, match="nothere"):
-        GeneScreenEnv(world, QUIET, targets=["nothere"])
+        CellEnv("GeneScreen", world=world, config=QUIET, targets=["nothere"])
 
 
 def test_options_start_at_a_given_cell() -> None:
     world = toy_world()
-    env = GeneScreenEnv(world, QUIET)
+    env = CellEnv("GeneScreen", world=world, config=QUIET)
     obs, info = env.reset(seed=0, options={"cell": 5})
     assert np.allclose(obs[:3], world.z0[5].numpy())
     again, _ = env.reset(options={"x": world.x[5].numpy(), "label": "g1", "y": world.y[5].numpy()})
@@ -181,7 +182,10 @@ def test_options_start_at_a_given_cell() -> None:
 
 def test_single_and_vector_environment_agree() -> None:
     world = toy_world()
-    single, vector = GeneScreenEnv(world, QUIET), GeneScreenVectorEnv(3, world, QUIET)
+    single, vector = (
+        CellEnv("GeneScreen", world=world, config=QUIET),
+        CellVectorEnv("GeneScreen", 3, world=world, config=QUIET),
+    )
     obs, _ = single.reset(seed=0, options={"cell": 4})
     many, _ = vector.reset(seed=1, options={"cell": [4, 4, 4]})
     assert np.allclose(many, obs, atol=1e-6)
@@ -200,11 +204,11 @@ def test_gymnasium_checker_passes() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message=".*(infinity|not set|render).*")
-        check_env(GeneScreenEnv(toy_world(), render_mode="rgb_array"), skip_render_check=True)
+        check_env(CellEnv("GeneScreen", "rgb_array", world=toy_world()), skip_render_check=True)
 
 
 def test_rendering_draws_the_path_since_the_reset() -> None:
-    env = GeneScreenEnv(toy_world(), QUIET, render_mode="rgb_array")
+    env = CellEnv("GeneScreen", "rgb_array", world=toy_world(), config=QUIET)
     env.reset(seed=0)
     first = env.render()
     for _ in range(15):
@@ -212,9 +216,9 @@ def test_rendering_draws_the_path_since_the_reset() -> None:
     last = env.render()
     assert first.shape == last.shape == (400, 400, 3) and last.dtype == np.uint8
     assert (first != last).any()
-    vector = GeneScreenVectorEnv(2, toy_world(), QUIET, render_mode="rgb_array")
+    vector = CellVectorEnv("GeneScreen", 2, "rgb_array", world=toy_world(), config=QUIET)
     vector.reset(seed=0)
-    assert len(vector.render()) == 2 and GeneScreenEnv(toy_world()).render() is None
+    assert len(vector.render()) == 2 and CellEnv("GeneScreen", world=toy_world()).render() is None
 
 
 def test_the_density_drift_goes_downhill() -> None:
@@ -247,7 +251,7 @@ def test_stable_baselines_checker_passes() -> None:
     checker = pytest.importorskip(
         "stable_baselines3.common.env_checker", reason="stable_baselines3 is not installed"
     )
-    checker.check_env(GeneScreenEnv(toy_world()), warn=True)
+    checker.check_env(CellEnv("GeneScreen", world=toy_world()), warn=True)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from twinlib.environment.hits import mean_actions, overlap_of_seeds, precision, screen_hits
-from twinlib.environment.world import packaged_world
+from twinlib.environment.packaged import packaged_world
 
 
 class Fixed:

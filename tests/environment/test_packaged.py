@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import pathlib
+import re
 
 import gymnasium
 import numpy as np
@@ -12,8 +14,13 @@ import torch
 from toy_world import ToyEmbedding, toy_world
 
 from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
-from twinlib.environment.world import WORLDS, World, load_world, packaged_world, save_world
+from twinlib.environment.gymnasium_api import TASK_NAMES, CellEnv, CellVectorEnv
+from twinlib.environment.packaged import WORLDS, packaged_world
+from twinlib.environment.tasks import TASKS
+from twinlib.environment.world import World, load_world, save_world
 from twinlib.errors import WorldError
+
+IDS = [f"twinlib/{task}-v0" for task in TASK_NAMES]
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +36,26 @@ def test_bare_make_and_make_vec_work() -> None:
     many, _ = envs.reset(seed=0)
     assert many.shape == (3, *obs.shape) and envs.unwrapped.num_envs == 3
     envs.step(envs.action_space.sample())
+
+
+def test_every_task_has_an_id_and_its_cells() -> None:
+    assert set(TASK_NAMES) == set(TASKS) and set(IDS) <= set(gymnasium.registry)
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_single_and_vector_of_an_id_have_the_same_spaces(name: str) -> None:
+    env, envs = gymnasium.make(name), gymnasium.make_vec(name, num_envs=2)
+    assert isinstance(env.unwrapped, CellEnv) and isinstance(envs.unwrapped, CellVectorEnv)
+    assert env.observation_space == envs.single_observation_space
+    assert env.action_space == envs.single_action_space
+
+
+def test_the_command_that_errors_name_can_be_run() -> None:
+    with pytest.raises(WorldError) as refused:
+        load_world("nothing.npz", ToyEmbedding())
+    (module,) = re.findall(r"python -m ([\w.]+\w)", str(refused.value))
+    source = importlib.util.find_spec(module).origin
+    assert 'if __name__ == "__main__":' in pathlib.Path(source).read_text(encoding="utf-8")
 
 
 def test_the_world_file_is_small_and_made_of_this_checkpoint(world: World) -> None:

@@ -15,6 +15,7 @@ class ToyEmbedding(nn.Module):
 
     def __init__(self, n_genes: int = 6, latent_dim: int = 3, seed: int = 0) -> None:
         super().__init__()
+        self.meta: dict[str, str] = {}
         generator = torch.Generator().manual_seed(seed)
         self.down = nn.Parameter(torch.randn(n_genes, latent_dim, generator=generator) / n_genes**0.5)
         self.up = nn.Parameter(torch.randn(latent_dim, n_genes, generator=generator) / latent_dim**0.5)

@@ -8,12 +8,13 @@ import torch
 
 from twinlib.data.pairing import Pairs, pair
 from twinlib.data.preparation import Prepared, prepare
-from twinlib.data.simulated import Wiring, simulate_waddington
+from twinlib.data.simulated import simulate_waddington
 from twinlib.experimental.perturbation_model import (
     PerturbationModel,
     PerturbationModelConfig,
     fit_perturbation_model,
 )
+from twinlib.landscapes.gene_network import Wiring
 
 SINGLES = ("Gata1", "Pu1", "Cebpa", "Fli1")
 DOUBLES = ("Gata1+Pu1", "Cebpa+Gata1", "Cebpa+Pu1", "Fli1+Pu1", "Fli1+Gata1")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import re
 
 import numpy as np
@@ -182,8 +183,7 @@ def test_what_is_lent_is_an_effect_per_unit_dose(prepared, embedding):
 
 
 def test_configuration_documents_every_field():
-    text = PerturbationModelConfig.__doc__.split("Attributes:")[1]
-    told = [line.split(":")[0].strip() for line in text.splitlines() if re.match(r" {8}\w+:", line)]
+    told = re.findall(r"#: .+\n    (\w+):", inspect.getsource(PerturbationModelConfig))
     assert told == [field.name for field in dataclasses.fields(PerturbationModelConfig)]
 
 

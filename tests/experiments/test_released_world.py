@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -14,7 +13,6 @@ from experiments.released_world import (
     correlation_effects,
     released_scale,
 )
-from twinlib.environment.dynamics import EnvironmentConfig, GeneScreenEnv, make_dynamics
 from twinlib.errors import WorldError
 
 
@@ -67,18 +65,6 @@ def test_target_and_scale() -> None:
     z = torch.tensor([[0.0, 1.0], [2.0, 5.0]])
     assert torch.allclose(control_point(z), torch.tensor([0.0, 1.0]))
     assert released_scale(1.0, 58) == pytest.approx((3 / 58) ** 0.5)
-
-
-def test_one_config_picks_the_environment() -> None:
-    config = EnvironmentConfig(configuration="released")
-    assert isinstance(make_dynamics(released(), config, 1, 3), ReleasedDynamics)
-    with pytest.raises(WorldError, match="ReleasedWorld"):
-        make_dynamics(None, config, 1, 3)
-    env = gymnasium.make("twinlib/GeneScreen-v0", world=released(), config=config)
-    obs, _ = env.reset(seed=0)
-    assert obs.shape == (58,) and env.action_space.shape == (200,)
-    assert env.step(env.action_space.sample())[2]
-    assert isinstance(env.unwrapped, GeneScreenEnv)
 
 
 def test_a_released_world_of_the_wrong_shape_is_refused() -> None:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from twinlib.data.simulated import CONTEXTS
 from twinlib.errors import DataError
+from twinlib.landscapes.gene_network import CONTEXTS
 from twinlib.landscapes.myeloid import (
     CYTOKINES,
     EDGES,

@@ -75,7 +75,7 @@ def test_replicas_train_on_a_gpu():
     if not torch.cuda.is_available():
         pytest.skip("this machine has no GPU")
     from twinlib.environment.dynamics import Dynamics
-    from twinlib.environment.world import packaged_world
+    from twinlib.environment.packaged import packaged_world
 
     settings = dataclasses.replace(config("two_stage", 3), device="cuda")
     result = train(Dynamics(packaged_world().to("cuda"), replicas=2, n_cells=8), settings, seeds=[0, 1])

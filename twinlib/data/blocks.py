@@ -10,10 +10,13 @@ import hashlib
 import os
 import pathlib
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard
 
 import numpy as np
 from scipy import sparse
+
+from twinlib.errors import DataError
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,8 +24,29 @@ if TYPE_CHECKING:
 #: Rows of one block; a block of 2,000 genes with 5 % non-zeros is then about 16 MB.
 ROWS = 20_000
 
+#: A Dask array of cells; its own annotations contradict its use.
+Lazy: TypeAlias = Any
 
-def is_lazy(x: Any) -> bool:
+
+class Matrix(Protocol):
+    """X [n, G]: a numpy array, a scipy sparse matrix, or a Dask array of either."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Cells and genes."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the values."""
+        ...
+
+    def __getitem__(self, rows: Any, /) -> Any:
+        """Rows, columns or single values."""
+        ...
+
+
+def is_lazy(x: object) -> TypeGuard[Lazy]:
     """Whether x is a Dask array."""
     return type(x).__module__.split(".")[0] == "dask"
 
@@ -30,12 +54,12 @@ def is_lazy(x: Any) -> bool:
 def open_lazy(path: str | os.PathLike[str], rows: int = ROWS) -> AnnData:
     """Open an h5ad or zarr file with X [n, G] on disk, in blocks of `rows` cells; obs and var are read.
 
-    Raises:
-        DataError: a file that is neither, or whose X cannot be read in rows.
+    Raises
+    ------
+    DataError
+        A file that is neither, or whose X cannot be read in rows.
     """
     import anndata
-
-    from twinlib.errors import DataError  # schema itself looks at lazy arrays
 
     try:
         group = _open_group(pathlib.Path(path))
@@ -52,7 +76,12 @@ def open_lazy(path: str | os.PathLike[str], rows: int = ROWS) -> AnnData:
         raise
     except Exception as error:
         reason = " ".join(str(error).split())[:120].rstrip(". ")
-        raise DataError(f"{path} could not be opened ({type(error).__name__}: {reason}).") from error
+        raise DataError(f"{path} could not be opened ({type(error).__name__}: {reason}).") from None
+
+
+def is_sparse(x: object) -> TypeGuard[sparse.csr_matrix]:
+    """Whether x is a scipy sparse matrix or array."""
+    return bool(sparse.issparse(x))
 
 
 def _open_group(path: pathlib.Path) -> Any:
@@ -65,12 +94,12 @@ def _open_group(path: pathlib.Path) -> Any:
     return h5py.File(path, "r")
 
 
-def head(x: Any, n: int) -> Any:
+def head(x: Matrix, n: int) -> Matrix:
     """Return the first n rows of x [n, G] in memory, sparse or dense."""
     return take(x, np.arange(min(n, x.shape[0])))
 
 
-def take(x: Any, rows: np.ndarray) -> Any:
+def take(x: Matrix, rows: np.ndarray) -> Matrix:
     """Return the given rows of x [n, G] in memory; of a lazy x only their blocks are read."""
     if not is_lazy(x):
         return x[rows]
@@ -81,18 +110,18 @@ def take(x: Any, rows: np.ndarray) -> Any:
         return x[rows].compute()
 
 
-def dense(x: Any) -> Any:
+def dense(x: Matrix) -> Matrix:
     """Turn x [n, G] into dense float32, in memory, or block by block when it is lazy."""
     if is_lazy(x):
         return x.map_blocks(_dense, dtype=np.float32, meta=np.empty((0, 0), dtype=np.float32))
     return _dense(x)
 
 
-def _dense(block: Any) -> np.ndarray:
-    return np.asarray(block.toarray() if sparse.issparse(block) else block, dtype=np.float32)
+def _dense(block: Matrix) -> np.ndarray:
+    return np.asarray(block.toarray() if is_sparse(block) else block, dtype=np.float32)
 
 
-def mean_and_std(x: Any) -> tuple[np.ndarray, np.ndarray]:
+def mean_and_std(x: Matrix) -> tuple[np.ndarray, np.ndarray]:
     """Return mean [G] and standard deviation [G] over the rows of a dense x, in float64."""
     if not is_lazy(x):
         values = np.asarray(x, dtype=np.float64)
@@ -102,7 +131,7 @@ def mean_and_std(x: Any) -> tuple[np.ndarray, np.ndarray]:
     return mean, std
 
 
-def _compute(*asked: Any) -> Any:
+def _compute(*asked: object) -> Any:
     """Let Dask's current scheduler compute several things in one pass."""
     import dask.base
 
@@ -110,25 +139,24 @@ def _compute(*asked: Any) -> Any:
     return compute(*asked)
 
 
-def map_rows(x: Any, function: Any) -> Any:
+def map_rows(x: Lazy, function: Callable[[Matrix], sparse.csr_matrix]) -> Lazy:
     """Apply a function of one block [rows, G] -> [rows, G] float32 to every block of a lazy x."""
     return x.map_blocks(function, dtype=np.float32, meta=sparse.csr_matrix((0, 0), dtype=np.float32))
 
 
-def scan(x: Any) -> tuple[float, int, str]:
+def scan(x: Lazy) -> tuple[float, int, str]:
     """Read a lazy x [n, G] once: smallest value, number of non-finite values, hash over the blocks."""
     from dask.delayed import delayed
 
     blocks = [delayed(_scan_block)(block) for block in x.to_delayed().ravel()]
-    found = _compute(*blocks)
-    digest = hashlib.sha256("".join(part[2] for part in found).encode()).hexdigest()
-    return min(part[0] for part in found), sum(part[1] for part in found), digest
+    smallest, bad, digests = zip(*_compute(*blocks), strict=True)
+    return min(smallest), sum(bad), hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def _scan_block(block: Any) -> tuple[float, int, str]:
+def _scan_block(block: Matrix) -> tuple[float, int, str]:
     """Return smallest value, number of non-finite values and hash of one block."""
-    values = block.data if sparse.issparse(block) else np.asarray(block)
-    parts = (block.indptr, block.indices, block.data) if sparse.issparse(block) else (values,)
+    parts = (block.indptr, block.indices, block.data) if is_sparse(block) else (np.asarray(block),)
+    values = parts[-1]
     digest = hashlib.sha256()
     for part in parts:
         digest.update(np.ascontiguousarray(part).tobytes())

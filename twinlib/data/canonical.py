@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
 from twinlib.data import blocks, schema
+from twinlib.data.blocks import Lazy, Matrix
 from twinlib.data.schema import CONTROL
 from twinlib.errors import DataError
 
@@ -57,20 +58,33 @@ def from_anndata(
     X holds counts or log1p of normalised counts, sparse or dense, backed or a view; `adata` is left as it is.
     A Dask array (`blocks.open_lazy`) stays on disk.
 
-    Args:
-        adata: cells with labels in obs.
-        perturbation_key: column of labels; a combination is written `A+B`, and `A+control` means `A`.
-        control: label of the unperturbed cells.
-        context_key: column of cell contexts; None puts all cells into one.
-        batch_key: column of batches; None puts all cells into one.
-        dose_key: column of doses; None means dose 1.
-        perturbation_type: CRISPRko, CRISPRi, CRISPRa or cytokine (not looked up among the genes).
-        separator: what joins the parts of a combination; None when labels are never combinations.
-        guide_targets: target of each guide, when the labels name guides.
-        name: name of the dataset in `uns["twinlib"]`.
+    Parameters
+    ----------
+    adata
+        Cells with labels in obs.
+    perturbation_key
+        Column of labels; a combination is written `A+B`, and `A+control` means `A`.
+    control
+        Label of the unperturbed cells.
+    context_key
+        Column of cell contexts; None puts all cells into one.
+    batch_key
+        Column of batches; None puts all cells into one.
+    dose_key
+        Column of doses; None means dose 1.
+    perturbation_type
+        CRISPRko, CRISPRi, CRISPRa or cytokine (not looked up among the genes).
+    separator
+        What joins the parts of a combination; None when labels are never combinations.
+    guide_targets
+        Target of each guide, when the labels name guides.
+    name
+        Name of the dataset in `uns["twinlib"]`.
 
-    Raises:
-        DataError: one sentence for the first thing that cannot be used.
+    Raises
+    ------
+    DataError
+        One sentence for the first thing that cannot be used.
     """
     if not hasattr(adata, "obs") or not hasattr(adata, "isbacked"):
         raise DataError(f"from_anndata was given a {type(adata).__name__}: give an AnnData.")
@@ -111,11 +125,11 @@ def read_obs(obs: pd.DataFrame, columns: Columns) -> pd.DataFrame:
     return made
 
 
-def _column(obs: pd.DataFrame, key: str, what: str) -> np.ndarray:
+def _column(obs: pd.DataFrame, key: str, holds: str) -> np.ndarray:
     """Return a column of obs as str [n]; a missing column or value is refused."""
     if key not in obs:
         raise DataError(
-            f"obs has no column {key!r}: name the column of the {what} (there are {list(obs.columns)})."
+            f"obs has no column {key!r}: name the column of the {holds} (there are {list(obs.columns)})."
         )
     if obs[key].isna().any():
         raise DataError(f"The column {key!r} of obs has {int(obs[key].isna().sum())} cells without a value.")
@@ -141,8 +155,8 @@ def own_labels(labels: np.ndarray, columns: Columns) -> np.ndarray:
 
     Two orders of the same parts become one label.
     """
-    codes, found = pd.factorize(labels)
-    unique = sorted(map(str, found))
+    codes, kinds = pd.factorize(labels)
+    unique = sorted(map(str, kinds))
     if columns.control not in unique:
         schema.check_groups(labels, columns.control)
     first: dict[frozenset[str], str] = {}
@@ -151,7 +165,7 @@ def own_labels(labels: np.ndarray, columns: Columns) -> np.ndarray:
         own[label] = CONTROL if label == columns.control else _own_label(label, columns)
         if own[label] != CONTROL:
             own[label] = first.setdefault(frozenset(schema.parts(own[label])), own[label])
-    return np.asarray([own[str(label)] for label in found], dtype=str)[codes]
+    return np.asarray([own[str(label)] for label in kinds], dtype=str)[codes]
 
 
 def _own_label(label: str, columns: Columns) -> str:
@@ -194,7 +208,7 @@ def complete_obs(obs: pd.DataFrame, genes: list[str], kind: str) -> pd.DataFrame
     return obs
 
 
-def from_counts(counts: Any, obs: pd.DataFrame, genes: list[str], said: str) -> AnnData:
+def from_counts(counts: Matrix, obs: pd.DataFrame, genes: list[str], origin: str) -> AnnData:
     """Build an AnnData with X = log1p(CP10k) and the layer `counts` from counts [n, G] and a complete obs."""
     from anndata import AnnData
 
@@ -205,60 +219,61 @@ def from_counts(counts: Any, obs: pd.DataFrame, genes: list[str], said: str) -> 
         x = schema.log_normalise(counts)
     adata = AnnData(x, obs=obs, var=pd.DataFrame(index=genes))
     adata.layers["counts"] = counts
-    adata.uns["twinlib"] = {"counts": said, "taken_for": "X was taken for raw counts (all values are whole)"}
+    taken = "X was taken for raw counts (all values are whole)"
+    adata.uns["twinlib"] = {"counts": origin, "taken_for": taken}
     return adata
 
 
-def _from_values(x: Any, counts: Any, obs: pd.DataFrame, genes: list[str]) -> AnnData:
+def _from_values(x: Matrix, counts: Matrix | None, obs: pd.DataFrame, genes: list[str]) -> AnnData:
     """Build the AnnData from X [n, G] that holds counts or log1p, told from the numbers."""
-    found = schema.kind_of_values(x)
-    if found == "counts":
+    kind = schema.kind_of_values(x)
+    if kind == "counts":
         return from_counts(x, obs, genes, "given: X holds whole numbers")
-    if blocks.is_lazy(x) and found in ("log1p", "unknown"):
+    if blocks.is_lazy(x) and kind in ("log1p", "unknown"):
         return _from_lazy_log(x, obs, genes)
-    if found in ("log1p", "log1p_other", "unknown") and not blocks.is_lazy(x):
-        return _from_log(x, counts, obs, genes, found)
-    raise DataError(f"X is not log1p(counts per 10,000) taken once: {schema.MENDS[found]}.")
+    if kind in ("log1p", "log1p_other", "unknown") and not blocks.is_lazy(x):
+        return _from_log(x, counts, obs, genes, kind)
+    raise DataError(f"X is not log1p(counts per 10,000) taken once: {schema.MENDS[kind]}.")
 
 
-def _from_lazy_log(x: Any, obs: pd.DataFrame, genes: list[str]) -> AnnData:
+def _from_lazy_log(x: Lazy, obs: pd.DataFrame, genes: list[str]) -> AnnData:
     """Build the AnnData from logged X [n, G] on disk; its first cells were looked at, counts stay away."""
     from anndata import AnnData
 
     adata = AnnData(blocks.map_rows(x, _float_rows), obs=obs, var=pd.DataFrame(index=genes))
-    said = "absent: they are not recovered for cells that stay on disk"
-    adata.uns["twinlib"] = {"counts": said, "taken_for": "X was taken for log1p(counts per 10,000)"}
+    origin = "absent: they are not recovered for cells that stay on disk"
+    adata.uns["twinlib"] = {"counts": origin, "taken_for": "X was taken for log1p(counts per 10,000)"}
     return adata
 
 
-def _float_rows(block: Any) -> sparse.csr_matrix:
+def _float_rows(block: Matrix) -> sparse.csr_matrix:
     return sparse.csr_matrix(block, dtype=np.float32)
 
 
-def _from_log(x: Any, counts: Any, obs: pd.DataFrame, genes: list[str], found: str) -> AnnData:
+def _from_log(x: Matrix, counts: Matrix | None, obs: pd.DataFrame, genes: list[str], kind: str) -> AnnData:
     """Build the AnnData from logged X [n, G]; counts come from the layer, or are recovered if they can be."""
     from anndata import AnnData
 
     if counts is not None and schema.kind_of_values(counts) == "counts":
-        layer, said = sparse.csr_matrix(counts, dtype=np.float32), "given: the layer counts"
+        layer, origin = sparse.csr_matrix(counts, dtype=np.float32), "given: the layer counts"
     else:
-        layer, said = _recovered(x, found)
-    if found == "log1p_other":
-        made = from_counts(layer, obs, genes, said)
+        layer, origin = _recovered(x, kind)
+    if kind == "log1p_other":
+        made = from_counts(layer, obs, genes, origin)
         taken = "X was taken for log1p of counts scaled to another total, and scaled again to 10,000"
     else:
         made = AnnData(sparse.csr_matrix(x, dtype=np.float32), obs=obs, var=pd.DataFrame(index=genes))
         if layer is not None:
             made.layers["counts"] = layer
-        doubt = "" if found == "log1p" else ", which the numbers neither confirm nor refuse"
+        doubt = "" if kind == "log1p" else ", which the numbers neither confirm nor refuse"
         taken = f"X was taken for log1p(counts per 10,000){doubt}"
-    made.uns["twinlib"] = {"counts": said, "taken_for": taken}
+    made.uns["twinlib"] = {"counts": origin, "taken_for": taken}
     return made
 
 
-def _recovered(x: Any, found: str) -> tuple[sparse.csr_matrix | None, str]:
+def _recovered(x: Matrix, kind: str) -> tuple[sparse.csr_matrix | None, str]:
     """Recover the counts [n, G] of logged X, with the sentence that says how or why not."""
-    counts = schema.recover_counts(x) if found != "unknown" else None
+    counts = schema.recover_counts(x) if kind != "unknown" else None
     if counts is None:
         return None, "absent: not given, and expm1(X) over each cell's smallest value is not whole"
     return counts, (

@@ -1,19 +1,19 @@
-"""Fetch large files: resumed, checked by size and hash, and never more than the disk holds."""
+"""Fetch pinned files with pooch: resumed, checked by size and hash, never more than the disk holds."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import pathlib
 import shutil
 import stat
 import time
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import IO, Any
 
 from twinlib.errors import DataError, Unreachable
+from twinlib.files import write_atomic
 
 #: Bytes read at a time.
 PIECE = 1 << 20
@@ -40,79 +40,126 @@ class RemoteFile:
     #: The one member to take out, when the file is a zip archive.
     member: str = ""
 
+    @property
+    def name(self) -> str:
+        """Name without folders."""
+        return pathlib.PurePosixPath(self.path).name
 
-def digest_of(path: pathlib.Path, kind: str) -> str:
-    """Return the hash of a file as `kind:hexadecimal`, read in pieces."""
-    with path.open("rb") as handle:
-        return f"{kind}:{hashlib.file_digest(handle, kind).hexdigest()}"
+
+@dataclass(frozen=True)
+class Resuming:
+    """A downloader for pooch that keeps what came in `NAME.part` and goes on from there."""
+
+    #: The file that is fetched.
+    file: RemoteFile
+    #: Answers in a row without a new byte after which it gives up.
+    attempts: int = 5
+    #: First pause between them in seconds; each pause is twice the last.
+    wait: float = 1.0
+
+    def __call__(self, url: str, output_file: str, pooch: object = None) -> None:
+        """Fill `output_file` with the bytes of `url`."""
+        part = pathlib.Path(output_file).with_name(self.file.name + ".part")
+        if _have(part) > self.file.size:
+            part.unlink()
+        need_space(part.parent, self.file.size - _have(part))
+        try:
+            self._fill(part, url)
+            os.replace(part, output_file)
+        except OSError as error:
+            raise disk_error(error, part) from None
+
+    def _fill(self, part: pathlib.Path, url: str) -> None:
+        """Ask for the missing bytes until all are there, or `attempts` answers in a row brought none."""
+        import requests
+
+        fruitless = 0
+        while (before := _have(part)) < self.file.size:
+            reason = "it ended early"
+            try:
+                self._ask(part, url)
+            except requests.RequestException as error:
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+            fruitless = fruitless + 1 if _have(part) <= before else 0
+            if fruitless >= self.attempts:
+                raise Unreachable(
+                    f"{url} stopped after {_have(part):,} of {self.file.size:,} bytes ({reason}): "
+                    "call again to resume."
+                )
+            if fruitless:
+                time.sleep(self.wait * 2 ** (fruitless - 1))
+
+    def _ask(self, part: pathlib.Path, url: str) -> None:
+        """Ask once for the bytes after those that are there, and append what comes."""
+        import requests
+        from tqdm import tqdm
+
+        have, size = _have(part), self.file.size
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+        with requests.get(url, headers=headers, stream=True, timeout=(10, 60)) as answer:
+            if answer.status_code in PASSING:
+                raise requests.HTTPError(f"status {answer.status_code}")
+            if answer.status_code not in (200, 206):
+                raise Unreachable(f"{url} answered with status {answer.status_code}: it is out of date.")
+            have = have if answer.status_code == 206 else 0
+            self._check_announced(answer.headers, have)
+            bar = tqdm(total=size, initial=have, unit="B", unit_scale=True, desc=self.file.name, disable=None)
+            with bar, part.open("ab" if have else "wb") as sink:
+                for piece in answer.iter_content(PIECE):
+                    have += len(piece)
+                    if have > size:
+                        raise Unreachable(f"{url} sends more than {size:,} bytes: it is another file.")
+                    bar.update(sink.write(piece))
+
+    def _check_announced(self, headers: Mapping[str, str], have: int) -> None:
+        """Raise a DataError when the server announces another size than pinned."""
+        length = headers.get("Content-Length")
+        if length is not None and int(length) + have != self.file.size:
+            raise Unreachable(
+                f"{self.file.url} announces {int(length) + have:,} bytes and {self.file.size:,} are pinned: "
+                "the file there is truncated or another one."
+            )
 
 
 def agrees(path: pathlib.Path, file: RemoteFile) -> bool:
     """Whether a local file has the pinned size and hash."""
-    return (
-        path.is_file()
-        and path.stat().st_size == file.size
-        and digest_of(path, file.digest.split(":")[0]) == file.digest
-    )
+    import pooch
+
+    kind, digest = file.digest.split(":")
+    same_size = path.is_file() and path.stat().st_size == file.size
+    return same_size and bool(pooch.file_hash(str(path), alg=kind) == digest)
 
 
 def download(file: RemoteFile, folder: pathlib.Path, attempts: int = 5, wait: float = 1.0) -> pathlib.Path:
-    """Return the checked file under `folder`, fetching what is missing.
+    """Return the checked file under `folder`, fetching what is missing (see `Resuming`).
 
-    An interrupted download leaves `NAME.part` and is resumed by the next call. After `attempts` answers in a
-    row without a new byte the call gives up; pauses grow from `wait` seconds.
-
-    Raises:
-        DataError: too little free disk (before the first byte), other size or hash than pinned, no answer.
+    Raises
+    ------
+    DataError
+        Too little free disk (before the first byte), other size or hash than pinned, no answer.
     """
+    import pooch
+
     target = folder / file.path
-    if _is_verified(target, file):
-        return target
-    part = target.with_name(target.name + ".part")
-    part.parent.mkdir(parents=True, exist_ok=True)
-    if _have(part) > file.size:
-        part.unlink()
-    need_space(part.parent, file.size - _have(part))
+    logger, level = pooch.get_logger(), pooch.get_logger().level
+    logger.setLevel("ERROR")
     try:
-        _fill(part, file, attempts, wait)
-    except OSError as error:
-        raise disk_error(error, part) from error
-    if not agrees(part, file):
-        part.unlink()
-        raise DataError(
-            f"{file.url} gave other bytes than pinned ({file.digest[:19]}...): they were deleted."
+        pooch.retrieve(
+            file.url, file.digest, target.name, target.parent, None, Resuming(file, attempts, wait)
         )
-    os.replace(part, target)
-    _mark(target, file)
+    except DataError:
+        raise
+    except ValueError:  # of the hash; pooch has deleted the bytes
+        raise Unreachable(f"{file.url} gave other bytes than pinned ({file.digest[:19]}...).") from None
+    except OSError as error:
+        raise disk_error(error, target) from None
+    finally:
+        logger.setLevel(level)
     return target
 
 
 def _have(part: pathlib.Path) -> int:
     return part.stat().st_size if part.is_file() else 0
-
-
-def _marker(target: pathlib.Path) -> pathlib.Path:
-    return target.with_name(target.name + ".verified")
-
-
-def _mark(target: pathlib.Path, file: RemoteFile) -> None:
-    """Note beside a file that its hash was checked, and its time of change: it is hashed once only."""
-    _marker(target).write_text(f"{file.digest} {target.stat().st_mtime_ns}")
-
-
-def _is_verified(target: pathlib.Path, file: RemoteFile) -> bool:
-    """Whether the file is whole: its hash is computed unless it was, and the file has not changed since."""
-    if not target.is_file():
-        return False
-    marker = _marker(target)
-    said = marker.read_text() if marker.is_file() else ""
-    if said == f"{file.digest} {target.stat().st_mtime_ns}" and target.stat().st_size == file.size:
-        return True
-    if not agrees(target, file):
-        target.unlink()
-        return False
-    _mark(target, file)
-    return True
 
 
 def need_space(folder: pathlib.Path, size: int) -> None:
@@ -125,93 +172,32 @@ def need_space(folder: pathlib.Path, size: int) -> None:
         )
 
 
-def disk_error(error: OSError, part: pathlib.Path) -> DataError:
+def disk_error(error: OSError, path: pathlib.Path) -> DataError:
     """Say in one sentence why a file could not be written."""
     if error.errno == errno.ENOSPC:
-        return DataError(
-            f"The disk became full after {_have(part):,} bytes of {part.stem}: make room and call again."
-        )
-    return DataError(f"{part.name} could not be written ({error.strerror or error}): mend that.")
-
-
-def _fill(part: pathlib.Path, file: RemoteFile, attempts: int, wait: float) -> None:
-    """Ask for the missing bytes until all are there, or `attempts` answers in a row brought none."""
-    import requests
-
-    fruitless = 0
-    while _have(part) < file.size:
-        before, reason = _have(part), "it ended early"
-        try:
-            _ask(part, file)
-        except requests.RequestException as error:
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
-        fruitless = fruitless + 1 if _have(part) <= before else 0
-        if fruitless >= attempts:
-            raise Unreachable(
-                f"{file.url} stopped after {_have(part):,} of {file.size:,} bytes ({reason}): "
-                "call again to resume."
-            )
-        if fruitless:
-            time.sleep(wait * 2 ** (fruitless - 1))
-
-
-def _ask(part: pathlib.Path, file: RemoteFile) -> None:
-    """Ask once for the bytes after those that are there, and append what comes."""
-    import requests
-
-    have = _have(part)
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-    with requests.get(file.url, headers=headers, stream=True, timeout=(10, 60)) as answer:
-        if answer.status_code in PASSING:
-            raise requests.HTTPError(f"status {answer.status_code}")
-        if answer.status_code not in (200, 206):
-            raise DataError(f"{file.url} answered with status {answer.status_code}: it is out of date.")
-        resumed = answer.status_code == 206 and have > 0
-        _check_announced(answer.headers, file, have if resumed else 0)
-        with part.open("ab" if resumed else "wb") as sink:
-            _copy(answer, sink, file, have if resumed else 0)
-
-
-def _check_announced(headers: Any, file: RemoteFile, have: int) -> None:
-    """Raise a DataError when the server announces another size than pinned."""
-    length = headers.get("Content-Length")
-    if length is not None and int(length) + have != file.size:
-        raise DataError(
-            f"{file.url} announces {int(length) + have:,} bytes and {file.size:,} are pinned: the file there "
-            "is truncated or another one."
-        )
-
-
-def _copy(answer: Any, sink: IO[bytes], file: RemoteFile, have: int) -> None:
-    """Write the pieces of an answer, with a progress bar where someone watches."""
-    from tqdm import tqdm
-
-    name = pathlib.PurePosixPath(file.path).name
-    with tqdm(total=file.size, initial=have, unit="B", unit_scale=True, desc=name, disable=None) as bar:
-        for piece in answer.iter_content(PIECE):
-            have += len(piece)
-            if have > file.size:
-                raise DataError(f"{file.url} sends more than {file.size:,} bytes: it is another file.")
-            sink.write(piece)
-            bar.update(len(piece))
+        return DataError(f"The disk became full while {path.name} was written: make room and call again.")
+    return DataError(f"{path.name} could not be written ({error.strerror or error}): mend that.")
 
 
 def take_member(archive: pathlib.Path, member: str, target: pathlib.Path) -> pathlib.Path:
     """Take one member, found by its name without folders, out of a zip archive; nothing else is written.
 
-    Raises:
-        DataError: a broken archive, a path in it that climbs out, no such member, too little free disk.
+    Raises
+    ------
+    DataError
+        A broken archive, a path in it that climbs out, no such member, too little free disk.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
             info = _find_member(opened, member)
             if target.is_file() and target.stat().st_size == info.file_size:
                 return target
-            target.parent.mkdir(parents=True, exist_ok=True)
-            need_space(target.parent, info.file_size)
-            _extract(opened, info, target)
+            need_space(archive.parent, info.file_size)
+            write_atomic(target, lambda beside: _copy(opened, info, beside))
     except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
-        raise DataError(f"{archive.name} is not a sound zip archive ({error}): fetch it again.") from error
+        raise DataError(f"{archive.name} is not a sound zip archive ({error}): fetch it again.") from None
+    except OSError as error:
+        raise disk_error(error, target) from None
     return target
 
 
@@ -224,20 +210,13 @@ def _find_member(opened: zipfile.ZipFile, member: str) -> zipfile.ZipInfo:
             raise DataError(
                 f"The archive holds the path {info.filename!r}, which leaves its folder: it is refused."
             )
-    found = [info for info in opened.infolist() if pathlib.PurePosixPath(info.filename).name == member]
-    if len(found) != 1:
-        raise DataError(f"The archive holds {len(found)} members named {member!r}, and one is needed.")
-    return found[0]
+    named = [info for info in opened.infolist() if pathlib.PurePosixPath(info.filename).name == member]
+    if len(named) != 1:
+        raise DataError(f"The archive holds {len(named)} members named {member!r}, and one is needed.")
+    return named[0]
 
 
-def _extract(opened: zipfile.ZipFile, info: zipfile.ZipInfo, target: pathlib.Path) -> None:
-    """Write a member beside its target and move it into place; a failure leaves nothing."""
-    part = target.with_name(target.name + ".part")
-    try:
-        with opened.open(info) as source, part.open("wb") as sink:
-            shutil.copyfileobj(source, sink, PIECE)
-        os.replace(part, target)
-    except OSError as error:
-        raise disk_error(error, part) from error
-    finally:
-        part.unlink(missing_ok=True)
+def _copy(opened: zipfile.ZipFile, info: zipfile.ZipInfo, path: pathlib.Path) -> None:
+    """Write the bytes of a member to a file."""
+    with opened.open(info) as source, path.open("wb") as sink:
+        shutil.copyfileobj(source, sink, PIECE)

@@ -50,10 +50,12 @@ def pair(prepared: Prepared, split: str = "train", method: str = "ot", seed: int
     the control with the largest share of its column of the plan. It is exact up to `EXACT_ENTRIES` and
     reproducible. Method `random` draws a control uniformly with `seed`.
 
-    Raises:
-        DataError: an unknown method or split, or a context without controls in this split.
-
     Source: Monge-Kantorovich transport by POT (Flamary 2021, JMLR 22:78); for cells, Bunne 2023, Nat Methods.
+
+    Raises
+    ------
+    DataError
+        An unknown method or split, or a context without controls in this split.
     """
     if method not in ("ot", "random"):
         raise DataError(f"There is no pairing method {method!r}: choose 'ot' or 'random'.")
@@ -61,7 +63,7 @@ def pair(prepared: Prepared, split: str = "train", method: str = "ot", seed: int
         raise DataError(f"There is no split {split!r}: choose 'train' or 'test'.")
     space = match_space(prepared) if method == "ot" else np.empty((0, 0))
     rng = np.random.default_rng(seed)
-    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    groups: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     entropic: list[str] = []
     for label, context, controls, perturbed in _groups(prepared, split):
         if method == "random":
@@ -70,8 +72,8 @@ def pair(prepared: Prepared, split: str = "train", method: str = "ot", seed: int
             chosen, share, exact = _transport_partners(space[controls], space[perturbed])
             chosen = controls[chosen]
             entropic += [] if exact else [f"{label} | {context}"]
-        found.append((chosen, perturbed, share))
-    return _collect(prepared, found, method, tuple(entropic))
+        groups.append((chosen, perturbed, share))
+    return _collect(prepared, groups, method, tuple(entropic))
 
 
 def match_space(prepared: Prepared, dimensions: int = DIMENSIONS) -> np.ndarray:
@@ -127,13 +129,13 @@ def transport_plan(controls: np.ndarray, perturbed: np.ndarray) -> tuple[np.ndar
 
 def _collect(
     prepared: Prepared,
-    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    groups: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
     method: str,
     entropic: tuple[str, ...],
 ) -> Pairs:
     """Join the groups in the order of the perturbed rows."""
     empty = [(np.empty(0, int), np.empty(0, int), np.empty(0))]
-    control, perturbed, share = (np.concatenate(column) for column in zip(*(found or empty), strict=True))
+    control, perturbed, share = (np.concatenate(column) for column in zip(*(groups or empty), strict=True))
     order = np.argsort(perturbed, kind="stable")
     labels = prepared.cells.obs["perturbation"].to_numpy(dtype=str)[perturbed[order]]
     return Pairs(control[order], perturbed[order], share[order], labels, method, entropic)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -155,15 +155,19 @@ def _test_cells(
     candidates, column = _CANDIDATES[split](cells)
     chosen = _choose_held_out(candidates, test_size, rng, held_out, split)
     control = (cells.obs["perturbation"].astype(str) == CONTROL).to_numpy()
-    test = np.isin(column, list(chosen))
+    test = np.isin(column, np.asarray(chosen))
     if split == "contexts":
         return test
     return (test & ~control) | (_stratified(cells.obs, test_size, rng) & control)
 
 
 def _choose_held_out(
-    candidates: list[Any], share: float, rng: np.random.Generator, held_out: Sequence[str | float], split: str
-) -> list[Any]:
+    candidates: Sequence[str | float],
+    share: float,
+    rng: np.random.Generator,
+    held_out: Sequence[str | float],
+    split: str,
+) -> Sequence[str | float]:
     """Return the labels to hold out: the named ones, or a random share (at least one)."""
     if held_out:
         wrong = [label for label in held_out if label not in candidates]
@@ -176,16 +180,16 @@ def _choose_held_out(
     return [candidates[i] for i in sorted(rng.choice(len(candidates), number, replace=False))]
 
 
-def _perturbation_candidates(cells: AnnData) -> tuple[list[Any], np.ndarray]:
+def _perturbation_candidates(cells: AnnData) -> tuple[Sequence[str | float], np.ndarray]:
     """Single perturbations whose target is measured: only these can be reached without having been seen."""
     column = cells.obs["perturbation"].astype(str).to_numpy()
-    found = sorted(single_measured(cells))
-    if len(found) < 2:
+    singles = sorted(single_measured(cells))
+    if len(singles) < 2:
         raise DataError(
             "The split 'perturbations' needs two single perturbations whose target gene is measured, and "
-            f"these data have {len(found)}: use the split 'cells'."
+            f"these data have {len(singles)}: use the split 'cells'."
         )
-    return found, column
+    return singles, column
 
 
 def single_measured(cells: AnnData) -> set[str]:
@@ -195,43 +199,43 @@ def single_measured(cells: AnnData) -> set[str]:
     return {label for label in labels if len(parts(label)) == 1}
 
 
-def _double_candidates(cells: AnnData) -> tuple[list[Any], np.ndarray]:
+def _double_candidates(cells: AnnData) -> tuple[Sequence[str | float], np.ndarray]:
     """Combinations all of whose parts were also perturbed alone."""
     column = cells.obs["perturbation"].astype(str).to_numpy()
     labels = set(column)
-    found = sorted(label for label in labels if len(parts(label)) > 1 and set(parts(label)) <= labels)
-    if not found:
+    doubles = sorted(label for label in labels if len(parts(label)) > 1 and set(parts(label)) <= labels)
+    if not doubles:
         raise DataError(
             "The split 'doubles' needs a combination A+B whose parts were also perturbed alone, and these "
             "data have none: use the split 'cells'."
         )
-    return found, column
+    return doubles, column
 
 
-def _dose_candidates(cells: AnnData) -> tuple[list[Any], np.ndarray]:
+def _dose_candidates(cells: AnnData) -> tuple[Sequence[str | float], np.ndarray]:
     """Doses of perturbed cells."""
     column = cells.obs["dose"].to_numpy(dtype=float)
     perturbed = (cells.obs["perturbation"].astype(str) != CONTROL).to_numpy()
-    found = sorted(set(column[perturbed]))
-    if len(found) < 2:
+    doses = sorted(set(column[perturbed].tolist()))
+    if len(doses) < 2:
         raise DataError(
-            f"The split 'doses' needs at least two doses, and every perturbed cell has dose {found[0]:g}: "
+            f"The split 'doses' needs at least two doses, and every perturbed cell has dose {doses[0]:g}: "
             "use the split 'cells'."
         )
-    return found, column
+    return doses, column
 
 
-def _context_candidates(cells: AnnData) -> tuple[list[Any], np.ndarray]:
+def _context_candidates(cells: AnnData) -> tuple[Sequence[str | float], np.ndarray]:
     """Contexts that hold controls and perturbed cells."""
     column = cells.obs["cell_context"].astype(str).to_numpy()
     control = (cells.obs["perturbation"].astype(str) == CONTROL).to_numpy()
-    found = sorted(set(column[control]) & set(column[~control]))
-    if len(found) < 2:
+    contexts = sorted(set(column[control]) & set(column[~control]))
+    if len(contexts) < 2:
         raise DataError(
             "The split 'contexts' needs two cell contexts with controls and perturbed cells, and these data "
-            f"have {len(found)}: use the split 'cells'."
+            f"have {len(contexts)}: use the split 'cells'."
         )
-    return found, column
+    return contexts, column
 
 
 _CANDIDATES = {
@@ -260,10 +264,10 @@ def _stratified(
 
 def _codes(column: pd.Series) -> tuple[np.ndarray, int]:
     """Number the values of a column [n] in the order of their text; also return how many there are."""
-    codes, found = pd.factorize(column)
-    texts = np.asarray([str(value) for value in found], dtype=object)
+    codes, values = pd.factorize(column)
+    texts = np.asarray([str(value) for value in values], dtype=object)
     rank = np.argsort(np.argsort(texts, kind="stable"))
-    return rank[codes], len(found)
+    return rank[codes], len(values)
 
 
 def _panel(cells: AnnData, train: np.ndarray, n_top_genes: int, keep_genes: Sequence[str]) -> np.ndarray:
@@ -279,11 +283,11 @@ def _measured_targets(cells: AnnData) -> set[str]:
     """Return every part of a gene perturbation that is a measured gene."""
     obs = cells.obs
     genes = obs["perturbation_type"].astype(str).str.startswith("CRISPR").to_numpy()
-    found = {part for label in obs.loc[genes, "perturbation"].astype(str).unique() for part in parts(label)}
-    return found & set(cells.var_names)
+    targets = {part for label in obs.loc[genes, "perturbation"].astype(str).unique() for part in parts(label)}
+    return targets & set(cells.var_names)
 
 
-def dispersion(x: Any) -> np.ndarray:
+def dispersion(x: blocks.Matrix) -> np.ndarray:
     """Score genes [G] by how much they vary for their mean; x [n, G] is log1p(CP10k).
 
     The normalised dispersion of Satija 2015 (scanpy's flavour `seurat`); silent genes get -inf.
@@ -292,8 +296,8 @@ def dispersion(x: Any) -> np.ndarray:
     from anndata import AnnData
 
     with np.errstate(all="ignore"):  # silent genes: log of 0 / 0, answered below
-        found = sc.pp.highly_variable_genes(AnnData(x), flavor="seurat", inplace=False)
-    score = found["dispersions_norm"].to_numpy(dtype=np.float64)
+        table = sc.pp.highly_variable_genes(AnnData(x), flavor="seurat", inplace=False)
+    score = table["dispersions_norm"].to_numpy(dtype=np.float64)
     return np.where(np.isnan(score), -np.inf, score)
 
 
@@ -307,11 +311,11 @@ def _assemble(
     mean, std = blocks.mean_and_std(panel.X[~test])
     std[std == 0] = 1.0
     labels = panel.obs["perturbation"].astype(str)
-    said = cells.uns["twinlib"]
+    facts = cells.uns["twinlib"]
     return Prepared(
         cells=panel,
-        dataset=str(said["dataset"]),
-        data_hash=str(said["data_hash"]),
+        dataset=str(facts["dataset"]),
+        data_hash=str(facts["data_hash"]),
         split=split,
         seed=seed,
         mean=mean.astype(np.float32),

@@ -6,14 +6,23 @@ import pathlib
 import re
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
 from twinlib.data import schema, traps
-from twinlib.data.canonical import bring, complete_obs, draw, drawn_rows, drop_small, from_counts, own_labels
+from twinlib.data.canonical import (
+    Columns,
+    bring,
+    complete_obs,
+    draw,
+    drawn_rows,
+    drop_small,
+    from_counts,
+    own_labels,
+)
 from twinlib.data.download import RemoteFile
 from twinlib.data.schema import CONTROL
 from twinlib.errors import DataError
@@ -21,15 +30,35 @@ from twinlib.errors import DataError
 if TYPE_CHECKING:
     from anndata import AnnData
 
+
+class Entry(Protocol):
+    """What a reader asks of an entry of the registry."""
+
+    @property
+    def name(self) -> str:
+        """Name of the dataset."""
+        ...
+
+    @property
+    def columns(self) -> Columns:
+        """Where the labels stand in the file."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """Kind of the perturbations."""
+        ...
+
+
 #: (entry of the registry, paths of the checked files, n_cells or None, seed of the draw) -> AnnData [n, G]
-Reader = Callable[[Any, Sequence[pathlib.Path], int | None, int], "AnnData"]
+Reader = Callable[[Entry, Sequence[pathlib.Path], int | None, int], "AnnData"]
 
 
 def _drawn(adata: AnnData, n_cells: int | None, seed: int) -> AnnData:
     return adata if n_cells is None else draw(adata, n_cells, seed)
 
 
-def papalexi(entry: Any, paths: Sequence[pathlib.Path], n_cells: int | None, seed: int) -> AnnData:
+def papalexi(entry: Entry, paths: Sequence[pathlib.Path], n_cells: int | None, seed: int) -> AnnData:
     """Read Papalexi 2021 from R data; a cell's guide is the one with the most counts."""
     table = _read_r_data(paths[0])["lowmoi_example_data"]
     response, guides = _r_matrix(table["response_matrix"]), _r_matrix(table["grna_matrix"])
@@ -92,7 +121,7 @@ def _read_h5ad(path: pathlib.Path, backed: bool = False) -> AnnData:
     return anndata.AnnData(cells.X, obs=cells.obs, var=cells.var)
 
 
-def norman(entry: Any, paths: Sequence[pathlib.Path], n_cells: int | None, seed: int) -> AnnData:
+def norman(entry: Entry, paths: Sequence[pathlib.Path], n_cells: int | None, seed: int) -> AnnData:
     """Read Norman 2019 out of the file that it shares with McFaline 2023; controls are its own 100."""
     both = _read_h5ad(paths[0])
     return _drawn(
@@ -102,7 +131,7 @@ def norman(entry: Any, paths: Sequence[pathlib.Path], n_cells: int | None, seed:
     )
 
 
-def cross_study(entry: Any, paths: Sequence[pathlib.Path], n_cells: int | None, seed: int) -> AnnData:
+def cross_study(entry: Entry, paths: Sequence[pathlib.Path], n_cells: int | None, seed: int) -> AnnData:
     """Read the controls of McFaline 2023 and the perturbed cells of Norman 2019, out of their common file.
 
     All cells share one context, since no context has both kinds: the study stands in `batch`.
@@ -113,21 +142,21 @@ def cross_study(entry: Any, paths: Sequence[pathlib.Path], n_cells: int | None, 
     return _drawn(bring(both[own != control], entry.columns, entry.name, entry.kind), n_cells, seed)
 
 
-def kang(entry: Any, paths: Sequence[pathlib.Path], n_cells: int | None, seed: int) -> AnnData:
+def kang(entry: Entry, paths: Sequence[pathlib.Path], n_cells: int | None, seed: int) -> AnnData:
     """Read Kang 2018; `stimulated` is renamed to what it was: IFN-beta."""
     cells = _read_h5ad(paths[0])
     cells.obs["condition"] = cells.obs["condition"].astype(str).replace({"stimulated": "IFN-beta"})
     return _drawn(bring(cells, entry.columns, entry.name, entry.kind), n_cells, seed)
 
 
-def waddington(entry: Any, paths: Sequence[pathlib.Path], n_cells: int | None, seed: int) -> AnnData:
+def waddington(entry: Entry, paths: Sequence[pathlib.Path], n_cells: int | None, seed: int) -> AnnData:
     """Simulate the waddington cells, the same ones at each call; a draw is made of them as of a file."""
     from twinlib.data.simulated import simulate_waddington
 
     return _drawn(simulate_waddington(), n_cells, seed)
 
 
-def backed(entry: Any, paths: Sequence[pathlib.Path], n_cells: int | None, seed: int) -> AnnData:
+def backed(entry: Entry, paths: Sequence[pathlib.Path], n_cells: int | None, seed: int) -> AnnData:
     """Draw cells from a large h5ad file without loading it, say what the numbers show, and bring them.
 
     The labels (obs) are read whole, of X only the drawn rows.
@@ -141,7 +170,7 @@ def backed(entry: Any, paths: Sequence[pathlib.Path], n_cells: int | None, seed:
     return _told(entry, drawn)
 
 
-def _told(entry: Any, drawn: AnnData) -> AnnData:
+def _told(entry: Entry, drawn: AnnData) -> AnnData:
     """Bring drawn cells to the schema, with the sentence of what was found in `uns["twinlib"]["found"]`."""
     if entry.columns.perturbation not in drawn.obs:
         raise DataError(
@@ -149,10 +178,10 @@ def _told(entry: Any, drawn: AnnData) -> AnnData:
         )
     schema.check_numbers(drawn.X, "X")
     labels = own_labels(drawn.obs[entry.columns.perturbation].astype(str).to_numpy(dtype=str), entry.columns)
-    found = traps.found_in(drawn, labels)
-    print(f"{entry.name}: {found}.")
+    told = traps.told_by(drawn, labels)
+    print(f"{entry.name}: {told}.")
     adata = bring(drawn, entry.columns, entry.name, entry.kind)
-    adata.uns["twinlib"] = {**adata.uns["twinlib"], "found": found}
+    adata.uns["twinlib"] = {**adata.uns["twinlib"], "found": told}
     return drop_small(adata)
 
 
@@ -190,7 +219,7 @@ def _listed_files(record: str, name: str) -> list[RemoteFile]:
         raise DataError(
             f"The record {record} did not list its files ({type(error).__name__}): connect to the network, "
             'or use load("waddington"), which is embedded.'
-        ) from error
+        ) from None
     return [RemoteFile(_inside(name, key), *more) for key, *more in facts]
 
 
@@ -207,7 +236,7 @@ def _is_wanted(path: str) -> bool:
     return is_matrix or (low.endswith(".csv") and low.startswith("aggregation"))
 
 
-def tenx(entry: Any, paths: Sequence[pathlib.Path], n_cells: int | None, seed: int) -> AnnData:
+def tenx(entry: Entry, paths: Sequence[pathlib.Path], n_cells: int | None, seed: int) -> AnnData:
     """Read 10x matrices: one aggregate whose samples are told by barcode suffix, or one file a sample."""
     import anndata
 
@@ -220,12 +249,8 @@ def tenx(entry: Any, paths: Sequence[pathlib.Path], n_cells: int | None, seed: i
         cells = cells[drawn_rows(cells.n_obs, n_cells, seed)].copy()
     cells.obs["sample"] = [sample_label(name) for name in cells.obs["sample_id"].astype(str)]
     adata = _told(entry, cells)
-    found = adata.uns["twinlib"]["found"]
-    said = ", ".join(f"{name} ({size} cells)" for name, size in sorted(samples.items()))
-    adata.uns["twinlib"] = {
-        **adata.uns["twinlib"],
-        "found": f"{found}; samples by barcode suffix or file: {said}",
-    }
+    sizes = ", ".join(f"{name} ({size} cells)" for name, size in sorted(samples.items()))
+    adata.uns["twinlib"]["found"] += f"; samples by barcode suffix or file: {sizes}"
     return adata
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
 from twinlib.data import blocks
+from twinlib.data.blocks import Matrix
 from twinlib.errors import DataError
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+#: Takes logarithms back, value by value.
+Undo = Callable[[np.ndarray], np.ndarray]
 
 #: The label of cells that nobody perturbed.
 CONTROL = "control"
@@ -42,9 +46,9 @@ def parts(label: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in label.split("+") if part.strip())
 
 
-def values_of(x: Any) -> np.ndarray:
+def values_of(x: Matrix) -> np.ndarray:
     """Return the stored values of X [n, G] as one vector: the non-zeros of a sparse one, or all."""
-    return x.data if sparse.issparse(x) else np.asarray(x).ravel()
+    return np.asarray(x.data) if blocks.is_sparse(x) else np.asarray(x).ravel()
 
 
 def check(adata: AnnData) -> AnnData:
@@ -74,16 +78,16 @@ def check_shape_and_names(adata: AnnData) -> None:
         raise DataError(
             f"The data hold {adata.n_obs} cells x {adata.n_vars} genes: give an X with at least one of each."
         )
-    for names, what in ((adata.var_names, "gene"), (adata.obs_names, "cell")):
+    for names, axis in ((adata.var_names, "gene"), (adata.obs_names, "cell")):
         twice = names[names.duplicated()].unique()
         if len(twice):
             raise DataError(
-                f"The {what} name {twice[0]!r} occurs more than once ({len(twice)} such names): make the "
-                f"{what} names unique."
+                f"The {axis} name {twice[0]!r} occurs more than once ({len(twice)} such names): make the "
+                f"{axis} names unique."
             )
 
 
-def check_numbers(x: Any, where: str) -> None:
+def check_numbers(x: Matrix, where: str) -> None:
     """Raise a DataError when the stored values of x [n, G] are not finite, non-negative real numbers."""
     check_sparse(x, where)
     if x.dtype.kind not in "fiub":
@@ -104,14 +108,14 @@ def _smallest_and_bad(values: np.ndarray) -> tuple[float, int]:
     return float(values.min(where=finite, initial=0.0)) if values.size else 0.0, int((~finite).sum())
 
 
-def check_sparse(x: Any, where: str) -> None:
+def check_sparse(x: Matrix, where: str) -> None:
     """Raise a DataError when a sparse x [n, G] points outside itself: scipy would read foreign memory."""
-    if getattr(x, "format", "") not in ("csr", "csc"):
+    if not blocks.is_sparse(x) or x.format not in ("csr", "csc"):
         return
     try:
         x.check_format(full_check=True)
     except ValueError as error:
-        raise DataError(f"{where} is a broken sparse matrix ({error}): read the file again.") from error
+        raise DataError(f"{where} is a broken sparse matrix ({error}): read the file again.") from None
 
 
 def _check_columns(adata: AnnData) -> None:
@@ -160,7 +164,7 @@ def _check_log(adata: AnnData) -> None:
         raise DataError(f"X is not log1p(counts per 10,000) taken once: {MENDS[kind]}.")
 
 
-def kind_of_values(x: Any, n_cells: int = 2000) -> str:
+def kind_of_values(x: Matrix, n_cells: int = 2000) -> str:
     """Say from the numbers alone what X [n, G] holds, never trusting a flag.
 
     Returns `counts` (all values whole), `log1p` (undoing one logarithm gives whole multiples of each cell's
@@ -189,7 +193,7 @@ def _is_logged_twice(rows: sparse.csr_matrix) -> bool:
     return _whole_share(rows, _expm1_twice) >= 0.999 or bool(totals.std() < 1e-3 * totals.mean())
 
 
-def _totals(rows: sparse.csr_matrix, undo: Any) -> np.ndarray:
+def _totals(rows: sparse.csr_matrix, undo: Undo) -> np.ndarray:
     """Sum each non-empty cell [n] after `undo`."""
     filled = np.diff(rows.indptr) > 0
     return np.add.reduceat(undo(rows.data), rows.indptr[:-1][filled])
@@ -208,14 +212,14 @@ def _expm1_twice(values: np.ndarray) -> np.ndarray:
     return np.expm1(np.expm1(values))
 
 
-def _whole_share(rows: sparse.csr_matrix, undo: Any) -> float:
+def _whole_share(rows: sparse.csr_matrix, undo: Undo) -> float:
     """Share of the values above their cell's smallest that are whole multiples of it (within 0.02)."""
     multiples = multiples_of_smallest(rows, undo)
     above = multiples[multiples > 1.5]
     return float((np.abs(above - np.rint(above)) < 0.02).mean()) if above.size >= 20 else 0.0
 
 
-def multiples_of_smallest(rows: sparse.csr_matrix, undo: Any = np.expm1) -> np.ndarray:
+def multiples_of_smallest(rows: sparse.csr_matrix, undo: Undo = np.expm1) -> np.ndarray:
     """Divide each stored value by the smallest of its cell after `undo`; shape as `rows.data`."""
     values = undo(rows.data)
     filled = np.diff(rows.indptr) > 0
@@ -223,7 +227,7 @@ def multiples_of_smallest(rows: sparse.csr_matrix, undo: Any = np.expm1) -> np.n
     return values / np.repeat(smallest, np.diff(rows.indptr)[filled])
 
 
-def recover_counts(x: Any) -> sparse.csr_matrix | None:
+def recover_counts(x: Matrix) -> sparse.csr_matrix | None:
     """Recover counts [n, G] from X = log1p(CP10k), or None when under 99.9 % of the values come out whole.
 
     A cell's smallest non-zero value is taken as one molecule: expm1(X) over it is the count (within 0.02).
@@ -240,7 +244,7 @@ def recover_counts(x: Any) -> sparse.csr_matrix | None:
     return rows
 
 
-def log_normalise(counts: Any) -> sparse.csr_matrix:
+def log_normalise(counts: Matrix) -> sparse.csr_matrix:
     """Take log1p of counts per 10,000 of each cell; counts [n, G] -> float32 CSR; empty cells stay empty."""
     rows = sparse.csr_matrix(counts, dtype=np.float64, copy=True)
     totals = np.asarray(rows.sum(axis=1)).ravel()

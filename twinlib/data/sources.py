@@ -9,24 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from twinlib.data import readers, schema
-from twinlib.data.canonical import Columns, from_anndata
+from twinlib.data.canonical import Columns
 from twinlib.data.download import RemoteFile, agrees, download, take_member
 from twinlib.errors import DataError, Unreachable
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-__all__ = [
-    "DATASETS",
-    "Dataset",
-    "RemoteFile",
-    "available",
-    "choose",
-    "dataset",
-    "from_anndata",
-    "load",
-    "table",
-]
 
 #: The environment variable that names a folder with the data files.
 FOLDER_VARIABLE = "TWINLIB_DATA_DIR"
@@ -37,12 +25,12 @@ LARGE = 100_000_000
 
 @dataclass(frozen=True)
 class Dataset:
-    """What the source table of the book says about one dataset."""
+    """All that is fixed about one dataset; `results/paper_tables.csv` says which tables it stands for."""
 
     #: Name given to `load`.
     name: str
     #: What was measured, in one line.
-    what: str
+    measured: str
     #: Licence of the place the file comes from.
     licence: str
     #: Citation of the study.
@@ -51,14 +39,22 @@ class Dataset:
     panel: int
     #: Turns the checked files into a canonical AnnData.
     read: readers.Reader
+    #: The splits of `prepare` that it is used in.
+    splits: tuple[str, ...]
     #: The files; none for simulated cells, and for a record whose list is asked for at run time.
     files: tuple[RemoteFile, ...] = ()
     #: Where the labels stand in the file.
-    columns: Columns | None = None
+    columns: Columns = Columns("perturbation", "control")
     #: Kind of the perturbations (`schema.TYPES`).
     kind: str = "CRISPRko"
     #: Address of the record whose files are asked for at run time.
     record: str = ""
+    #: Perturbations with an effect that a code of cells ought to keep.
+    strong: tuple[str, ...] = ()
+    #: Passes over the training cells of its packaged embedding (a few minutes of one processor); 0: none.
+    embedding_epochs: int = 0
+    #: The dataset whose tuned settings it takes; empty: it is tuned itself.
+    tuned_on: str = "papalexi2021"
 
     @property
     def large(self) -> bool:
@@ -81,11 +77,15 @@ _DEVEL = RemoteFile(
 _ENTRIES = (
     Dataset(
         name="papalexi2021",
-        what="THP-1 monocytes, ECCITE-seq, CRISPR knock-out of 25 genes; 20,729 x 299, raw counts",
+        measured="THP-1 monocytes, ECCITE-seq, CRISPR knock-out of 25 genes; 20,729 x 299, raw counts",
         licence="GPL-3 (repository Katsevich-Lab/sceptre)",
         citation="Papalexi et al. 2021, Nat Genet 53:322 (GSE153056)",
         panel=200,
         read=readers.papalexi,
+        splits=("cells", "perturbations"),
+        strong=("JAK2", "STAT1", "IFNGR1", "IFNGR2", "SMAD4"),
+        embedding_epochs=4,
+        tuned_on="",
         files=(
             RemoteFile(
                 "papalexi2021/lowmoi_example_data.rda",
@@ -98,33 +98,40 @@ _ENTRIES = (
     ),
     Dataset(
         name="norman2019",
-        what="K562, CRISPR activation, singles and pairs; 3,375 x 500, log1p, about 15 detected genes a cell",
+        measured="K562, CRISPR activation, singles and pairs; 3,375 x 500, log1p, about 15 detected genes "
+        "a cell",
         licence="BSD-3-Clause (repository altoslabs/perturbench)",
         citation="Norman et al. 2019, Science 365:786 (GSE133344)",
         panel=200,
         read=readers.norman,
+        splits=("cells", "doubles"),
+        embedding_epochs=12,
         files=(_DEVEL,),
         columns=Columns("condition", "control", context="cell_type", batch="dataset"),
         kind="CRISPRa",
     ),
     Dataset(
         name="cross_study",
-        what="controls of McFaline 2023 (glioblastoma) beside perturbed cells of Norman 2019 (K562)",
+        measured="controls of McFaline 2023 (glioblastoma) beside perturbed cells of Norman 2019 (K562)",
         licence="BSD-3-Clause (repository altoslabs/perturbench)",
         citation="Norman et al. 2019, Science 365:786; McFaline-Figueroa et al. 2024, Cell Genomics 4:100487",
         panel=50,
         read=readers.cross_study,
+        splits=("cells",),
+        embedding_epochs=12,
         files=(_DEVEL,),
         columns=Columns("condition", "control", batch="dataset"),
         kind="CRISPRa",
     ),
     Dataset(
         name="kang2018",
-        what="blood cells, interferon-beta, 7 cell types; 1,975 x 6,998, log1p",
+        measured="blood cells, interferon-beta, 7 cell types; 1,975 x 6,998, log1p",
         licence="GPL-3 (repository theislab/scgen)",
         citation="Kang et al. 2018, Nat Biotechnol 36:89 (GSE96583)",
         panel=100,
         read=readers.kang,
+        splits=("cells", "contexts"),
+        embedding_epochs=12,
         files=(
             RemoteFile(
                 "kang2018/valid.h5ad",
@@ -138,20 +145,26 @@ _ENTRIES = (
     ),
     Dataset(
         name="waddington",
-        what="simulated myeloid network (11 genes) with CRISPRi, downstream genes and counts; truth known",
+        measured="simulated myeloid network (11 genes) with CRISPRi, downstream genes and counts; truth "
+        "known",
         licence="part of this package (MIT)",
         citation="network: Krumsiek et al. 2011, PLoS ONE 6:e22649",
         panel=100,
         read=readers.waddington,
+        splits=("cells", "perturbations", "doubles"),
+        strong=("Pu1", "Gata1", "Cebpa", "Gfi1", "EKLF"),
+        embedding_epochs=12,
+        tuned_on="",
         kind="CRISPRi",
     ),
     Dataset(
         name="vcc",
-        what="H1 stem cells, CRISPRi of 150 genes (the paper's 'Replogle'); 221,273 x 18,080, log1p",
+        measured="H1 stem cells, CRISPRi of 150 genes (the paper's 'Replogle'); 221,273 x 18,080, log1p",
         licence="no licence text found: linked, never redistributed",
         citation="Virtual Cell Challenge 2025, Arc Institute (Roohani et al. 2025, Cell)",
         panel=200,
         read=readers.backed,
+        splits=("cells", "perturbations"),
         files=(
             RemoteFile(
                 "vcc/competition_support_set.zip",
@@ -166,11 +179,12 @@ _ENTRIES = (
     ),
     Dataset(
         name="parse_cytokines",
-        what="blood cells of 12 donors, 90 cytokines; 9,697,974 x 2,000, counts under a stale log1p flag",
+        measured="blood cells of 12 donors, 90 cytokines; 9,697,974 x 2,000, counts under a stale log1p flag",
         licence="see figshare record 28589774",
         citation="Parse Biosciences 2025, 10 million human PBMCs (figshare 28589774)",
         panel=100,
         read=readers.backed,
+        splits=("cells", "contexts"),
         files=(
             RemoteFile(
                 "parse_cytokines/parse_pbmc.h5ad",
@@ -184,11 +198,12 @@ _ENTRIES = (
     ),
     Dataset(
         name="ips2_perturbome",
-        what="induced stem cells, SMAD2 knock-down, 10x matrices told apart by barcode suffix",
+        measured="induced stem cells, SMAD2 knock-down, 10x matrices told apart by barcode suffix",
         licence="as the record says at run time",
         citation="Balmas et al. 2025, Mol Syst Biol, 10.1038/s44320-025-00172-8",
         panel=50,
         read=readers.tenx,
+        splits=("cells",),
         columns=Columns("sample", "control", batch="sample_id", separator=None),
         kind="CRISPRi",
         record="https://zenodo.org/api/records/15731884",
@@ -211,9 +226,14 @@ def _row(entry: Dataset) -> list[str]:
     digest = "<br>".join(f"`{file.digest}`" for file in entry.files)
     where = [f"[{file.url.rsplit('/', 1)[-1]}]({file.url})" for file in entry.files]
     at_run_time = f"[asked at run time]({entry.record})" if entry.record else "no file"
-    what = entry.what + ("; " + ", ".join(where) if where else "")
-    control = f"`{entry.columns.control}`" if entry.columns else "`control`"
-    fields = [f"`{entry.name}`", what, control, size or at_run_time, digest or at_run_time]
+    measured = entry.measured + ("; " + ", ".join(where) if where else "")
+    fields = [
+        f"`{entry.name}`",
+        measured,
+        f"`{entry.columns.control}`",
+        size or at_run_time,
+        digest or at_run_time,
+    ]
     return [*fields, entry.licence, entry.citation]
 
 
@@ -233,15 +253,22 @@ def load(
     from the cache in the user's cache folder, else from its pinned address. The draw from a large file reads
     the drawn cells only.
 
-    Args:
-        name: a key of `DATASETS`.
-        n_cells: draw this many cells without replacement; perturbations left with under 10 cells are dropped
-            and named in `uns["twinlib"]["dropped"]`. None keeps all cells.
-        seed: seed of the draw.
-        data_dir: folder to look in first.
+    Parameters
+    ----------
+    name
+        A key of `DATASETS`.
+    n_cells
+        Draw this many cells without replacement; perturbations left with under 10 cells are dropped and
+        named in `uns["twinlib"]["dropped"]`. None keeps all cells.
+    seed
+        Seed of the draw.
+    data_dir
+        Folder to look in first.
 
-    Raises:
-        DataError: the file cannot be had, or is not the pinned one, or holds what `schema.check` refuses.
+    Raises
+    ------
+    DataError
+        The file cannot be had, or is not the pinned one, or holds what `schema.check` refuses.
     """
     entry = dataset(name)
     files = _files_of(entry)
@@ -251,10 +278,10 @@ def load(
     except DataError:
         raise
     except Exception as error:
-        raise DataError(f"{name} could not be read ({_brief(error)}): fetch the file again.") from error
+        raise DataError(f"{name} could not be read ({_brief(error)}): fetch the file again.") from None
     source = adata.uns["twinlib"]["data_hash"] if not files else _joint_hash(files)
-    said = {"dataset": name, "data_hash": _draw_hash(source, n_cells, seed)}
-    adata.uns["twinlib"] = {**adata.uns["twinlib"], **said}
+    origin = {"dataset": name, "data_hash": _draw_hash(source, n_cells, seed)}
+    adata.uns["twinlib"] = {**adata.uns["twinlib"], **origin}
     return schema.check(adata)
 
 
@@ -292,23 +319,19 @@ def _folder(data_dir: str | os.PathLike[str] | None) -> pathlib.Path | None:
 
 def _obtain(file: RemoteFile, data_dir: str | os.PathLike[str] | None) -> pathlib.Path:
     """Return a path to bytes with the pinned hash: the folder, then the cache, then the network."""
-    path, said = _from_folder(file, data_dir)
+    path, missing = _from_folder(file, data_dir)
     if path is None:
         try:
             path = _download(file)
-        except Exception as error:
-            if isinstance(error, DataError) and not isinstance(error, Unreachable):
-                raise
+        except Unreachable as error:
             raise DataError(
-                f"{file.path} cannot be had: {said}, and the download from {file.url} failed "
-                f"({_brief(error)}); put the file ({file.digest[:19]}...) into that folder or "
-                'connect to the network, or use load("waddington"), which is embedded and needs neither.'
-            ) from error
+                f"{file.path} cannot be had: {missing}, and {str(error).rstrip('.')}; put the file "
+                f"({file.digest[:19]}...) into that folder or connect to the network, or use "
+                'load("waddington"), which is embedded and needs neither.'
+            ) from None
     if not file.member:
         return path
-    return take_member(
-        path, file.member, _cache_folder() / pathlib.PurePosixPath(file.path).parent / file.member
-    )
+    return take_member(path, file.member, (_cache_folder() / file.path).with_name(file.member))
 
 
 def _from_folder(
@@ -327,26 +350,8 @@ def _from_folder(
 
 
 def _download(file: RemoteFile) -> pathlib.Path:
-    """Fetch a file into the user's cache folder unless it is there with the right hash."""
-    if file.size > LARGE:
-        return download(file, _cache_folder())
-    import pooch
-
-    logger = pooch.get_logger()
-    level = logger.level
-    logger.setLevel("ERROR")
-    try:
-        return pathlib.Path(
-            pooch.retrieve(
-                url=file.url,
-                known_hash=file.digest,
-                fname=pathlib.PurePosixPath(file.path).name,
-                path=_cache_folder() / pathlib.PurePosixPath(file.path).parent,
-                downloader=pooch.HTTPDownloader(timeout=10),
-            )
-        )
-    finally:
-        logger.setLevel(level)
+    """Fetch a file into the user's cache folder unless it is there; only a large one is asked for twice."""
+    return download(file, _cache_folder(), attempts=5 if file.size > LARGE else 1)
 
 
 def available(name: str, data_dir: str | os.PathLike[str] | None = None) -> bool:

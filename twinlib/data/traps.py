@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
 
 from twinlib.data import schema
+from twinlib.data.blocks import Matrix
 from twinlib.data.schema import CONTROL
 
+if TYPE_CHECKING:
+    from anndata import AnnData
 
-def flag_sentence(uns: Mapping[str, Any], kind: str) -> str:
+
+def flag_sentence(uns: Mapping[str, object], kind: str) -> str:
     """Say what the values hold (`schema.kind_of_values`) and what the flag `log1p` in `uns` says about it."""
-    said = "logged" if "log1p" in uns else "nothing about a logarithm"
+    flag = "logged" if "log1p" in uns else "nothing about a logarithm"
     logged = kind in ("log1p", "log1p_other", "log1p_twice")
     if kind == "unknown":
-        return f"the numbers neither confirm nor refuse a logarithm, and the flag says {said}"
+        return f"the numbers neither confirm nor refuse a logarithm, and the flag says {flag}"
     words = {
         "counts": "X holds raw counts",
         "log1p": "X is already log1p of normalised counts",
@@ -27,10 +31,10 @@ def flag_sentence(uns: Mapping[str, Any], kind: str) -> str:
         "normalised": "X is normalised and not logged",
     }[kind]
     verdict = "agrees" if logged == ("log1p" in uns) else "is stale"
-    return f"{words}, and the flag (it says {said}) {verdict}"
+    return f"{words}, and the flag (it says {flag}) {verdict}"
 
 
-def copied_controls(x: Any, labels: np.ndarray) -> float:
+def copied_controls(x: Matrix, labels: np.ndarray) -> float:
     """Return the share of perturbed cells whose profile equals that of some control, bit for bit.
 
     x is [n, G], labels [n] with `control`. In measured cells the share is near 0; cells with under 20
@@ -54,7 +58,7 @@ def _key(rows: sparse.csr_matrix, i: int) -> bytes:
     return rows.indices[inside].tobytes() + rows.data[inside].tobytes()
 
 
-def target_response(x: Any, labels: np.ndarray, genes: Iterable[str]) -> float:
+def target_response(x: Matrix, labels: np.ndarray, genes: Iterable[str]) -> float:
     """Return the median over perturbed, measured targets of (mean in its own cells) / (mean in controls).
 
     x is [n, G] log1p; the means are of expm1(x). A knock-down gives well under 1; near 1 means that the cells
@@ -72,7 +76,7 @@ def target_response(x: Any, labels: np.ndarray, genes: Iterable[str]) -> float:
     return float(np.median(ratios)) if ratios else float("nan")
 
 
-def resampling_sentence(x: Any, labels: np.ndarray, genes: Iterable[str]) -> str:
+def resampling_sentence(x: Matrix, labels: np.ndarray, genes: Iterable[str]) -> str:
     """Say whether the perturbed rows of x [n, G] log1p hold control expression, or an empty string if not."""
     copied, response = copied_controls(x, labels), target_response(x, labels, genes)
     if copied < 0.5:
@@ -88,10 +92,10 @@ def barcode_suffixes(names: Iterable[str]) -> dict[str, int]:
     return dict(sorted(Counter(name.rsplit("-", 1)[1] if "-" in name else "" for name in names).items()))
 
 
-def found_in(adata: Any, labels: np.ndarray) -> str:
+def told_by(adata: AnnData, labels: np.ndarray) -> str:
     """Say in one line what the numbers of a drawn file [n, G] tell, whatever its flags say."""
     kind = schema.kind_of_values(adata.X)
-    said = [flag_sentence(adata.uns, kind)]
+    sentences = [flag_sentence(adata.uns, kind)]
     if kind in ("log1p", "log1p_other"):
-        said.append(resampling_sentence(adata.X, labels, map(str, adata.var_names)))
-    return "; ".join(sentence for sentence in said if sentence)
+        sentences.append(resampling_sentence(adata.X, labels, map(str, adata.var_names)))
+    return "; ".join(sentence for sentence in sentences if sentence)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from torch.nn import functional as F
 
 from twinlib.embedding.gene_graph import padding
 from twinlib.errors import DataError
+
+if TYPE_CHECKING:
+    from twinlib.data.preparation import Prepared
 
 ATTENTION = ("learned", "uniform", "none", "random")
 NETWORKS = ("coexpression", "known")
@@ -211,8 +214,8 @@ class GraphAttention(nn.Module):
             return fixed[..., None, None].expand(-1, -1, self.heads, nodes.shape[-1])
         source = self.source @ nodes + self.source_bias.unsqueeze(-1)
         target = self.target @ nodes + self.target_bias.unsqueeze(-1)
-        found = attention_weights(source, target, self.score, self.neighbours, self._mask())
-        return found.permute(1, 0, 2, 3)
+        learned = attention_weights(source, target, self.score, self.neighbours, self._mask())
+        return learned.permute(1, 0, 2, 3)
 
 
 class Encoder(nn.Module):
@@ -257,12 +260,12 @@ class Encoder(nn.Module):
 
     def attention_weights(self, x: Tensor, gene_vectors: Tensor) -> Tensor:
         """Return the weights of each layer for z-scores x [n, G] as [layers, G, k + 1, heads, n]."""
-        nodes, found = self._first_nodes(x.T.unsqueeze(1), gene_vectors), []
+        nodes, weights = self._first_nodes(x.T.unsqueeze(1), gene_vectors), []
         for layer in self.layers:
             assert isinstance(layer, GraphAttention)
-            found.append(layer.weights(nodes))
+            weights.append(layer.weights(nodes))
             nodes = nodes + F.elu(layer(nodes))
-        return torch.stack(found)
+        return torch.stack(weights)
 
     def _first_nodes(self, expression: Tensor, gene_vectors: Tensor) -> Tensor:
         # a linear map of [expression, gene vector]; the second part is the same for all cells
@@ -354,7 +357,7 @@ class Embedding(nn.Module):
         sums = [self.encoder.attention_weights(part, self.gene_vectors).sum(-1) for part in parts]
         return torch.stack(sums).sum(0) / len(x_scaled)
 
-    def require(self, prepared: Any) -> None:
+    def require(self, prepared: Prepared) -> None:
         """Raise DataError unless this embedding was trained on exactly these prepared cells and genes."""
         if tuple(prepared.genes) != self.genes:
             raise DataError(

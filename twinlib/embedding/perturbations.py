@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -13,7 +13,34 @@ from twinlib.data.schema import parts
 from twinlib.errors import DataError
 
 if TYPE_CHECKING:
-    from twinlib.embedding.attention import Embedding
+    from twinlib.data.preparation import Prepared
+
+
+class Coder(Protocol):
+    """A code of cells: the embedding, or anything with its encoder and decoder."""
+
+    @property
+    def latent_dim(self) -> int:
+        """D."""
+        ...
+
+    @property
+    def genes(self) -> tuple[str, ...]:
+        """Names of the panel [G]."""
+        ...
+
+    @property
+    def gene_vectors(self) -> Tensor:
+        """Vector of each gene [G, d]."""
+        ...
+
+    def encode(self, x_scaled: Tensor, /) -> Tensor:
+        """Map z-scores [..., G] to latent cells [..., D]."""
+        ...
+
+    def decode(self, z: Tensor, /) -> Tensor:
+        """Map latent cells [..., D] to z-scores [..., G]."""
+        ...
 
 
 class PerturbationTable:
@@ -24,7 +51,7 @@ class PerturbationTable:
     layer on the one-hot is the learned label vector. prepared: a `Prepared`; embedding: its `Embedding`.
     """
 
-    def __init__(self, prepared: Any, embedding: Embedding) -> None:
+    def __init__(self, prepared: Prepared, embedding: Coder) -> None:
         labels = prepared.train_perturbations
         self.parts: tuple[str, ...] = tuple(sorted({part for label in labels for part in parts(label)}))
         self.measured: tuple[str, ...] = tuple(prepared.measured)
@@ -46,10 +73,10 @@ class PerturbationTable:
         """
         kinds, rows = np.unique(np.asarray(labels, dtype=str), return_inverse=True)
         table = torch.stack([self._row(str(label)) for label in kinds]) if len(kinds) else self._empty()
-        found = table[torch.as_tensor(rows.reshape(-1), dtype=torch.long)]
+        features = table[torch.as_tensor(rows.reshape(-1), dtype=torch.long)]
         if dose is None:
-            return found
-        return found * torch.as_tensor(np.asarray(dose), dtype=self._dtype).reshape(-1, 1)
+            return features
+        return features * torch.as_tensor(np.asarray(dose), dtype=self._dtype).reshape(-1, 1)
 
     def _empty(self) -> Tensor:
         return torch.zeros(0, self.dim, dtype=self._dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,16 +12,11 @@ from twinlib.embedding.attention import CLAMP
 from twinlib.errors import DataError
 
 if TYPE_CHECKING:
+    from twinlib.data.preparation import Prepared
     from twinlib.embedding.attention import Embedding
 
-#: Perturbations with an effect that a code ought to keep.
-STRONG = {
-    "papalexi2021": ("JAK2", "STAT1", "IFNGR1", "IFNGR2", "SMAD4"),
-    "waddington": ("Pu1", "Gata1", "Cebpa", "Gfi1", "EKLF"),
-}
 
-
-def clamped(prepared: Any, split: str | None = None) -> np.ndarray:
+def clamped(prepared: Prepared, split: str | None = None) -> np.ndarray:
     """Return z-scores [n, G] of a split of prepared cells, clamped to +-10 as the encoder sees them."""
     return np.clip(prepared.scale(prepared.expression(split)), -CLAMP, CLAMP)
 
@@ -52,7 +47,7 @@ class PrincipalComponents:
 
 
 def neighbour_recovery(
-    codes: np.ndarray, prepared: Any, perturbation: str, k: int = 5, seed: int = 0
+    codes: np.ndarray, prepared: Prepared, perturbation: str, k: int = 5, seed: int = 0
 ) -> float:
     """Return the balanced accuracy of telling a perturbation from control by the k nearest training cells.
 
@@ -86,7 +81,7 @@ def attention_matrix(embedding: Embedding, x_scaled: Tensor | np.ndarray) -> np.
     return matrix
 
 
-def regulator_matrix(prepared: Any) -> np.ndarray:
+def regulator_matrix(prepared: Prepared) -> np.ndarray:
     """Return the true network as booleans [G, G]: entry (i, j) says that gene j regulates gene i.
 
     Self-regulation is left out. Raises DataError when the data set carries no regulators.

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import io
 import json
 import math
 import os
 import pathlib
 import zipfile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -23,21 +22,23 @@ from torch import Tensor
 from twinlib.embedding.attention import CLAMP, Embedding, EmbeddingConfig
 from twinlib.embedding.gene_graph import from_edges, knn_graph
 from twinlib.errors import DataError
+from twinlib.files import write_atomic
+
+if TYPE_CHECKING:
+    from twinlib.data.preparation import Prepared
 
 CHECKPOINTS = pathlib.Path(__file__).parent / "checkpoints"
 FORMAT = 1
-#: passes over the training cells that a packaged checkpoint gets: a few minutes of one processor each
-PACKAGED_EPOCHS = {"papalexi2021": 4, "waddington": 12, "norman2019": 12, "kang2018": 12, "cross_study": 12}
 
 
-def training_cells(prepared: Any, validation: bool) -> Tensor:
+def training_cells(prepared: Prepared, validation: bool) -> Tensor:
     """Return the z-scores [n, G] of the training cells: those that fit, or those that stop the training."""
     obs = prepared.cells.obs
     rows = (obs["split"].to_numpy() == "train") & (obs["validation"].to_numpy(dtype=bool) == validation)
     return torch.as_tensor(np.asarray(prepared.scale(prepared.cells.X[rows]), dtype=np.float32))
 
 
-def gene_network(prepared: Any, network: str = "coexpression", k: int = 8) -> Tensor:
+def gene_network(prepared: Prepared, network: str = "coexpression", k: int = 8) -> Tensor:
     """Return the neighbour table [G, k + 1]: 'coexpression' of training controls, or 'known' regulators.
 
     Raises DataError when the data set carries no regulators.
@@ -63,7 +64,7 @@ def reconstruction_error(embedding: Embedding, x: Tensor) -> float:
 class _Trainer:
     """One training run: weights, optimiser, generator, history; all of it fits one resumable file."""
 
-    def __init__(self, prepared: Any, config: EmbeddingConfig, seed: int, device: str) -> None:
+    def __init__(self, prepared: Prepared, config: EmbeddingConfig, seed: int, device: str) -> None:
         self.config, self.device = config, device
         self.generator = torch.Generator().manual_seed(seed)
         graph = gene_network(prepared, config.network, config.neighbours)
@@ -149,7 +150,7 @@ def _tensors(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, Tensor]:
 
 
 def train_embedding(
-    prepared: Any,
+    prepared: Prepared,
     config: EmbeddingConfig | None = None,
     seed: int = 0,
     device: str = "cpu",
@@ -197,17 +198,18 @@ def _same_run(path: pathlib.Path, embedding: Embedding) -> dict[str, np.ndarray]
 
 def _describe(embedding: Embedding) -> dict[str, Any]:
     described = dict(format=FORMAT, genes=list(embedding.genes), config=dataclasses.asdict(embedding.config))
-    found: dict[str, Any] = json.loads(json.dumps(described | embedding.meta))
-    return found
+    plain: dict[str, Any] = json.loads(json.dumps(described | embedding.meta))
+    return plain
 
 
-def _write(path: pathlib.Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
-    buffer = io.BytesIO()
+def _write(path: pathlib.Path, arrays: dict[str, np.ndarray], meta: dict[str, object]) -> None:
     text = np.frombuffer(json.dumps(meta, sort_keys=True).encode(), dtype=np.uint8)
-    np.savez_compressed(buffer, meta=text, **arrays)  # type: ignore[arg-type]
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    beside.write_bytes(buffer.getvalue())
-    os.replace(beside, path)
+
+    def save(beside: pathlib.Path) -> None:
+        with beside.open("wb") as sink:
+            np.savez_compressed(sink, meta=text, **arrays)  # type: ignore[arg-type]
+
+    write_atomic(path, save)
 
 
 def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -218,7 +220,7 @@ def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(
             f"{path.name}: not a whole embedding file ({error}); save or train it again."
-        ) from error
+        ) from None
     if meta.get("format") != FORMAT:
         raise DataError(f"{path.name}: written in format {meta.get('format')}, not {FORMAT}; train it again.")
     return arrays, meta
@@ -262,9 +264,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=pathlib.Path, help="file to write (default: the packaged one)")
     options = parser.parse_args(arguments)
     from twinlib.data.preparation import standard
+    from twinlib.data.sources import dataset
 
     config = EmbeddingConfig()
-    epochs = options.epochs or PACKAGED_EPOCHS.get(options.dataset, config.epochs)
+    epochs = options.epochs or dataset(options.dataset).embedding_epochs or config.epochs
     config = dataclasses.replace(config, epochs=epochs)
     embedding, history = train_embedding(standard(options.dataset), config, options.seed, progress=True)
     path = options.out or CHECKPOINTS / f"{options.dataset}.npz"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from twinlib.errors import InputError, OrderError
 
 State = dict[str, Tensor]
 
@@ -55,7 +57,7 @@ class BatchedDynamics:
 
     def __init__(self, replicas: int, n_cells: int, dtype: torch.dtype, device: torch.device) -> None:
         if replicas < 1 or n_cells < 1:
-            raise ValueError(f"replicas={replicas} and n_cells={n_cells} must both be at least 1.")
+            raise InputError(f"replicas={replicas} and n_cells={n_cells} must both be at least 1.")
         self.replicas, self.n_cells = replicas, n_cells
         self.dtype, self.device = dtype, device
         self._generators: list[torch.Generator] = []
@@ -76,7 +78,7 @@ class BatchedDynamics:
     def reset(self, generators: Sequence[torch.Generator]) -> Tensor:
         """Start all R x N cells anew with one generator a replica and return the observations `[R, N, O]`."""
         if len(generators) != self.replicas:
-            raise ValueError(
+            raise InputError(
                 f"reset got {len(generators)} generators for {self.replicas} replicas: "
                 "pass one torch.Generator a replica."
             )
@@ -87,9 +89,9 @@ class BatchedDynamics:
     def step(self, action: Tensor) -> Step:
         """Apply actions `[R, N, A]`, cut to their box, and replace the cells whose episode ended."""
         if not self._state:
-            raise RuntimeError("step was called before reset: call reset(generators) first.")
+            raise OrderError("step was called before reset: call reset(generators) first.")
         if tuple(action.shape) != (self.replicas, self.n_cells, self.action_dim):
-            raise ValueError(
+            raise InputError(
                 f"the action has shape {tuple(action.shape)}, this environment takes "
                 f"[R, N, A] = ({self.replicas}, {self.n_cells}, {self.action_dim})."
             )
@@ -126,7 +128,7 @@ class BatchedDynamics:
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Put back what `state_dict` returned; generators given at `reset` are kept and rewound."""
         if len(saved["generators"]) != self.replicas:
-            raise ValueError(
+            raise InputError(
                 f"the saved state holds {len(saved['generators'])} replicas, not {self.replicas}: "
                 "make it with the same number of replicas."
             )
@@ -147,11 +149,11 @@ class BatchedDynamics:
         """Where the cells were after the last step, before finished ones were replaced `[R, N, D]`."""
         return self._final["z"]
 
-    def start_options(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Arguments of `reset` from the options of gymnasium's reset; an unknown option is refused."""
+    def reset_to(self, options: Mapping[str, object], generators: Sequence[torch.Generator]) -> Tensor:
+        """Start anew `[R, N, O]` where the options of gymnasium's reset say; an unknown one is refused."""
         if options:
-            raise ValueError(f"reset knows no option {sorted(options)} here: leave options out.")
-        return {}
+            raise InputError(f"reset knows no option {sorted(options)} here: leave options out.")
+        return self.reset(generators)
 
     def info(self) -> dict[str, Tensor]:
         """What gymnasium's info reports of each cell `[R, N]`."""

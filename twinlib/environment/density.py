@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from twinlib.errors import InputError
+
 if TYPE_CHECKING:
     from sklearn.mixture import GaussianMixture
 
@@ -20,18 +22,15 @@ _RIDGE = 0.05
 
 @dataclass(frozen=True)
 class Density:
-    """A Gaussian mixture of K components over the latent space.
+    """A Gaussian mixture of K components over the latent space."""
 
-    Attributes:
-        log_weights: `[K]`, logarithms of the mixture weights.
-        means: `[K, D]`.
-        precisions: `[K, D, D]`, inverse covariances.
-        log_norms: `[K]`, log of each Gaussian's normalising factor.
-    """
-
+    #: `[K]`, logarithms of the mixture weights.
     log_weights: Tensor
+    #: `[K, D]`, means.
     means: Tensor
+    #: `[K, D, D]`, inverse covariances.
     precisions: Tensor
+    #: `[K]`, log of each Gaussian's normalising factor.
     log_norms: Tensor
 
     def _parts(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,14 +83,14 @@ def fit_density(
 
     Covariances are full, widened by 5 % of the mean variance, so that no stiff axis sets the step of a drift
     alone; at most `n_cells` cells, drawn without replacement, are used.
-    Raises ValueError for fewer cells than dimensions.
+    Refuses fewer cells than dimensions.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
     z = np.asarray(z, dtype=np.float64)
     if len(z) <= z.shape[1]:
-        raise ValueError(
+        raise InputError(
             f"{len(z)} cells are too few for a density in {z.shape[1]} dimensions: take more cells."
         )
     rng = np.random.default_rng(seed)

@@ -2,45 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.released_world import ReleasedDynamics, ReleasedWorld
-from twinlib.environment.batched import BatchedDynamics, Outcome, State, Step
-from twinlib.environment.gymnasium_api import CellEnv, CellVectorEnv
-from twinlib.environment.world import Start, World, load_world, make_world, packaged_world, save_world
-from twinlib.errors import WorldError
+from twinlib.environment.batched import BatchedDynamics, Outcome, State
+from twinlib.environment.world import Start, World
+from twinlib.errors import InputError, WorldError
 
-__all__ = [
-    "CombinationEnv",
-    "CombinationVectorEnv",
-    "CytokineEnv",
-    "CytokineVectorEnv",
-    "Dynamics",
-    "EnvironmentConfig",
-    "GeneScreenEnv",
-    "GeneScreenVectorEnv",
-    "Start",
-    "Step",
-    "World",
-    "WorldError",
-    "load_world",
-    "make_dynamics",
-    "make_world",
-    "packaged_world",
-    "save_world",
-]
-
-_CHOICES = {
-    "mode": ("linear", "exact"),
-    "drift": ("none", "density"),
-    "configuration": ("described", "released"),
-}
+_CHOICES = {"mode": ("linear", "exact"), "drift": ("none", "density")}
 
 
 @dataclass(frozen=True)
@@ -76,25 +49,23 @@ class EnvironmentConfig:
     drift: str = "none"
     #: gamma x stiffness of the density: share of its offset that the steepest axis loses in a step; below 2.
     drift_rate: float = 0.5
-    #: "described" as in the paper's text, "released" as in its public code.
-    configuration: str = "described"
 
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise ValueError(
+                raise InputError(
                     f"{name}={getattr(self, name)!r} is unknown: choose from {', '.join(allowed)}."
                 )
         if self.horizon < 1:
-            raise ValueError(f"horizon={self.horizon} must be at least 1.")
+            raise InputError(f"horizon={self.horizon} must be at least 1.")
         for name in ("process_noise", "l1", "l2", "kick_size", "drift_rate"):
             if getattr(self, name) < 0:
-                raise ValueError(
+                raise InputError(
                     f"{name}={getattr(self, name)} must not be negative: set it to 0 to switch it off."
                 )
         for name in ("efficacy", "response"):
             if any(v < 1 or int(v) != v for v in getattr(self, name)):
-                raise ValueError(f"{name}={getattr(self, name)} must be two whole numbers of at least 1.")
+                raise InputError(f"{name}={getattr(self, name)} must be two whole numbers of at least 1.")
 
     def quiet(self) -> EnvironmentConfig:
         """The same settings with noise, kick and varied response off, in which predictions are made."""
@@ -113,10 +84,6 @@ class Dynamics(BatchedDynamics):
     ) -> None:
         config = config or EnvironmentConfig()
         super().__init__(replicas, n_cells, world.z0.dtype, world.z0.device)
-        if config.configuration != "described":
-            raise ValueError(
-                "this is the described environment: use make_dynamics for configuration='released'."
-            )
         if config.drift == "density" and world.density is None:
             raise WorldError('drift="density" needs a world made with make_world(..., density=True).')
         self.world, self.config = world, config
@@ -264,30 +231,29 @@ class Dynamics(BatchedDynamics):
 
         return frame(self.world, path)
 
-    def start_options(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Given cells from `cell` (indices), or given starts from `x` with `label` (and `y`), all log1p."""
+    def reset_to(self, options: Mapping[str, object], generators: Sequence[torch.Generator]) -> Tensor:
+        """Start at given cells from `cell` (indices), or at `x` with `label` (and `y`), all in log1p."""
         unknown = set(options) - {"cell", "x", "label", "y"}
         if unknown:
-            raise ValueError(
+            raise InputError(
                 f"reset knows no option {sorted(unknown)}: use 'cell', or 'x' with 'label' (and 'y')."
             )
         if "cell" in options:
-            return {"cells": self._given_cells(options["cell"])}
-        return {"start": self._given_start(options)} if "x" in options else {}
+            return self.reset(generators, cells=self._given_cells(options["cell"]))
+        return self.reset(generators, start=self._given_start(options) if "x" in options else None)
 
-    def _given_cells(self, cell: Any) -> Tensor:
+    def _given_cells(self, cell: object) -> Tensor:
         cells = torch.as_tensor(cell, dtype=torch.long).reshape(-1)
         if bool((cells < 0).any()) or bool((cells >= len(self.world)).any()):
-            raise ValueError(f"option 'cell' must lie in 0..{len(self.world) - 1}.")
+            raise InputError(f"option 'cell' must lie in 0..{len(self.world) - 1}.")
         return cells.expand(self.n_cells)
 
-    def _given_start(self, options: dict[str, Any]) -> Start:
-        labels = options.get("label", [])
-        labels = [labels] if isinstance(labels, str) else list(labels)
-        x = torch.as_tensor(np.atleast_2d(options["x"]))
-        y = torch.as_tensor(np.atleast_2d(options["y"])) if "y" in options else None
+    def _given_start(self, options: Mapping[str, object]) -> Start:
+        labels = np.atleast_1d(np.asarray(options.get("label", []))).tolist()
+        x = torch.as_tensor(np.atleast_2d(np.asarray(options["x"])))
+        y = torch.as_tensor(np.atleast_2d(np.asarray(options["y"]))) if "y" in options else None
         if len(x) != self.n_cells or len(labels) != self.n_cells:
-            raise ValueError(f"options 'x' and 'label' must each name {self.n_cells} cells.")
+            raise InputError(f"options 'x' and 'label' must each name {self.n_cells} cells.")
         start = self.world.starts_from(x, labels, y)
         return Start(*(value.unsqueeze(0) for value in vars(start).values()))
 
@@ -295,124 +261,3 @@ class Dynamics(BatchedDynamics):
 def _default_scale(world: World, config: EnvironmentConfig) -> float:
     """s from the world; 0 where no action is a gene."""
     return world.action_scale(config.horizon) if bool((world.action_gene >= 0).any()) else 0.0
-
-
-def make_dynamics(
-    world: World | ReleasedWorld,
-    config: EnvironmentConfig | None = None,
-    replicas: int = 1,
-    n_cells: int = 64,
-) -> Dynamics | ReleasedDynamics:
-    """The dynamics that `config.configuration` names; the released one needs a `ReleasedWorld`."""
-    config = config or EnvironmentConfig()
-    if config.configuration == "released":
-        if not isinstance(world, ReleasedWorld):
-            raise WorldError("configuration='released' needs a ReleasedWorld: pass it as world=.")
-        return ReleasedDynamics(world, replicas, n_cells)
-    if not isinstance(world, World):
-        raise WorldError(
-            "configuration='described' needs a World: make it with make_world(prepared, embedding)."
-        )
-    return Dynamics(world, config, replicas, n_cells)
-
-
-class GeneScreenEnv(CellEnv):
-    """One cell of the gene screen behind gymnasium's interface.
-
-    Observation `[O]` = [z, condition, t / H]; action `[A]` in [-1, 1], one entry a gene of the panel or of
-    `targets`. `reset(options={"cell": 5})` or `reset(options={"x": x_log1p, "label": "JAK2"})` start at a
-    given cell. Without `world` a packaged one is used.
-    """
-
-    #: The packaged world taken when none is given.
-    default = "waddington"
-
-    def __init__(
-        self,
-        world: World | ReleasedWorld | None = None,
-        config: EnvironmentConfig | None = None,
-        targets: Sequence[str] | None = None,
-        render_mode: str | None = None,
-    ) -> None:
-        chosen = _chosen(world, targets, self.default)
-        super().__init__(make_dynamics(chosen, config, 1, 1), render_mode)
-
-
-class GeneScreenVectorEnv(CellVectorEnv):
-    """N cells of the gene screen at once; finished cells are replaced in the same step."""
-
-    #: The packaged world taken when none is given.
-    default = "waddington"
-
-    def __init__(
-        self,
-        num_envs: int = 1,
-        world: World | ReleasedWorld | None = None,
-        config: EnvironmentConfig | None = None,
-        targets: Sequence[str] | None = None,
-        render_mode: str | None = None,
-    ) -> None:
-        chosen = _chosen(world, targets, self.default)
-        super().__init__(make_dynamics(chosen, config, 1, num_envs), render_mode)
-
-
-class CytokineEnv(GeneScreenEnv):
-    """One cell under cytokines: the action is a dose in [0, 1] of each, and there is no kick.
-
-    Cells respond differently: a factor drawn for each episode multiplies every dose.
-    """
-
-    default = "cytokine"
-
-
-class CytokineVectorEnv(GeneScreenVectorEnv):
-    """N cells under cytokines at once."""
-
-    default = "cytokine"
-
-
-class CombinationEnv(GeneScreenEnv):
-    """One cell under gene adjustments in [-1, 1] and cytokine doses in [0, 1] together."""
-
-    default = "combination"
-
-
-class CombinationVectorEnv(GeneScreenVectorEnv):
-    """N cells under gene adjustments and cytokine doses together."""
-
-    default = "combination"
-
-
-def _chosen(
-    world: World | ReleasedWorld | None, targets: Sequence[str] | None, default: str
-) -> World | ReleasedWorld:
-    """The world given or the packaged one, with the wanted actions alone."""
-    world = packaged_world(default) if world is None else world
-    if targets is None:
-        return world
-    if not isinstance(world, World):
-        raise WorldError("targets= chooses actions of a described world: leave it out for a ReleasedWorld.")
-    return world.only(targets)
-
-
-def build_packaged_worlds(n_pairs: int = 1000, seed: int = 0) -> dict[str, World]:
-    """Make the packaged world files again from the simulator and the packaged checkpoint."""
-    from twinlib.data.preparation import standard
-    from twinlib.embedding.train import pretrained
-    from twinlib.environment.world import WORLDS, thinned, with_cytokines
-
-    prepared, embedding = standard("waddington", seed=0), pretrained("waddington")
-    treated = with_cytokines(prepared, seed)
-    worlds = {
-        "waddington": make_world(prepared, embedding, density=True),
-        "cytokine": make_world(treated, embedding, actions="cytokines"),
-        "combination": make_world(treated, embedding, actions="both"),
-    }
-    for name, world in worlds.items():
-        save_world(thinned(world, n_pairs, seed), WORLDS / f"{name}.npz")
-    return worlds
-
-
-if __name__ == "__main__":
-    for title, built in build_packaged_worlds().items():
-        print(f"{title}: {len(built.labels)} labels, {len(built.action_names)} actions.")

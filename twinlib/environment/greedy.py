@@ -7,6 +7,7 @@ from torch import Tensor
 
 from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
 from twinlib.environment.world import World
+from twinlib.errors import InputError
 
 #: Cells over which the decoder's Jacobian is averaged.
 _CELLS = 256
@@ -76,11 +77,10 @@ def best_dose(world: World, config: EnvironmentConfig | None = None) -> float:
     With v = H k (shift) J the change of the profile at dose 1 and response 1, r the mean change to the match
     and rho ~ Beta(a, b) the response, E[rho^2] |v|^2 u^2 / G - 2 E[rho] r.v u / G + H (l2 u^2 + l1 u) is the
     loss, a parabola in the dose u; its lowest point is cut to [0, 1].
-    Raises ValueError for more than one action.
     """
     dynamics = Dynamics(world, config, n_cells=1)
     if dynamics.action_dim != 1 or not bool(dynamics.cytokine.all()):
-        raise ValueError("best_dose wants a world with one cytokine and no gene: use world.only([name]).")
+        raise InputError("best_dose wants a world with one cytokine and no gene: use world.only([name]).")
     settings, horizon, n_genes = dynamics.config, dynamics.horizon, len(world.genes)
     v = (horizon * dynamics.dose * world.effects @ decoder_jacobian(world))[0]
     r = (world.scale(world.y) - world.scale(world.x)).mean(0)

@@ -1,44 +1,65 @@
-"""Gymnasium's single and vector interface over any batched dynamics of the room."""
+"""Gymnasium's single and vector interface over the batched environments, and their ids; light to import."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import gymnasium
 import numpy as np
-import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
-from torch import Tensor
 
-from twinlib.environment.batched import BatchedDynamics, Step
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from twinlib.environment.batched import BatchedDynamics, Step
+
+#: Task behind each id `twinlib/TASK-v0`; `twinlib.environment.tasks` makes its cells.
+TASK_NAMES = ("GeneScreen", "Cytokine", "Combination", "ToggleSwitch", "Myeloid")
+
+
+def register_environments() -> None:
+    """Give gymnasium the ids `twinlib/...`; `import twinlib` calls it."""
+    for task in TASK_NAMES:
+        gymnasium.register(
+            f"twinlib/{task}-v0",
+            entry_point=f"{__name__}:CellEnv",
+            vector_entry_point=f"{__name__}:CellVectorEnv",
+            kwargs={"task": task},
+        )
 
 
 class _Frame:
     """What both interfaces share: the dynamics with R = 1, the spaces, the generator and the paths so far."""
 
-    def __init__(self, dynamics: BatchedDynamics) -> None:
-        self.dynamics = dynamics
-        self.observation = spaces.Box(-np.inf, np.inf, (dynamics.observation_dim,), np.float32)
-        low = np.broadcast_to(_array(dynamics.action_low), (dynamics.action_dim,))
+    def __init__(self, task: str, n_cells: int, settings: dict[str, object]) -> None:
+        from twinlib.environment.tasks import TASKS
+
+        self.dynamics: BatchedDynamics = TASKS[task](n_cells=n_cells, **settings)
+        self.observation = spaces.Box(-np.inf, np.inf, (self.dynamics.observation_dim,), np.float32)
+        low = np.broadcast_to(_array(self.dynamics.action_low), (self.dynamics.action_dim,))
         self.action = spaces.Box(low, np.ones_like(low), dtype=np.float32)
         self.generator: torch.Generator | None = None
         self.paths: list[Tensor] = []
         self.ended = False
 
-    def reset(self, rng: np.random.Generator, reseed: bool, options: dict[str, Any] | None) -> np.ndarray:
+    def reset(self, rng: np.random.Generator, reseed: bool, options: dict[str, object] | None) -> np.ndarray:
         """Start anew `[N, O]`; a seed gives a new generator, else the old one goes on."""
+        import torch
+
         if self.generator is None or reseed:
             self.generator = torch.Generator(self.dynamics.device)
             self.generator.manual_seed(int(rng.integers(2**62)))
-        given = self.dynamics.start_options(options or {})
-        obs = self.dynamics.reset([self.generator], **given)[0]
+        obs = self.dynamics.reset_to(options or {}, [self.generator])[0]
         self.paths, self.ended = [self.dynamics.latent[0]], False
         return _array(obs)
 
     def step(self, action: np.ndarray) -> Step:
         """One step of all N cells."""
+        import torch
+
         tensor = torch.as_tensor(np.asarray(action), dtype=self.dynamics.dtype, device=self.dynamics.device)
         start = [self.dynamics.latent[0]] if self.ended else self.paths
         step = self.dynamics.step(tensor.reshape(1, self.dynamics.n_cells, -1))
@@ -48,39 +69,46 @@ class _Frame:
 
     def frames(self) -> tuple[np.ndarray, ...]:
         """One picture a cell of its path since the reset, `[400, 400, 3]` uint8 each."""
+        import torch
+
         return tuple(self.dynamics.picture(path) for path in torch.stack(self.paths, dim=1))
 
 
 class CellEnv(gymnasium.Env[np.ndarray, np.ndarray]):
-    """One cell of a batched dynamics; `step` returns the observation that the episode reached."""
+    """One cell of a task; `step` returns the observation that the episode reached.
+
+    Screens take `world=` (a packaged one by default), `config=` and `targets=` (names of the actions that are
+    left); their `reset(options={"cell": 5})` or `reset(options={"x": x_log1p, "label": "JAK2"})` start at a
+    given cell. The tasks with a known answer take `config=`.
+    """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 5}  # type: ignore[misc]
 
-    def __init__(self, dynamics: BatchedDynamics, render_mode: str | None = None) -> None:
-        self._frame = _Frame(dynamics)
+    def __init__(self, task: str, render_mode: str | None = None, **settings: object) -> None:
+        self._frame = _Frame(task, 1, settings)
         self.observation_space, self.action_space = self._frame.observation, self._frame.action
         self.render_mode = render_mode
 
     @property
-    def dynamics(self) -> Any:
+    def dynamics(self) -> BatchedDynamics:
         """The batched dynamics that does the work, with R = N = 1."""
         return self._frame.dynamics
 
     def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start a new cell; the dynamics' `start_options` says which options there are."""
+        self, *, seed: int | None = None, options: dict[str, object] | None = None
+    ) -> tuple[np.ndarray, dict[str, object]]:
+        """Start a new cell; the dynamics' `reset_to` says which options there are."""
         super().reset(seed=seed)
         obs = self._frame.reset(self.np_random, seed is not None, options)[0]
         return obs, self._info()
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, object]]:
         """Act and return observation `[O]`, reward, terminated, truncated, info."""
         step = self._frame.step(action)
         flags = bool(step.terminated[0, 0]), bool(step.truncated[0, 0])
         return _array(step.final_obs[0, 0]), float(step.reward[0, 0]), *flags, self._info()
 
-    def _info(self) -> dict[str, Any]:
+    def _info(self) -> dict[str, object]:
         return {name: value[0, 0].item() for name, value in self._frame.dynamics.info().items()}
 
     def render(self) -> np.ndarray | None:
@@ -89,7 +117,7 @@ class CellEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
 
 class CellVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
-    """N cells of a batched dynamics at once; finished cells are replaced in the same step."""
+    """N cells of a task at once, with the same settings; finished cells are replaced in the same step."""
 
     metadata: dict[str, Any] = {
         "render_modes": ["rgb_array"],
@@ -97,28 +125,30 @@ class CellVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         "autoreset_mode": AutoresetMode.SAME_STEP,
     }
 
-    def __init__(self, dynamics: BatchedDynamics, render_mode: str | None = None) -> None:
-        self._frame = _Frame(dynamics)
-        self.num_envs, self.render_mode = dynamics.n_cells, render_mode
+    def __init__(
+        self, task: str, num_envs: int = 1, render_mode: str | None = None, **settings: object
+    ) -> None:
+        self._frame = _Frame(task, num_envs, settings)
+        self.num_envs, self.render_mode = num_envs, render_mode
         self.single_observation_space, self.single_action_space = self._frame.observation, self._frame.action
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
 
     @property
-    def dynamics(self) -> Any:
+    def dynamics(self) -> BatchedDynamics:
         """The batched dynamics that does the work, with R = 1."""
         return self._frame.dynamics
 
     def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+        self, *, seed: int | None = None, options: dict[str, object] | None = None
+    ) -> tuple[np.ndarray, dict[str, object]]:
         """Start N new cells `[N, O]`."""
         super().reset(seed=seed)
         return self._frame.reset(self.np_random, seed is not None, options), {}
 
     def step(
         self, actions: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, object]]:
         """Act on N cells `[N, A]`; `info["final_obs"]` holds what finished cells ended with."""
         step = self._frame.step(actions)
         terminated, truncated = step.terminated[0].cpu().numpy(), step.truncated[0].cpu().numpy()
@@ -134,4 +164,6 @@ class CellVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
 def _array(value: Tensor | float) -> np.ndarray:
     """A float32 array of a tensor or number."""
+    import torch
+
     return torch.as_tensor(value).detach().cpu().numpy().astype(np.float32)

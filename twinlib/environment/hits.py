@@ -12,6 +12,7 @@ from torch import Tensor
 
 from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
 from twinlib.environment.world import World
+from twinlib.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,14 +30,13 @@ def mean_actions(
 ) -> Tensor:
     """Mean action `[R, A]` over cells and time steps, in the world's own cells of one label (or of all).
 
-    The mean action is taken at every step, process noise and kick are off. Raises WorldError for an unknown
-    label and ValueError for one that no cell of this world carries.
+    The mean action is taken at every step, process noise and kick are off.
     """
     cells = torch.arange(len(world))
     if label is not None:
         cells = cells[world.label.cpu() == int(world.label_index([label])[0])]
     if len(cells) == 0:
-        raise ValueError(f"no cell of this world carries the label {label!r}: ask for one in world.label.")
+        raise InputError(f"no cell of this world carries the label {label!r}: ask for one in world.label.")
     cells = cells[:n_cells]
     dynamics = Dynamics(world, (config or EnvironmentConfig()).quiet(), policy.replicas, len(cells))
     generators = [torch.Generator(dynamics.device).manual_seed(0) for _ in range(policy.replicas)]
@@ -107,6 +107,6 @@ def precision(hits: pd.DataFrame, known: Collection[str]) -> pd.DataFrame:
     Columns: precision, expected (the share of known genes among the hits of all perturbations together,
     what a screen that ignores the perturbation would score).
     """
-    found = hits.gene.isin(list(known))
-    table = found.groupby(hits.perturbation).mean().rename("precision").to_frame()
-    return table.assign(expected=float(found.mean()))
+    hit = hits.gene.isin(list(known))
+    table = hit.groupby(hits.perturbation).mean().rename("precision").to_frame()
+    return table.assign(expected=float(hit.mean()))

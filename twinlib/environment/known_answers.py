@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from twinlib.environment.batched import BatchedDynamics, Outcome, State
-from twinlib.environment.gymnasium_api import CellEnv, CellVectorEnv
+from twinlib.errors import InputError
 from twinlib.landscapes.myeloid import FATES, GENES, MyeloidNetwork, fate, gene_vector
 from twinlib.landscapes.toggle_switch import ToggleSwitch
 
@@ -21,7 +21,7 @@ _GRID = 121
 
 def _require(name: str, value: object, allowed: Sequence[str]) -> None:
     if value not in allowed:
-        raise ValueError(f"{name}={value!r} is unknown: choose from {', '.join(allowed)}.")
+        raise InputError(f"{name}={value!r} is unknown: choose from {', '.join(allowed)}.")
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,11 @@ class ToggleConfig:
         for name in ("start", "target"):
             _require(name, getattr(self, name), tuple(self.switch.attractors))
         if not 0 <= self.strength <= (1.0 if self.controls == "crispri" else np.inf):
-            raise ValueError(f"strength={self.strength} must be at least 0, and at most 1 for crispri.")
+            raise InputError(f"strength={self.strength} must be at least 0, and at most 1 for crispri.")
         if self.horizon < 1 or not 0 < self.dt <= self.interval:
-            raise ValueError("the toggle switch needs horizon >= 1 and 0 < dt <= interval.")
+            raise InputError("the toggle switch needs horizon >= 1 and 0 < dt <= interval.")
         if self.l1 < 0:
-            raise ValueError(f"l1={self.l1} must be at least 0: it is what an action costs.")
+            raise InputError(f"l1={self.l1} must be at least 0: it is what an action costs.")
 
 
 @functools.lru_cache(maxsize=16)
@@ -188,7 +188,7 @@ class MyeloidConfig:
         for name in ("start", "target"):
             _require(name, getattr(self, name), tuple(FATES))
         if self.horizon < 1 or self.interval < self.network.dt or self.release < 0:
-            raise ValueError("the myeloid network needs horizon >= 1, interval >= its dt and release >= 0.")
+            raise InputError("the myeloid network needs horizon >= 1, interval >= its dt and release >= 0.")
 
 
 class MyeloidDynamics(BatchedDynamics):
@@ -272,35 +272,3 @@ class MyeloidDynamics(BatchedDynamics):
         if not bool((state["t"] >= self.horizon).any()):
             return {}
         return {"success": self.success(state["z"])}
-
-
-class ToggleSwitchEnv(CellEnv):
-    """One cell on the toggle switch behind gymnasium's interface; see `ToggleDynamics`."""
-
-    def __init__(self, config: ToggleConfig | None = None, render_mode: str | None = None) -> None:
-        super().__init__(ToggleDynamics(config, 1, 1), render_mode)
-
-
-class ToggleSwitchVectorEnv(CellVectorEnv):
-    """N cells on the toggle switch at once."""
-
-    def __init__(
-        self, num_envs: int = 1, config: ToggleConfig | None = None, render_mode: str | None = None
-    ) -> None:
-        super().__init__(ToggleDynamics(config, 1, num_envs), render_mode)
-
-
-class MyeloidEnv(CellEnv):
-    """One cell of the myeloid network behind gymnasium's interface; see `MyeloidDynamics`."""
-
-    def __init__(self, config: MyeloidConfig | None = None, render_mode: str | None = None) -> None:
-        super().__init__(MyeloidDynamics(config, 1, 1), render_mode)
-
-
-class MyeloidVectorEnv(CellVectorEnv):
-    """N cells of the myeloid network at once."""
-
-    def __init__(
-        self, num_envs: int = 1, config: MyeloidConfig | None = None, render_mode: str | None = None
-    ) -> None:
-        super().__init__(MyeloidDynamics(config, 1, num_envs), render_mode)

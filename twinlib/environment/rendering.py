@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from twinlib.environment.world import World
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def main_axes(world: World) -> Tensor:
@@ -32,7 +35,7 @@ def landscape(
     return a.numpy(), b.numpy(), world.density.marginal(axes).energy(grid).numpy()
 
 
-def draw_path(axis: Any, world: World, path: Tensor, axes: Tensor | None = None) -> None:
+def draw_path(axis: Axes, world: World, path: Tensor, axes: Tensor | None = None) -> None:
     """Draw a latent path `[T+1, D]` among the control cells, and the landscape if there is one."""
     axes = main_axes(world) if axes is None else axes
     ground = landscape(world, axes)
@@ -41,7 +44,7 @@ def draw_path(axis: Any, world: World, path: Tensor, axes: Tensor | None = None)
             *ground[:2], np.minimum(ground[2], ground[2].min() + 8), levels=12, cmap="Greys", alpha=0.6
         )
     cells, line = (world.z0 @ axes).cpu().numpy(), (path @ axes).cpu().numpy()
-    axis.scatter(*cells.T, s=4, color="0.6", linewidths=0)
+    axis.scatter(cells[:, 0], cells[:, 1], s=4, color="0.6", linewidths=0)
     axis.plot(*line.T, "-o", color="#0072B2", markersize=3)
     axis.plot(*line[0], "s", color="#D55E00")
     axis.set_xlabel("latent axis 1")
@@ -56,7 +59,7 @@ def frame(world: World, path: Tensor, axes: Tensor | None = None) -> np.ndarray:
 def plain_frame(path: Tensor) -> np.ndarray:
     """The first two coordinates of a path `[T+1, D]` as pixels `[400, 400, 3]`."""
 
-    def draw(axis: Any) -> None:
+    def draw(axis: Axes) -> None:
         axis.plot(*path[:, :2].T.cpu().numpy(), "-o", color="#0072B2", markersize=3)
         axis.set_xlabel("first coordinate")
         axis.set_ylabel("second coordinate")
@@ -64,7 +67,7 @@ def plain_frame(path: Tensor) -> np.ndarray:
     return pixels(draw)
 
 
-def pixels(draw: Callable[[Any], None]) -> np.ndarray:
+def pixels(draw: Callable[[Axes], None]) -> np.ndarray:
     """What `draw(axis)` draws as pixels `[400, 400, 3]` of type uint8, without touching pyplot."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

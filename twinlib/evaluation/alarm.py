@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from twinlib.errors import InputError
 from twinlib.evaluation.statistics import wilson_interval
 from twinlib.evaluation.trajectories import RealCells, do_nothing, trajectory_distance
 
@@ -26,7 +27,7 @@ def spoiled(
     swapped label.
     """
     if not 0 <= share <= 1:
-        raise ValueError(f"share is {share}; give a number from 0 to 1.")
+        raise InputError(f"share is {share}; give a number from 0 to 1.")
     perturbed = np.flatnonzero(cells.perturbed)
     lost = rng.permutation(perturbed)[: round(share * len(perturbed))]
     source = cells if by is None else by
@@ -87,8 +88,8 @@ def alarm_rates(
     threshold = float(np.quantile(draws(0.0), false_alarms))
     rows = []
     for share in shares:
-        found = draws(share)
-        flagged = int((found < threshold).sum())
+        agreements = draws(share)
+        flagged = int((agreements < threshold).sum())
         low, high = wilson_interval(flagged, rounds)
-        rows.append((share, flagged / rounds, low, high, float(np.median(found))))
+        rows.append((share, flagged / rounds, low, high, float(np.median(agreements))))
     return pd.DataFrame(rows, columns=["share", "flagged", "low", "high", "agreement"])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from twinlib.errors import InputError
 from twinlib.evaluation import metrics
 
 if TYPE_CHECKING:
@@ -18,6 +19,20 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 #: Maps controls x [n, G] (log1p) and n labels to predictions [R, n, G] (log1p), one for each replica.
 Predictor = Callable[[Array, Sequence[str]], Array]
+
+#: Per-cell metrics of each replica, by space.
+CellScores = list[dict[str, dict[str, float]]]
+#: One row of a table: what was asked, and the value of every metric.
+Row = dict[str, Any]
+
+
+class OneReplica(Protocol):
+    """A predictor that was not trained with seeds."""
+
+    def predict(self, x: Array, labels: list[str]) -> Array:
+        """Predicted cells [n, G] (log1p) of controls x [n, G]."""
+        ...
+
 
 #: The paper's per-cell metrics (Section 3.3.1).
 PER_CELL = ("MSE", "RMSE", "MAE", "R2", "Pearson")
@@ -71,14 +86,14 @@ def questions(
 
     `max_controls` draws that many controls with `seed` for the population metrics; None takes all. Pairs are
     made inside the split (`twinlib.data.pair`), the optimal-transport ones unless `matched` is given.
-    Raises ValueError where no perturbation has enough cells.
+    Refused where no perturbation has enough cells.
     """
     from twinlib.data.pairing import pair
 
     truth = {name: prepared.expression(split, name) for name in prepared.perturbations}
     truth = {name: cells for name, cells in truth.items() if len(cells) >= MIN_CELLS}
     if not truth:
-        raise ValueError(
+        raise InputError(
             f"No perturbation of {prepared.dataset} has {MIN_CELLS} {split} cells; take more cells."
         )
     controls = prepared.expression(split, "control")
@@ -103,8 +118,8 @@ def _paired(prepared: Prepared, pairs: Pairs) -> tuple[Array, Array, Array]:
     return cells[pairs.control], cells[pairs.perturbed], np.asarray(pairs.perturbation).astype(str)
 
 
-def one(predictor: Any) -> Predictor:
-    """Turn an object with `predict(x, labels) -> [n, G]` into a predictor of one replica [1, n, G]."""
+def one(predictor: OneReplica) -> Predictor:
+    """Turn a predictor without seeds into one of one replica [1, n, G]."""
     return lambda x, labels: predictor.predict(x, list(labels))[None]
 
 
@@ -119,7 +134,7 @@ def _predict(predictor: Predictor, x: Array, labels: Sequence[str]) -> Array:
     return np.concatenate(parts, axis=1)
 
 
-def score(predictor: Predictor, asked: Questions) -> list[list[dict[str, Any]]]:
+def score(predictor: Predictor, asked: Questions) -> list[list[Row]]:
     """Score a predictor: for each of its R replicas one row of metrics in log1p units and one in z-scores."""
     cells = {name: _cell_scores(predictor, asked, name) for name in ("matched", "random")}
     populations = _population_scores(predictor, asked)
@@ -129,9 +144,11 @@ def score(predictor: Predictor, asked: Questions) -> list[list[dict[str, Any]]]:
     return rows
 
 
-def _row(space: str, r: int, cells: dict[str, Any], population: dict[str, float], asked: Questions) -> dict:
+def _row(
+    space: str, r: int, cells: dict[str, CellScores], population: dict[str, float], asked: Questions
+) -> Row:
     """Join the metrics of one replica in one space; population metrics stand in log1p units only."""
-    row: dict[str, Any] = {
+    row: Row = {
         "Split": asked.split.capitalize(),
         "space": space,
         "perturbations": len(asked.labels),
@@ -141,15 +158,15 @@ def _row(space: str, r: int, cells: dict[str, Any], population: dict[str, float]
     return row | (population if space == "log1p" else dict.fromkeys(POPULATION, float("nan")))
 
 
-def _cell_scores(predictor: Predictor, asked: Questions, pairing: str) -> list[dict[str, dict[str, float]]]:
+def _cell_scores(predictor: Predictor, asked: Questions, pairing: str) -> CellScores:
     """Return the paper's metrics of each replica against the paired cells, in both spaces."""
     x, y, labels = getattr(asked, pairing)
     mean, std = asked.scaler
-    found = []
+    scores = []
     for guess in _predict(predictor, x, labels):
         z = metrics.regression_metrics((y - mean) / std, (guess - mean) / std)
-        found.append({"log1p": metrics.regression_metrics(y, guess), "z": z})
-    return found
+        scores.append({"log1p": metrics.regression_metrics(y, guess), "z": z})
+    return scores
 
 
 def _population_scores(predictor: Predictor, asked: Questions) -> list[dict[str, float]]:
@@ -190,7 +207,7 @@ def population_metrics(
     }
 
 
-def with_skill(row: dict[str, Any], baseline: dict[str, Any]) -> dict[str, Any]:
+def with_skill(row: Row, baseline: Row) -> Row:
     """Add the skill of every metric of a row over the row of no_change on the same questions."""
     names = [n for n in (*PER_CELL, *POPULATION) if n != "pearson_delta_profile" and n in row]
     return row | {f"skill_{n}": metrics.skill(n, row[n], baseline[n]) for n in names}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from twinlib.errors import InputError
+
 Array = NDArray[np.float64]
 
 #: Metrics that are errors: 0 is best, and skill is one minus the share of no_change's error that is left.
@@ -17,9 +19,9 @@ def _matrix(values: ArrayLike, name: str) -> Array:
     """Return [n, G] float64, refusing what a metric would silently turn into nonsense."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 2 or not array.size:
-        raise ValueError(f"{name} has shape {array.shape}; give a non-empty matrix of cells x genes.")
+        raise InputError(f"{name} has shape {array.shape}; give a non-empty matrix of cells x genes.")
     if not np.isfinite(array).all():
-        raise ValueError(f"{name} holds NaN or infinity; drop or mend those cells before scoring.")
+        raise InputError(f"{name} holds NaN or infinity; drop or mend those cells before scoring.")
     return array
 
 
@@ -66,7 +68,7 @@ def regression_metrics(y_true: ArrayLike, y_pred: ArrayLike) -> dict[str, float]
     """
     y_true, y_pred = _matrix(y_true, "y_true"), _matrix(y_pred, "y_pred")
     if y_true.shape != y_pred.shape:
-        raise ValueError(f"y_true is {y_true.shape} and y_pred {y_pred.shape}; they must pair up.")
+        raise InputError(f"y_true is {y_true.shape} and y_pred {y_pred.shape}; they must pair up.")
     error = y_pred - y_true
     mse = (error**2).mean(axis=0)
     return {
@@ -116,7 +118,7 @@ def e_distance(x: ArrayLike, y: ArrayLike) -> float:
     """
     first, second = _matrix(x, "x"), _matrix(y, "y")
     if min(len(first), len(second)) < 2:
-        raise ValueError("The E-distance compares pairs of cells: give at least two cells on each side.")
+        raise InputError("The E-distance compares pairs of cells: give at least two cells on each side.")
     centre = first.mean(axis=0)  # distances do not change, and their squares lose fewer digits
     first, second = first - centre, second - centre
     return 2 * _mean_distance(first, second) - _mean_distance(first) - _mean_distance(second)
@@ -183,7 +185,7 @@ def overlap_at_n(true_delta: ArrayLike, pred_delta: ArrayLike, n: int) -> float:
     """
     truth, guess = _vector(true_delta, "true_delta"), _vector(pred_delta, "pred_delta")
     if not 0 < n <= len(truth):
-        raise ValueError(f"n is {n}; give a number of genes from 1 to {len(truth)}.")
+        raise InputError(f"n is {n}; give a number of genes from 1 to {len(truth)}.")
     if np.ptp(guess) == 0:
         return 0.0
     top = [set(np.argsort(-np.abs(change), kind="stable")[:n].tolist()) for change in (truth, guess)]
@@ -203,7 +205,7 @@ def skill(name: str, value: float, no_change_value: float) -> float:
     if name == "pearson_delta":
         return float(value)
     if name not in ERRORS + SCORES:
-        raise ValueError(f"No skill is defined for {name!r}; use one of {', '.join(ERRORS + SCORES)}.")
+        raise InputError(f"No skill is defined for {name!r}; use one of {', '.join(ERRORS + SCORES)}.")
     gap = no_change_value if name in ERRORS else 1.0 - no_change_value
     left = value if name in ERRORS else 1.0 - value
     if value == no_change_value:

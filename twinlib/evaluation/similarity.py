@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from twinlib.errors import InputError
+
 Array = NDArray[np.float64]
 
 #: Pairs of series aligned in one pass: few enough that three diagonals of 200 steps stay in the cache.
@@ -15,9 +17,9 @@ def _series(values: ArrayLike, name: str) -> Array:
     """Return [..., T] float64, refusing NaN (which would pass through a minimum unseen) and empty series."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim == 0 or array.shape[-1] == 0:
-        raise ValueError(f"{name} has shape {array.shape}; give at least one point on the last axis.")
+        raise InputError(f"{name} has shape {array.shape}; give at least one point on the last axis.")
     if not np.isfinite(array).all():
-        raise ValueError(f"{name} holds NaN or infinity; a trajectory must be finite at every step.")
+        raise InputError(f"{name} holds NaN or infinity; a trajectory must be finite at every step.")
     return array
 
 
@@ -107,7 +109,7 @@ def mean_absolute_difference(a: ArrayLike, b: ArrayLike) -> Array:
     """
     a, b = _series(a, "a"), _series(b, "b")
     if a.shape[-1] != b.shape[-1]:
-        raise ValueError(f"Eq. 12 pairs steps, but the series have {a.shape[-1]} and {b.shape[-1]} of them.")
+        raise InputError(f"Eq. 12 pairs steps, but the series have {a.shape[-1]} and {b.shape[-1]} of them.")
     return np.asarray(np.abs(a - b).mean(axis=-1))
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from twinlib.errors import InputError
+
 Array = NDArray[np.float64]
 Interval = tuple[float, float]
 
@@ -16,7 +18,7 @@ def _finite(values: ArrayLike, name: str) -> Array:
     """Return a non-empty, finite float64 array."""
     array = np.asarray(values, dtype=np.float64)
     if not array.size or not np.isfinite(array).all():
-        raise ValueError(f"{name} is empty or holds NaN; give one finite number a run.")
+        raise InputError(f"{name} is empty or holds NaN; give one finite number a run.")
     return array
 
 
@@ -84,7 +86,7 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95, seed: int
     """
     a, b = _finite(a, "a"), _finite(b, "b")
     if a.shape != b.shape or a.ndim != 1:
-        raise ValueError(f"Seeds must pair up one to one, but the shapes are {a.shape} and {b.shape}.")
+        raise InputError(f"Seeds must pair up one to one, but the shapes are {a.shape} and {b.shape}.")
     difference = a - b
     if len(difference) < 2:
         return PairedDifference(float(difference.mean()), -np.inf, np.inf, 1.0, len(difference))
@@ -136,7 +138,7 @@ def wilson_interval(successes: int, n: int, level: float = 0.95) -> Interval:
     from scipy.stats import norm
 
     if not 0 <= successes <= n or n < 1:
-        raise ValueError(
+        raise InputError(
             f"{successes} successes in {n} trials is not a rate; give 0 <= successes <= n, n >= 1."
         )
     z, rate = norm.ppf((1 + level) / 2), successes / n

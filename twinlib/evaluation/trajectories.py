@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from twinlib.errors import InputError
 from twinlib.evaluation import similarity
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from twinlib.data.preparation import Prepared
 
 Array = NDArray[np.float64]
@@ -25,7 +28,15 @@ DISTANCES: dict[str, Distance] = {
 }
 
 
-def encode(prepared: Prepared, embedding: Any, x_log1p: ArrayLike, batch: int = 2048) -> Array:
+class Encoder(Protocol):
+    """What a trajectory needs of an embedding."""
+
+    def encode(self, scaled: Tensor) -> Tensor:
+        """Latent cells [n, D] of z-scores [n, G]."""
+        ...
+
+
+def encode(prepared: Prepared, embedding: Encoder, x_log1p: ArrayLike, batch: int = 2048) -> Array:
     """Return the latent cells [n, D] of log1p cells [n, G] in the space fitted on training cells."""
     import torch
 
@@ -82,7 +93,7 @@ def binned(latent: ArrayLike, time: ArrayLike, horizon: int = 15) -> Array:
     """
     latent, time = np.asarray(latent, dtype=np.float64), np.asarray(time)
     if len(latent) < horizon + 1:
-        raise ValueError(
+        raise InputError(
             f"{len(latent)} cells cannot fill {horizon + 1} bins; lower the horizon or add cells."
         )
     order = np.argsort(time, kind="stable")
@@ -137,7 +148,7 @@ class RealCells:
 
 def real_cells(
     prepared: Prepared,
-    embedding: Any,
+    embedding: Encoder,
     perturbation: str,
     horizon: int = 15,
     split: str = "test",
@@ -151,7 +162,7 @@ def real_cells(
     """
     expression = [prepared.expression(split, name) for name in ("control", perturbation)]
     if min(map(len, expression)) < 2:
-        raise ValueError(
+        raise InputError(
             f"{perturbation} or its controls have fewer than 2 {split} cells; choose another one."
         )
     latent = encode(prepared, embedding, np.concatenate(expression))
@@ -160,7 +171,7 @@ def real_cells(
         rows = [prepared.rows(split, name) for name in ("control", perturbation)]
         time = prepared.cells.obs["time"].to_numpy(dtype=np.float64)[np.concatenate(rows)]
         if np.ptp(time) == 0:
-            raise ValueError(
+            raise InputError(
                 f"All cells of {perturbation} have one harvest time; take pseudotime, or simulate snapshots."
             )
     else:
@@ -170,7 +181,7 @@ def real_cells(
 
 def real_trajectory(
     prepared: Prepared,
-    embedding: Any,
+    embedding: Encoder,
     perturbation: str,
     horizon: int = 15,
     split: str = "test",
@@ -208,7 +219,7 @@ def halves(cells: RealCells, rng: np.random.Generator) -> tuple[Array, Array]:
 def per_dimension(a: ArrayLike, b: ArrayLike, distance: str = "dtw") -> Array:
     """Return the distance of two trajectories [..., T, D] in each latent dimension [..., D]."""
     if distance not in DISTANCES:
-        raise ValueError(f"There is no distance {distance!r}; choose one of {', '.join(DISTANCES)}.")
+        raise InputError(f"There is no distance {distance!r}; choose one of {', '.join(DISTANCES)}.")
     first, second = (np.swapaxes(np.asarray(x, dtype=np.float64), -1, -2) for x in (a, b))
     return np.asarray(DISTANCES[distance](first, second))
 

@@ -10,16 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import numpy.typing as npt
 from numpy.typing import NDArray
 
 from twinlib.data.schema import CONTROL, parts
 from twinlib.errors import DataError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from twinlib.data.preparation import Prepared
+    from twinlib.embedding.perturbations import Coder
 
 Array = NDArray[np.floating]
 
@@ -32,7 +36,7 @@ LINEAR_COMPONENTS = 10
 class Baseline(Protocol):
     """Anything that predicts cells [n, G] from control cells [n, G] and labels."""
 
-    def predict(self, x_log1p: Array, labels: Sequence[str], dose: Any = None) -> Array:
+    def predict(self, x_log1p: Array, labels: Sequence[str], dose: npt.ArrayLike | None = None) -> Array:
         """Return the predicted cells [n, G] in log1p units."""
 
 
@@ -41,8 +45,8 @@ class TrainingCells:
     """The training cells as plain arrays: values [n, G], labels [n], contexts [n], doses [n]."""
 
     values: Array
-    labels: NDArray[Any]
-    contexts: NDArray[Any]
+    labels: NDArray[np.str_]
+    contexts: NDArray[np.str_]
     doses: Array
 
     def of(self, label: str) -> NDArray[np.bool_]:
@@ -84,7 +88,7 @@ def training_shifts(prepared: Prepared) -> dict[str, Array]:
     return {label: shift_of(cells, label) for label in prepared.train_perturbations}
 
 
-def doses_of(labels: Sequence[str], dose: Any = None) -> Array:
+def doses_of(labels: Sequence[str], dose: npt.ArrayLike | None = None) -> Array:
     """Return one dose a cell [n]: 1 unless told, and 0 for controls."""
     given = np.ones(len(labels)) if dose is None else np.broadcast_to(np.asarray(dose, float), (len(labels),))
     return np.where(np.asarray(labels).astype(str) == CONTROL, 0.0, given)
@@ -92,19 +96,16 @@ def doses_of(labels: Sequence[str], dose: Any = None) -> Array:
 
 @dataclass(frozen=True)
 class ShiftBaseline:
-    """A baseline that adds one vector a label to the control cell.
+    """A baseline that adds one vector a label to the control cell."""
 
-    Attributes:
-        rule: the shift [G] of one label, at dose 1.
-    """
-
+    #: The shift [G] of one label, at dose 1.
     rule: Callable[[str], Array]
 
     def shift(self, label: str) -> Array:
         """Return the shift [G] of a label; zeros for the control."""
         return self.rule(label)
 
-    def predict(self, x_log1p: Array, labels: Sequence[str], dose: Any = None) -> Array:
+    def predict(self, x_log1p: Array, labels: Sequence[str], dose: npt.ArrayLike | None = None) -> Array:
         """Return x + dose * shift, [n, G] in log1p units; dose 0 and `control` give x exactly."""
         x = np.asarray(x_log1p)
         names, index = np.unique(np.asarray(labels).astype(str), return_inverse=True)
@@ -119,19 +120,19 @@ def mean_shift(shifts: Mapping[str, Array]) -> Array:
     return np.mean(list(shifts.values()), axis=0)
 
 
-def no_change(prepared: Prepared, embedding: Any = None) -> ShiftBaseline:
+def no_change(prepared: Prepared, embedding: Coder | None = None) -> ShiftBaseline:
     """Predict the control cell itself."""
     zero = np.zeros(len(prepared.genes))
     return ShiftBaseline(lambda label: zero)
 
 
-def mean(prepared: Prepared, embedding: Any = None) -> ShiftBaseline:
+def mean(prepared: Prepared, embedding: Coder | None = None) -> ShiftBaseline:
     """Predict the mean change over training perturbations, whatever the label."""
     common = mean_shift(training_shifts(prepared))
     return ShiftBaseline(lambda label: common)
 
 
-def matching_mean(prepared: Prepared, embedding: Any = None) -> ShiftBaseline:
+def matching_mean(prepared: Prepared, embedding: Coder | None = None) -> ShiftBaseline:
     """Predict the mean change of each perturbation; of an unseen combination the mean over its parts
     (Systema).
 
@@ -148,7 +149,7 @@ def matching_mean(prepared: Prepared, embedding: Any = None) -> ShiftBaseline:
     return ShiftBaseline(rule)
 
 
-def additive(prepared: Prepared, embedding: Any = None) -> ShiftBaseline:
+def additive(prepared: Prepared, embedding: Coder | None = None) -> ShiftBaseline:
     """Predict the sum of the single changes of the parts: ctrl + (A - ctrl) + (B - ctrl).
 
     A combination whose singles were not all seen takes its own training mean, and an unseen part the mean
@@ -181,7 +182,7 @@ def _ridge_solve(left: Array, target: Array, right: Array, ridge: float) -> Arra
     return np.linalg.solve(right.T @ right + ridge * eye, inner.T).T
 
 
-def linear(prepared: Prepared, embedding: Any = None) -> ShiftBaseline:
+def linear(prepared: Prepared, embedding: Coder | None = None) -> ShiftBaseline:
     """Predict by `Y = G W P^T + b` (Ahlmann-Eltze 2025), which reaches unseen genes through their gene
     scores.
 
@@ -221,18 +222,16 @@ def linear(prepared: Prepared, embedding: Any = None) -> ShiftBaseline:
 class LatentShift:
     """scGen's arithmetic: add the latent mean difference of a label, decode the change, add it to the
     control.
-
-    Attributes:
-        prepared: the dataset, for its scaler.
-        embedding: encoder and decoder.
-        rule: the latent shift [D] of one label at dose 1.
     """
 
+    #: The dataset, for its scaler.
     prepared: Prepared
-    embedding: Any
+    #: Encoder and decoder.
+    embedding: Coder
+    #: The latent shift [D] of one label at dose 1.
     rule: Callable[[str], Array]
 
-    def predict(self, x_log1p: Array, labels: Sequence[str], dose: Any = None) -> Array:
+    def predict(self, x_log1p: Array, labels: Sequence[str], dose: npt.ArrayLike | None = None) -> Array:
         """Return x + std * (decode(z + dose * shift) - decode(z)), [n, G] in log1p units."""
         import torch
 
@@ -246,7 +245,7 @@ class LatentShift:
         return (x + change.numpy() * np.asarray(self.prepared.std)).astype(x.dtype)
 
 
-def encode_rows(prepared: Prepared, embedding: Any, x_log1p: Array, batch: int = 2048) -> Any:
+def encode_rows(prepared: Prepared, embedding: Coder, x_log1p: Array, batch: int = 2048) -> Tensor:
     """Return the latent cells [n, D] (torch, no gradient) of log1p cells [n, G], encoded in batches."""
     import torch
 
@@ -255,12 +254,12 @@ def encode_rows(prepared: Prepared, embedding: Any, x_log1p: Array, batch: int =
         return torch.cat([embedding.encode(block) for block in scaled.split(batch)])
 
 
-def latent_shift(prepared: Prepared, embedding: Any = None) -> LatentShift:
+def latent_shift(prepared: Prepared, embedding: Coder | None = None) -> LatentShift:
     """Fit scGen's latent mean difference of each label; unseen combinations add up, unseen parts take the
     mean.
     """
     if embedding is None:
-        raise ValueError("latent_shift needs an embedding: pass twinlib.embedding.pretrained(dataset).")
+        raise DataError("latent_shift needs an embedding: pass twinlib.embedding.train.pretrained(dataset).")
     cells = training_cells(prepared)
     latent = encode_rows(prepared, embedding, cells.values).numpy()
     shifts = {label: shift_of(cells, label, latent) for label in prepared.train_perturbations}

@@ -17,9 +17,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from numpy.typing import NDArray
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from twinlib.data.pairing import Pairs
     from twinlib.data.preparation import Prepared
+    from twinlib.embedding.perturbations import Coder, PerturbationTable
 
 
 #: Candidates for the ridge that lends effects to unseen targets; infinity lends the mean effect.
@@ -51,33 +53,29 @@ REFERENCE = 256
 
 @dataclass(frozen=True)
 class PerturbationModelConfig:
-    """How the experimental twin is built and trained.
+    """How the experimental twin is built and trained."""
 
-    Attributes:
-        hidden: width of the hidden layers of both networks.
-        label_steps: full-batch steps of the label network.
-        label_rate: learning rate of the label network (AdamW, cosine to zero).
-        label_decay: decoupled weight decay of the label network; strong, because there are few perturbations.
-        memory: keep for each training label what the label network leaves of its mean effect, if above noise.
-        cell_network: fit the cell network c(z, s) and keep it where it earns its place; False leaves
-            m(z, p) = s(p).
-        cell_rate: learning rate of the cell network (AdamW).
-        cell_decay: weight decay of the cell network.
-        batch: pairs a minibatch of the cell network, B.
-        epochs: passes of the cell network over the training pairs, at most; the best one is kept, 0 included.
-        patience: training stops when this many passes together lower the validation error by under 0.1 %.
-    """
-
+    #: Width of the hidden layers of both networks.
     hidden: int = 64
+    #: Full-batch steps of the label network.
     label_steps: int = 1000
+    #: Learning rate of the label network (AdamW, cosine to zero).
     label_rate: float = 5e-3
+    #: Decoupled weight decay of the label network; strong, because there are few perturbations.
     label_decay: float = 2.0
+    #: Keep for each training label what the label network leaves of its mean effect, if above noise.
     memory: bool = True
+    #: Fit the cell network c(z, s) and keep it where it earns its place; False leaves m(z, p) = s(p).
     cell_network: bool = True
+    #: Learning rate of the cell network (AdamW).
     cell_rate: float = 3e-3
+    #: Weight decay of the cell network.
     cell_decay: float = 1e-2
+    #: Pairs a minibatch of the cell network, B.
     batch: int = 256
+    #: Passes of the cell network over the training pairs, at most; the best one is kept, 0 included.
     epochs: int = 40
+    #: Training stops when this many passes together lower the validation error by under 0.1 %.
     patience: int = 5
 
     def __post_init__(self) -> None:
@@ -180,29 +178,26 @@ class CellNetwork(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class PerturbationModel:
-    """A trained experimental twin.
+    """A trained experimental twin."""
 
-    Attributes:
-        prepared: the dataset it was trained on, for scaler and names.
-        embedding: the frozen encoder and decoder.
-        table: perturbation features (`PerturbationTable`).
-        label_network: mean effect of a perturbation.
-        memory: for each training label what the label network leaves of its mean effect [D + G].
-        cell_network: departure of a cell from the mean effect.
-        config: how it was trained.
-        history: one row an epoch of the cell network: training and validation error.
-    """
-
+    #: The dataset it was trained on, for scaler and names.
     prepared: Prepared
-    embedding: Any
-    table: Any
+    #: The frozen encoder and decoder.
+    embedding: Coder
+    #: Perturbation features (`PerturbationTable`).
+    table: PerturbationTable
+    #: Mean effect of a perturbation.
     label_network: LabelNetwork
+    #: For each training label what the label network leaves of its mean effect [D + G].
     memory: dict[str, Tensor]
+    #: Departure of a cell from the mean effect.
     cell_network: CellNetwork
+    #: How it was trained.
     config: PerturbationModelConfig
+    #: One row an epoch of the cell network: training and validation error.
     history: pd.DataFrame
 
-    def effect(self, labels: Sequence[str], dose: Any = None) -> tuple[Tensor, Tensor]:
+    def effect(self, labels: Sequence[str], dose: npt.ArrayLike | None = None) -> tuple[Tensor, Tensor]:
         """Return latent push s(p) [n, D] and head(p) [n, G] in z-scores of n labels; zero for the control.
 
         A perturbation that cannot be embedded raises a DataError.
@@ -210,7 +205,11 @@ class PerturbationModel:
         return mean_effect(self.table, self.label_network, self.memory, labels, doses_of(labels, dose))
 
     def predict(
-        self, x_log1p: Array, labels: Sequence[str], dose: Any = None, latent: Tensor | None = None
+        self,
+        x_log1p: Array,
+        labels: Sequence[str],
+        dose: npt.ArrayLike | None = None,
+        latent: Tensor | None = None,
     ) -> Array:
         """Return predicted cells [n, G] in log1p units for control cells [n, G].
 
@@ -243,7 +242,11 @@ class PerturbationModel:
 
 
 def mean_effect(
-    table: Any, network: LabelNetwork, memory: dict[str, Tensor], labels: Sequence[str], doses: Array
+    table: PerturbationTable,
+    network: LabelNetwork,
+    memory: dict[str, Tensor],
+    labels: Sequence[str],
+    doses: Array,
 ) -> tuple[Tensor, Tensor]:
     """Return latent push [n, D] and head [n, G] of n labels at n doses: label network plus memory."""
     names, index = np.unique(np.asarray(labels).astype(str), return_inverse=True)
@@ -260,14 +263,14 @@ def mean_effect(
     return push + kept[:, : network.latent], head + kept[:, network.latent :]
 
 
-def _seen_and_not(table: Any, label: str) -> tuple[str, list[str]]:
+def _seen_and_not(table: PerturbationTable, label: str) -> tuple[str, list[str]]:
     """Return the label of the parts that occur in training, and the parts that do not."""
     seen = [part for part in parts(label) if part in table.parts]
     rest = [part for part in parts(label) if part not in table.parts]
     return (label if not rest else "+".join(seen) or CONTROL), rest
 
 
-def label_features(table: Any, labels: Sequence[str]) -> Tensor:
+def label_features(table: PerturbationTable, labels: Sequence[str]) -> Tensor:
     """Return the features [n, F] of n labels at dose 1; zeros for the control."""
     names, index = np.unique(np.asarray(labels).astype(str), return_inverse=True)
     kinds = torch.zeros(len(names), table.dim)
@@ -281,20 +284,17 @@ def label_features(table: Any, labels: Sequence[str]) -> Tensor:
 class Effects:
     """Mean effect of each training group (label and dose), as measured and as believed.
 
-    Genes and latent dimensions stand side by side as K = D + G columns, latent first, genes in z-scores.
+    Genes and latent dimensions stand side by side as K = D + G columns, latent first, genes in z-scores."""
 
-    Attributes:
-        labels: label of each group [P].
-        doses: dose of each group [P].
-        measured: mean change against controls of the same context [P, K].
-        noise: sampling variance of `measured` [P, K].
-        believed: `measured` with departures from the mean change cut to the length of their signal [P, K].
-    """
-
+    #: Label of each group [P].
     labels: tuple[str, ...]
+    #: Dose of each group [P].
     doses: Array
+    #: Mean change against controls of the same context [P, K].
     measured: Array
+    #: Sampling variance of `measured` [P, K].
     noise: Array
+    #: `measured` with departures from the mean change cut to the length of their signal [P, K].
     believed: Array
 
 
@@ -314,8 +314,9 @@ def estimate_effects(cells: TrainingCells, columns: Array) -> Effects:
 
     Shapes: columns [n, K] of the training cells, latent cells beside z-scores; see `Effects` and `trust`.
     """
-    found = {(str(a), float(b)) for a, b in zip(cells.labels, cells.doses, strict=True) if a != CONTROL}
-    groups = sorted(found)
+    groups = sorted(
+        {(str(a), float(b)) for a, b in zip(cells.labels, cells.doses, strict=True) if a != CONTROL}
+    )
     pairs = [_group_means(cells, columns, *group) for group in groups]
     change, noise = (np.stack(part) for part in zip(*pairs, strict=True))
     departure = change - change.mean(axis=0)
@@ -340,7 +341,7 @@ def trust(departure: Array, noise: Array) -> Array:
     return np.sqrt(signal / np.maximum(signal + noise, 1e-12))
 
 
-def _decoded(embedding: Any, z: Tensor, pushes: Array) -> Array:
+def _decoded(embedding: Coder, z: Tensor, pushes: Array) -> Array:
     """Return the mean decoded change [P, G] of control cells z [n, D] under each push [P, D].
 
     At most `REFERENCE` cells are used, evenly spaced.
@@ -358,7 +359,12 @@ def _rms(values: Tensor) -> Tensor:
 
 
 def fit_label_network(
-    table: Any, effects: Effects, targets: Tensor, latent: int, config: PerturbationModelConfig, seed: int
+    table: PerturbationTable,
+    effects: Effects,
+    targets: Tensor,
+    latent: int,
+    config: PerturbationModelConfig,
+    seed: int,
 ) -> LabelNetwork:
     """Fit the label network to mean effects; targets [P, D + G] are latent push and head of each group."""
     generator = torch.Generator().manual_seed(seed)
@@ -379,16 +385,13 @@ def fit_label_network(
 
 @dataclass(frozen=True)
 class PairTensors:
-    """Matched pairs as the cell network meets them.
+    """Matched pairs as the cell network meets them."""
 
-    Attributes:
-        goal: what decode(z + m) should be, y - x - head(p) + decode(z), in z-scores [m, G].
-        z: latent start [m, D].
-        push: s(p) [m, D].
-    """
-
+    #: What decode(z + m) should be, y - x - head(p) + decode(z), in z-scores [m, G].
     goal: Tensor
+    #: Latent start [m, D].
     z: Tensor
+    #: S(p) [m, D].
     push: Tensor
 
     def rows(self, index: Tensor) -> PairTensors:
@@ -397,7 +400,7 @@ class PairTensors:
 
 
 def _pair_tensors(
-    prepared: Prepared, embedding: Any, effect: tuple[Tensor, Tensor], latent: Array, pairs: Pairs
+    prepared: Prepared, embedding: Coder, effect: tuple[Tensor, Tensor], latent: Array, pairs: Pairs
 ) -> tuple[PairTensors, Tensor]:
     """Return all pairs as tensors, and which of them [m] end in a validation cell."""
     push, head = effect
@@ -425,7 +428,7 @@ def _reference_cells(prepared: Prepared, latent: Array, pairs: Pairs, seed: int)
     return torch.from_numpy(latent[np.array(chosen)])
 
 
-def _pair_error(embedding: Any, network: CellNetwork, pairs: PairTensors, centred: bool = True) -> Tensor:
+def _pair_error(embedding: Coder, network: CellNetwork, pairs: PairTensors, centred: bool = True) -> Tensor:
     """Return the mean squared error of predicted against matched cells, in z-scores.
 
     Minibatches are fitted without centring, which would cost a pass over the reference cells a label.
@@ -435,7 +438,7 @@ def _pair_error(embedding: Any, network: CellNetwork, pairs: PairTensors, centre
 
 
 def fit_cell_network(
-    embedding: Any,
+    embedding: Coder,
     pairs: PairTensors,
     held: Tensor,
     reference: Tensor,
@@ -473,13 +476,13 @@ def _stalled(errors: list[float], patience: int) -> bool:
     return len(errors) > patience and min(errors[-patience:]) > 0.999 * min(errors[:-patience])
 
 
-def _no_gradient(embedding: Any, network: CellNetwork, pairs: PairTensors) -> float:
+def _no_gradient(embedding: Coder, network: CellNetwork, pairs: PairTensors) -> float:
     with torch.no_grad():
         return float(_pair_error(embedding, network, pairs))
 
 
 def _one_pass(
-    embedding: Any,
+    embedding: Coder,
     network: CellNetwork,
     pairs: PairTensors,
     optimizer: torch.optim.Optimizer,
@@ -499,11 +502,11 @@ def _one_pass(
 
 def fit_perturbation_model(
     prepared: Prepared,
-    embedding: Any,
+    embedding: Coder,
     pairs: Pairs | None = None,
     config: PerturbationModelConfig | None = None,
     seed: int = 0,
-    table: Any = None,
+    table: PerturbationTable | None = None,
     latent: Array | None = None,
 ) -> PerturbationModel:
     """Fit the experimental twin on the training cells of a prepared dataset.
@@ -552,11 +555,11 @@ def fit_perturbation_model(
 
 def earns_its_place(
     prepared: Prepared,
-    embedding: Any,
+    embedding: Coder,
     network: CellNetwork,
     label_network: LabelNetwork,
     memory: dict[str, Tensor],
-    table: Any,
+    table: PerturbationTable,
     latent: Array,
 ) -> bool:
     """Tell whether the cell network brings validation cells nearer, in their means and clouds together.
@@ -599,7 +602,12 @@ def _errors(cells: Array, real: Array) -> Array:
 
 
 def _fit_labels(
-    prepared: Prepared, embedding: Any, table: Any, latent: Array, config: PerturbationModelConfig, seed: int
+    prepared: Prepared,
+    embedding: Coder,
+    table: PerturbationTable,
+    latent: Array,
+    config: PerturbationModelConfig,
+    seed: int,
 ) -> tuple[LabelNetwork, dict[str, Tensor]]:
     """Estimate mean effects, fit the label network to them, and remember what it leaves of each label."""
     train = np.asarray(prepared.cells.obs["split"] == "train")
@@ -614,7 +622,7 @@ def _fit_labels(
 
 
 def borrow(
-    prepared: Prepared, embedding: Any, effects: Effects, targets: Array, table: Any
+    prepared: Prepared, embedding: Coder, effects: Effects, targets: Array, table: PerturbationTable
 ) -> dict[str, Tensor]:
     """Return the effect [K] lent to each measured target that no training cell carries.
 
@@ -635,8 +643,8 @@ def borrow(
     x = vectors[[column[name] for name in known]]
     y = np.stack([slopes[name] for name in known]) - centre
     ridge = min(RIDGES, key=lambda value: _left_out_error(x, y, value))
-    found = {part: centre + _ridge(x, y, vectors[column[part]], ridge) for part in unseen}
-    return {part: torch.from_numpy(effect).float() for part, effect in found.items()}
+    lent = {part: centre + _ridge(x, y, vectors[column[part]], ridge) for part in unseen}
+    return {part: torch.from_numpy(effect).float() for part, effect in lent.items()}
 
 
 def _per_unit_dose(effects: Effects, values: Array) -> dict[str, Array]:
@@ -666,18 +674,18 @@ def _left_out_error(x: Array, y: Array, ridge: float) -> float:
 
 
 def _remember(
-    embedding: Any, table: Any, network: LabelNetwork, effects: Effects, controls: Tensor
+    embedding: Coder, table: PerturbationTable, network: LabelNetwork, effects: Effects, controls: Tensor
 ) -> dict[str, Tensor]:
     """Return for each training label what the network leaves of its mean effect [K], above the noise.
 
     The remainder is cut like the effects themselves and scales with the dose.
     """
     push, head = (part.numpy() for part in mean_effect(table, network, {}, effects.labels, effects.doses))
-    said = np.hstack([push, head + _decoded(embedding, controls, push)])
-    left = effects.measured - said
+    fitted = np.hstack([push, head + _decoded(embedding, controls, push)])
+    left = effects.measured - fitted
     left *= trust(left, effects.noise)
     depth = push.shape[1]
-    left[:, depth:] += said[:, depth:] - head - _decoded(embedding, controls, push + left[:, :depth])
+    left[:, depth:] += fitted[:, depth:] - head - _decoded(embedding, controls, push + left[:, :depth])
     slopes = _per_unit_dose(effects, left)
     return {label: torch.from_numpy(slope).float() for label, slope in slopes.items()}
 

@@ -9,14 +9,23 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from twinlib.errors import DataError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Array = npt.NDArray[np.float64]
+
+#: A numpy array or a torch tensor; what comes out is of the kind that went in.
+Values = TypeVar("Values", np.ndarray, "Tensor")
+
+#: One input a gene: arrays [...], or one number for all cells.
+Inputs = Sequence[Values] | Sequence[float] | Array
 
 #: The genes, in the order of the last axis of every state.
 GENES = ("Gata2", "Gata1", "Fog1", "EKLF", "Fli1", "SCL", "Cebpa", "Pu1", "cJun", "EgrNab", "Gfi1")
@@ -57,7 +66,7 @@ CYTOKINES: dict[str, dict[str, float]] = {
 }
 
 
-def power(x: Any, n: float) -> Any:
+def power(x: Values, n: float) -> Values:
     """x to the n; whole n by multiplication, which is faster and equal on every machine."""
     if n == 4:
         square = x * x
@@ -65,7 +74,7 @@ def power(x: Any, n: float) -> Any:
     return x**n
 
 
-def stack(columns: Sequence[Any]) -> Any:
+def stack(columns: Sequence[Values]) -> Values:
     """Stack arrays [...] or tensors [...] on a new last axis; torch is imported only for tensors."""
     if isinstance(columns[0], np.ndarray | np.generic | float | int):
         return np.stack(columns, axis=-1)
@@ -74,7 +83,7 @@ def stack(columns: Sequence[Any]) -> Any:
     return torch.stack(list(columns), dim=-1)
 
 
-def rules(on: Sequence[Any]) -> list[Any]:
+def rules(on: Sequence[Values]) -> list[Values]:
     """Production of each gene from the activities of all (AND = product, OR = 1 - prod(1 - .), NOT = 1 - .).
 
     With activities 0 or 1 these are the Boolean rules; between them, the HillCube (Wittmann 2009).
@@ -171,12 +180,14 @@ class MyeloidNetwork:
         """State at time 0, [11]."""
         return gene_vector(dict.fromkeys(self.start, 1.0))
 
-    def activity(self, x: Any) -> Any:
+    def activity(self, x: Values) -> Values:
         """Hill activity h(x) = (1 + k^n) x^n / (x^n + k^n), any shape."""
         k_n, x_n = self.hill_k**self.hill_n, power(x, self.hill_n)
         return (1 + k_n) * x_n / (x_n + k_n)
 
-    def _velocities(self, columns: Sequence[Any], multiplier: Any, boost: Any) -> list[Any]:
+    def _velocities(
+        self, columns: Sequence[Values], multiplier: Inputs[Values], boost: Inputs[Values]
+    ) -> list[Values]:
         """Drift of each gene [...], from the gene columns [...]; inputs indexed by gene on the first axis."""
         targets = rules([self.activity(x) for x in columns])
         return [
@@ -184,14 +195,14 @@ class MyeloidNetwork:
             for i, tau in enumerate(self.time_constants.tolist())
         ]
 
-    def drift(self, x: Any, multiplier: Any = None, boost: Any = None) -> Any:
+    def drift(self, x: Values, multiplier: Values | None = None, boost: Values | None = None) -> Values:
         """Deterministic velocity dx/dt [..., 11] of states x [..., 11] (numpy arrays or torch tensors).
 
         `multiplier` [..., 11] is 1 - efficacy (default 1), `boost` [..., 11] the cytokine input (default 0).
         """
         n = len(GENES)
-        ones: Any = [1.0] * n if multiplier is None else [multiplier[..., i] for i in range(n)]
-        zeros: Any = [0.0] * n if boost is None else [boost[..., i] for i in range(n)]
+        ones: Inputs[Values] = [1.0] * n if multiplier is None else [multiplier[..., i] for i in range(n)]
+        zeros: Inputs[Values] = [0.0] * n if boost is None else [boost[..., i] for i in range(n)]
         return stack(self._velocities([x[..., i] for i in range(n)], ones, zeros))
 
     def simulate(

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from twinlib.landscapes.toggle_switch import ToggleSwitch
+from twinlib.landscapes.myeloid import Array
+from twinlib.landscapes.toggle_switch import Input, ToggleSwitch
 
-Array = npt.NDArray[np.float64]
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+#: Right-hand side f(t, x) of an ODE.
+Velocity = Callable[[float, Array], Array]
+#: Whole numbers.
+Index = npt.NDArray[np.int_]
 
 
 def shortest_pulse(
@@ -48,7 +56,7 @@ def shortest_pulse(
     return float(high)
 
 
-def _clipped_drift(switch: ToggleSwitch, u: Any = None, multiplier: Any = None) -> Any:
+def _clipped_drift(switch: ToggleSwitch, u: Input = None, multiplier: Input = None) -> Velocity:
     """Right-hand side f(t, x) for an ODE solver, with expression held at 0 from below."""
 
     def velocity(_t: float, x: Array) -> Array:
@@ -60,7 +68,7 @@ def _clipped_drift(switch: ToggleSwitch, u: Any = None, multiplier: Any = None) 
 
 def _held_path(
     switch: ToggleSwitch, start: Array, tilt: tuple[Array, Array], time: float, rtol: float
-) -> Any:
+) -> Callable[[float], Array]:
     """Interpolant x(t) [2] of the path under a constant control and multiplier."""
     from scipy.integrate import solve_ivp
 
@@ -124,20 +132,20 @@ class ValueGrid:
     #: Time step of the recursion.
     dt: float
 
-    def at(self, x: Any) -> Array:
+    def at(self, x: npt.ArrayLike) -> Array:
         """Value [...] at states x [..., 2], by linear interpolation."""
         i, j, wi, wj = _corners(np.asarray(x, dtype=float), self.grid)
         v = self.value
         low = v[i, j] * (1 - wj) + v[i, j + 1] * wj
         return low * (1 - wi) + (v[i + 1, j] * (1 - wj) + v[i + 1, j + 1] * wj) * wi
 
-    def choose(self, x: Any, steps_to_go: int = 1) -> npt.NDArray[np.int8]:
+    def choose(self, x: npt.ArrayLike, steps_to_go: int = 1) -> npt.NDArray[np.int8]:
         """Index of the best action [...] at states x [..., 2], by the nearest grid point."""
         index = np.clip(np.rint(np.asarray(x) / self.grid[1]).astype(int), 0, len(self.grid) - 1)
         best = self.best if self.best.ndim == 2 else self.best[steps_to_go - 1]
         return best[index[..., 0], index[..., 1]]
 
-    def policy(self, x: Any, steps_to_go: int = 1) -> Array:
+    def policy(self, x: npt.ArrayLike, steps_to_go: int = 1) -> Array:
         """Best additive control [..., 2] at states x [..., 2], by the nearest grid point."""
         return self.actions.controls[self.choose(x, steps_to_go)]
 
@@ -247,7 +255,7 @@ def _nothing(actions: Actions) -> int:
 
 def _moves(
     switch: ToggleSwitch, states: Array, grid: Array, actions: Actions, dt: float, noise: float
-) -> Any:
+) -> csr_matrix:
     """Sparse matrix [C m, M^2]: where each action takes each of the states [m, 2] in one step."""
     from scipy import sparse
 
@@ -269,7 +277,7 @@ def _flow(switch: ToggleSwitch, states: Array, u: Array, multiplier: Array, dt: 
     return states
 
 
-def _corners(x: Array, grid: Array) -> tuple[Any, Any, Array, Array]:
+def _corners(x: Array, grid: Array) -> tuple[Index, Index, Array, Array]:
     """Lower corner (i, j) and weights of the upper one, for states x [..., 2] clipped to the grid."""
     step = grid[1] - grid[0]
     place = np.clip(x / step, 0, len(grid) - 1 - 1e-9)
@@ -278,7 +286,7 @@ def _corners(x: Array, grid: Array) -> tuple[Any, Any, Array, Array]:
     return corner[..., 0], corner[..., 1], weight[..., 0], weight[..., 1]
 
 
-def _interpolation(x: Array, grid: Array) -> Any:
+def _interpolation(x: Array, grid: Array) -> csr_matrix:
     """Sparse matrix [m, M^2] that interpolates a grid function linearly at states x [m, 2]."""
     from scipy import sparse
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from twinlib.errors import DataError
-from twinlib.landscapes.toggle_switch import ToggleSwitch
+from twinlib.landscapes.myeloid import Array
+from twinlib.landscapes.toggle_switch import Input, ToggleSwitch
 
-Array = npt.NDArray[np.float64]
+if TYPE_CHECKING:
+    from scipy.sparse import csc_matrix
 
 
 @dataclass(frozen=True)
@@ -27,20 +29,20 @@ class QuasiPotential:
     #: The circuit it belongs to.
     switch: ToggleSwitch
     #: Control [2] that tilts it, or None.
-    tilt: Any = None
+    tilt: Input = None
     #: Production multiplier [2] of a knock-down, or None.
-    multiplier: Any = None
+    multiplier: Input = None
 
-    def index(self, x: Any) -> tuple[int, int]:
+    def index(self, x: npt.ArrayLike) -> tuple[int, int]:
         """Grid cell (i, j) that holds the state x [2]."""
         i, j = (int(np.abs(self.grid - value).argmin()) for value in np.asarray(x))
         return i, j
 
-    def height(self, x: Any) -> float:
+    def height(self, x: npt.ArrayLike) -> float:
         """U at the grid cell that holds the state x [2]."""
         return float(self.u[self.index(x)])
 
-    def pass_height(self, start: Any, others: list[Any]) -> float:
+    def pass_height(self, start: npt.ArrayLike, others: Sequence[npt.ArrayLike]) -> float:
         """Highest point, in U, of the lowest path from `start` [2] to any of `others`.
 
         Dijkstra on the grid with the largest height in place of the sum.
@@ -75,7 +77,7 @@ class QuasiPotential:
 
 
 def quasi_potential(
-    switch: ToggleSwitch, u: Any = None, multiplier: Any = None, size: int = 140, upper: float = 2.8
+    switch: ToggleSwitch, u: Input = None, multiplier: Input = None, size: int = 140, upper: float = 2.8
 ) -> QuasiPotential:
     """Stationary -ln P of the noisy switch on [0, upper]^2, `size` cells a side, walls reflecting (Figure 1).
 
@@ -105,7 +107,7 @@ def _rates(velocity: Array, noise: float, h: float) -> tuple[Array, Array]:
     return noise / h**2 * _bernoulli(-peclet), noise / h**2 * _bernoulli(peclet)
 
 
-def _generator(switch: ToggleSwitch, grid: Array, h: float, u: Any, multiplier: Any) -> Any:
+def _generator(switch: ToggleSwitch, grid: Array, h: float, u: Input, multiplier: Input) -> csc_matrix:
     """Sparse matrix Q [M^2, M^2] of dP/dt = Q P on the grid."""
     from scipy import sparse
 
@@ -126,7 +128,7 @@ def _generator(switch: ToggleSwitch, grid: Array, h: float, u: Any, multiplier: 
     return gain - sparse.diags(np.asarray(gain.sum(0)).ravel()).tocsc()
 
 
-def _stationary(generator: Any) -> Array:
+def _stationary(generator: csc_matrix) -> Array:
     """Null vector of Q, scaled to sum 1: one equation is replaced by P[k] = 1."""
     from scipy.sparse import linalg
 
@@ -143,10 +145,10 @@ def _stationary(generator: Any) -> Array:
 
 def mean_exit_time(
     switch: ToggleSwitch,
-    start: Any,
+    start: npt.ArrayLike,
     inside: Callable[[Array], npt.NDArray[np.bool_]],
-    u: Any = None,
-    multiplier: Any = None,
+    u: Input = None,
+    multiplier: Input = None,
     size: int = 140,
     upper: float = 2.8,
 ) -> float:

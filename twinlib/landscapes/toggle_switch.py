@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from twinlib.errors import DataError
-from twinlib.landscapes.myeloid import power, stack
+from twinlib.landscapes.myeloid import Array, Values, power, stack
 
-Array = npt.NDArray[np.float64]
+#: A control or a multiplier [..., 2], or None for none.
+Input = npt.ArrayLike | None
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class ToggleSwitch:
         if min(self.a, self.b, self.noise) < 0 or min(self.k, self.s, self.n) <= 0:
             raise DataError("ToggleSwitch needs a, b, noise >= 0 and k, s, n > 0.")
 
-    def drift(self, x: Any, u: Any = None, multiplier: Any = None) -> Any:
+    def drift(self, x: Values, u: Input = None, multiplier: Input = None) -> Values:
         """Velocity dx/dt [..., 2] at x [..., 2] under additive control u [..., 2] (numpy or torch).
 
         `multiplier` [..., 2] is 1 - CRISPRi efficacy: it scales the production of each gene, not its decay.
@@ -62,9 +62,9 @@ class ToggleSwitch:
         velocity = production - self.k * x
         return velocity if u is None else velocity + u
 
-    def jacobian(self, x: Array, multiplier: Array | None = None) -> Array:
+    def jacobian(self, x: npt.ArrayLike, multiplier: Input = None) -> Array:
         """Derivative of the drift, [..., 2, 2], at x [..., 2]; a constant control does not enter."""
-        x = np.asarray(x, dtype=float)
+        x = np.asarray(x, dtype=np.float64)
         s_n = self.s**self.n
         slope = self.n * s_n * x ** (self.n - 1) / (s_n + x**self.n) ** 2
         production = np.stack(
@@ -78,7 +78,7 @@ class ToggleSwitch:
             production = production * np.asarray(multiplier)[..., None]
         return production - self.k * np.eye(2)
 
-    def fixed_points(self, u: Any = None, multiplier: Any = None, upper: float = 3.0) -> list[FixedPoint]:
+    def fixed_points(self, u: Input = None, multiplier: Input = None, upper: float = 3.0) -> list[FixedPoint]:
         """All fixed points in [0, upper]^2, sorted by the first gene from high to low.
 
         Newton's method from a 25 x 25 grid of starts; roots closer than 1e-6 are one.
@@ -95,25 +95,27 @@ class ToggleSwitch:
         order = np.argsort(-roots[:, 0]).tolist()
         return [FixedPoint((float(roots[i, 0]), float(roots[i, 1])), kinds[i]) for i in order]
 
-    def _kind(self, x: Array, multiplier: Any) -> str:
+    def _kind(self, x: Array, multiplier: Input) -> str:
         positive = int((np.linalg.eigvals(self.jacobian(x, multiplier)).real > 0).sum())
         return ("attractor", "saddle", "repeller")[positive]
 
     @property
     def attractors(self) -> dict[str, Array]:
         """Attractors without control by name: "A" (gene 1 high), "progenitor" where it exists, "B"."""
-        found = [np.array(p.x) for p in self.fixed_points() if p.kind == "attractor"]
-        names = {1: ["progenitor"], 2: ["A", "B"], 3: ["A", "progenitor", "B"]}[len(found)]
-        return dict(zip(names, found, strict=True))
+        states = [np.array(p.x) for p in self.fixed_points() if p.kind == "attractor"]
+        names = {1: ["progenitor"], 2: ["A", "B"], 3: ["A", "progenitor", "B"]}[len(states)]
+        return dict(zip(names, states, strict=True))
 
-    def settle(self, x: Any, u: Any = None, multiplier: Any = None, time: float = 60.0) -> Array:
+    def settle(
+        self, x: npt.ArrayLike, u: Input = None, multiplier: Input = None, time: float = 60.0
+    ) -> Array:
         """States [..., 2] after `time` without noise, from x [..., 2] (RK4, steps of 0.1, clipped at 0)."""
         x = np.array(x, dtype=float)
         for _ in range(round(time / 0.1)):
             x = self.advance(x, u, multiplier, 0.1)
         return x
 
-    def advance(self, x: Array, u: Any = None, multiplier: Any = None, dt: float = 0.1) -> Array:
+    def advance(self, x: Array, u: Input = None, multiplier: Input = None, dt: float = 0.1) -> Array:
         """States [..., 2] one Runge-Kutta step of length `dt` later, without noise, clipped at 0."""
         k1 = self.drift(x, u, multiplier)
         k2 = self.drift(np.maximum(x + dt / 2 * k1, 0), u, multiplier)
@@ -121,10 +123,10 @@ class ToggleSwitch:
         k4 = self.drift(np.maximum(x + dt * k3, 0), u, multiplier)
         return np.maximum(x + dt / 6 * (k1 + 2 * k2 + 2 * k3 + k4), 0)
 
-    def basin(self, x: Any) -> npt.NDArray[np.str_]:
+    def basin(self, x: npt.ArrayLike) -> npt.NDArray[np.str_]:
         """Name of the attractor that each state [..., 2] reaches without noise and without control."""
         names, places = list(self.attractors), np.array(list(self.attractors.values()))
-        settled = np.array(x, dtype=float).reshape(-1, 2)
+        settled: Array = np.array(x, dtype=float).reshape(-1, 2)
         moving = np.arange(len(settled))
         while len(moving):
             settled[moving] = self.settle(settled[moving], time=5.0)
@@ -134,11 +136,11 @@ class ToggleSwitch:
 
     def simulate(
         self,
-        start: Any,
+        start: npt.ArrayLike,
         time: float,
         generator: np.random.Generator,
-        u: Any = None,
-        multiplier: Any = None,
+        u: Input = None,
+        multiplier: Input = None,
         dt: float = 0.02,
         every: int = 1,
     ) -> Array:
@@ -156,7 +158,11 @@ class ToggleSwitch:
         return np.stack(kept)
 
     def escape_threshold(
-        self, start: Any, control: Any = (0.0, 0.0), knockdown: Any = (0.0, 0.0), largest: float = 10.0
+        self,
+        start: npt.ArrayLike,
+        control: npt.ArrayLike = (0.0, 0.0),
+        knockdown: npt.ArrayLike = (0.0, 0.0),
+        largest: float = 10.0,
     ) -> float:
         """Smallest strength at which the attractor `start` [2] vanishes without noise, or infinity.
 
@@ -180,18 +186,18 @@ class ToggleSwitch:
         return bool(np.abs(after - before).max() < 0.25) and self._kind(after, multiplier) == "attractor"
 
 
-def _tilt(strength: float, control: Any, knockdown: Any) -> tuple[Array, Array]:
+def _tilt(strength: float, control: npt.ArrayLike, knockdown: npt.ArrayLike) -> tuple[Array, Array]:
     """Control u [2] and production multiplier [2] at one strength."""
     return strength * np.asarray(control, dtype=float), 1 - strength * np.asarray(knockdown, dtype=float)
 
 
-def _newton_step(switch: ToggleSwitch, x: Array, u: Any, multiplier: Any) -> Array:
+def _newton_step(switch: ToggleSwitch, x: Array, u: Input, multiplier: Input) -> Array:
     """Newton step [..., 2] of the drift's roots; a singular Jacobian is nudged."""
     jacobian = switch.jacobian(x, multiplier) - 1e-12 * np.eye(2)
     return np.linalg.solve(jacobian, switch.drift(x, u, multiplier)[..., None])[..., 0]
 
 
-def _newton(switch: ToggleSwitch, x: Array, u: Any, multiplier: Any) -> Array | None:
+def _newton(switch: ToggleSwitch, x: Array, u: Input, multiplier: Input) -> Array | None:
     """Root of the drift near x [2], or None when 50 steps do not find it."""
     for _ in range(50):
         step = _newton_step(switch, x, u, multiplier)
@@ -201,7 +207,9 @@ def _newton(switch: ToggleSwitch, x: Array, u: Any, multiplier: Any) -> Array | 
     return None
 
 
-def _saddle_node(switch: ToggleSwitch, x: Array, strength: float, control: Any, knockdown: Any) -> float:
+def _saddle_node(
+    switch: ToggleSwitch, x: Array, strength: float, control: npt.ArrayLike, knockdown: npt.ArrayLike
+) -> float:
     """Strength at which drift = 0 and det J = 0, searched near x [2] and `strength`."""
     from scipy.optimize import root
 

@@ -50,8 +50,6 @@ SIMILARITY_ORDER = (
     "alternating",
     "PPO_restart",
 )
-#: Which of the paper's tables a dataset stands in for: in-silico, experimental, similarity.
-STANDS_FOR = {"papalexi2021": (1, 2, 3), "cross_study": (4, 5, 6), "kang2018": (7, 8, 9)}
 #: The paper's columns in its own order, followed by what the described protocol adds.
 _POPULATION = ("pearson_delta", "pseudobulk_mse", "e_distance", "w1")
 
@@ -81,6 +79,12 @@ def paper_tables() -> pd.DataFrame:
     """Return the paper's Tables 1-9 in long form, as printed there (arXiv 2510.13018v2)."""
     path = pathlib.Path(__file__).with_name("paper_tables.csv")
     return pd.read_csv(path, dtype={"Value": str}, keep_default_na=False)
+
+
+def stands_for() -> dict[str, tuple[int, ...]]:
+    """Return which of the paper's tables each dataset stands in for: in-silico, experimental, similarity."""
+    pairs = paper_tables()[["Stand_in", "Table"]].drop_duplicates()
+    return {str(name): tuple(map(int, rows)) for name, rows in pairs.groupby("Stand_in", sort=False)["Table"]}
 
 
 def paper_table(number: int) -> pd.DataFrame:
@@ -172,7 +176,7 @@ def side_by_side(number: int, split: str = "Test") -> pd.DataFrame:
     are left out.
     """
     paper = paper_table(number)
-    dataset, place = next((d, n.index(number)) for d, n in STANDS_FOR.items() if number in n)
+    dataset, place = next((d, n.index(number)) for d, n in stands_for().items() if number in n)
     if "Split" in paper:
         paper = paper[paper["Split"] == split].drop(columns="Split")
     paper = paper.rename(columns={"Algorithm": "Row"}).rename(columns={"System": "Row"} if place == 2 else {})
@@ -231,7 +235,7 @@ def _sections(manifest: dict[str, Any], regression: pd.DataFrame, similarity: pd
     """Return headings and tables of a report."""
     config = manifest["config"]
     dataset, protocol = config["dataset"], config["protocol"]
-    numbers = STANDS_FOR.get(dataset)
+    numbers = stands_for().get(dataset)
     lines = [f"# {dataset}, {protocol} protocol", f"Made by `{manifest['command']}`.", _legend(config)]
     tables = protocol_tables(regression, similarity, protocol)
     for name, table in tables:

@@ -1,0 +1,206 @@
+"""Nothing in, nothing out; a perfect predictor at the ceiling; intervals that hold what they promise."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from twinlib.evaluation.calibration import (
+    MIN_UNITS,
+    arms,
+    ceiling,
+    estimate,
+    half_correlation,
+    holm,
+    observed_change,
+    predicted_change,
+    scaled,
+)
+from twinlib.evaluation.metrics import pds, pearson_delta
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from simulated_counts import cells, screen
+
+SLOW = pytest.mark.skipif(not os.environ.get("TWINLIB_SLOW"), reason="slow: set TWINLIB_SLOW=1")
+
+
+def two_arms(perturbed, controls, contexts=None):
+    x = np.concatenate([perturbed, controls])
+    first = np.arange(len(x)) < len(perturbed)
+    names = np.zeros(len(x)) if contexts is None else contexts
+    return arms(x, first, ~first, names)
+
+
+def delta(truth, guess):
+    return pearson_delta(truth, guess, np.zeros_like(truth))
+
+
+def test_a_change_is_taken_within_contexts_so_that_composition_is_no_response():
+    rng = np.random.default_rng(0)
+    context = np.array(["a"] * 90 + ["b"] * 10 + ["a"] * 10 + ["b"] * 90)
+    x = rng.normal(size=(200, 5)) * 0.01 + (context == "b")[:, None] * 10.0
+    perturbed = np.arange(200) < 100
+    change = observed_change(arms(x, perturbed, ~perturbed, context))
+    assert np.abs(change).max() < 0.02
+    assert np.abs(x[perturbed].mean(0) - x[~perturbed].mean(0)).min() > 7
+
+
+def test_contexts_weigh_as_many_as_they_hold_perturbed_cells_and_small_ones_leave():
+    x = np.concatenate(
+        [np.full((30, 2), 1.0), np.full((10, 2), 5.0), np.full((4, 2), 99.0), np.zeros((44, 2))]
+    )
+    context = np.array(["a"] * 30 + ["b"] * 10 + ["c"] * 4 + ["a"] * 20 + ["b"] * 20 + ["c"] * 4)
+    sorted_arms = arms(x, np.arange(88) < 44, np.arange(88) >= 44, context)
+    np.testing.assert_allclose(observed_change(sorted_arms), (30 * 1 + 10 * 5) / 40)
+    assert sorted_arms.dropped == 1
+    shifts = [np.full((20, 2), 2.0), np.full((20, 2), 6.0)]
+    np.testing.assert_allclose(predicted_change(shifts, sorted_arms), (30 * 2 + 10 * 6) / 40)
+    assert arms(x, np.arange(88) == 40, np.arange(88) >= 44, context) is None
+
+
+def learned_rows(seed, effect=0.0):
+    """pearson_delta of `matching_mean` and `mean`, and PDS skill, on one simulated screen split in two."""
+    rng = np.random.default_rng(seed)
+    controls, perturbed, _, _ = screen(effect, rng)
+    train, test = controls[:150], controls[150:]
+    learned = [x[:30].mean(0) - train.mean(0) for x in perturbed]
+    truth = np.stack([observed_change(two_arms(x[30:], test)) for x in perturbed])
+    mean = np.mean(learned, axis=0)
+    own = [delta(t, g) for t, g in zip(truth, learned, strict=True)]
+    common = [delta(t, mean) for t in truth]
+    return np.mean(own), np.mean(common), 2 * pds(truth, np.stack(learned)).mean() - 1
+
+
+def test_nothing_in_nothing_out():
+    scores = np.array([learned_rows(seed) for seed in range(20)])
+    for column in scores.T:
+        assert abs(column.mean()) < 0.02 or stats.ttest_1samp(column, 0.0).pvalue > 0.01
+    assert np.array([learned_rows(seed, effect=1.0) for seed in range(2)]).min() > 0.1
+
+
+def test_truth_from_training_controls_would_reward_nothing():
+    """Every learned shift subtracts the training controls; so must not the truth."""
+    shared = []
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        controls, perturbed, _, _ = screen(0.0, rng, controls=60)
+        mean = np.mean([x[:30].mean(0) for x in perturbed], axis=0) - controls.mean(0)
+        shared.append(np.mean([delta(x[30:].mean(0) - controls.mean(0), mean) for x in perturbed]))
+    assert np.mean(shared) > 0.2
+
+
+def test_a_perfect_predictor_scores_the_ceiling():
+    """The predictor knows the true change to the noise of 20,000 cells; its score and the ceiling agree."""
+    gaps, values = [], []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        controls, perturbed, base, profiles = screen(0.35, rng, controls=200, arms=2)
+        quiet = cells(base, 20_000, rng).mean(0)
+        for x, profile in zip(perturbed, profiles, strict=True):
+            group = two_arms(x, controls)
+            best = delta(observed_change(group), cells(profile, 20_000, rng).mean(0) - quiet)
+            top = ceiling([half_correlation(group, rng, 20)]).value
+            gaps.append(best - top)
+            values.append(top)
+    assert np.mean(values) > 0.3
+    assert abs(np.mean(gaps)) < 0.02
+
+
+def test_halves_that_shared_their_controls_would_put_the_ceiling_too_high():
+    rng = np.random.default_rng(0)
+    x, controls = rng.normal(size=(40, 200)), rng.normal(size=(40, 200))
+    apart = half_correlation(two_arms(x, controls), rng)
+    halves = x[:20].mean(0) - controls.mean(0), x[20:].mean(0) - controls.mean(0)
+    assert abs(apart) < 0.15 < 0.25 < delta(*halves)
+
+
+def test_the_ceiling_of_a_unit_without_response_is_seldom_resolvable():
+    rng = np.random.default_rng(0)
+    called = 0
+    for _ in range(20):
+        nothing = [two_arms(rng.normal(size=(30, 80)), rng.normal(size=(60, 80))) for _ in range(5)]
+        called += ceiling([half_correlation(group, rng, 10) for group in nothing]).resolvable
+    assert called <= 2
+    assert ceiling([0.9, 0.91, 0.9]).resolvable
+
+
+def test_low_ceilings_say_that_they_are_biased_and_small_groups_have_none():
+    assert ceiling([0.02, 0.03, 0.02]).biased and not ceiling([0.5, 0.5]).biased
+    assert np.isnan(half_correlation(two_arms(np.ones((7, 3)), np.ones((20, 3))), np.random.default_rng(0)))
+    assert np.isnan(ceiling([np.nan]).value)
+
+
+def folds_by_units(rng, folds=5, units=20, sd=(0.1, 0.05, 0.1)):
+    by_unit, by_fold, noise = sd
+    return (
+        rng.normal(0, by_unit, units)
+        + rng.normal(0, by_fold, (folds, 1))
+        + rng.normal(0, noise, (folds, units))
+    )
+
+
+def test_the_interval_widens_with_both_kinds_of_chance_and_is_not_given_for_few_units():
+    rng = np.random.default_rng(0)
+    table = folds_by_units(rng)
+    found = estimate(table)
+    naive = table.std(ddof=1) / table.size**0.5
+    assert found.high - found.mean > 2 * naive
+    assert np.isnan(estimate(table[:, : MIN_UNITS - 1]).low)
+    assert estimate(table[:, :8]).dof == 4
+    one = estimate(table[0])
+    np.testing.assert_allclose([one.low, one.high], stats.ttest_1samp(table[0], 0).confidence_interval())
+    np.testing.assert_allclose(one.p_value(), stats.ttest_1samp(table[0], 0).pvalue)
+    with pytest.raises(ValueError, match="folds x units"):
+        estimate([[np.nan] * 8])
+
+
+def coverage(repetitions, **design):
+    rng = np.random.default_rng(1)
+    intervals = [estimate(folds_by_units(rng, **design)) for _ in range(repetitions)]
+    return np.mean([found.low <= 0 <= found.high for found in intervals])
+
+
+@pytest.mark.parametrize("units", [8, 20])
+def test_intervals_cover(units):
+    assert coverage(200, units=units) >= 0.9
+
+
+@SLOW
+def test_intervals_of_simulated_screens_cover():
+    """100 screens of 20 perturbations, five disjoint folds: the interval of a row holds its expectation."""
+    truth, held = [], []
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        controls, perturbed, _, _ = screen(0.35, rng, controls=400)
+        table = np.empty((5, 20))
+        for k in range(5):
+            for u, x in enumerate(perturbed):
+                test, away = x[k::5], np.delete(x, np.s_[k::5], axis=0)
+                learned = away.mean(0) - np.delete(controls, np.s_[k::5], axis=0).mean(0)
+                table[k, u] = delta(observed_change(two_arms(test, controls[k::5])), learned)
+        held.append(estimate(table))
+        truth.append(table.mean())
+    expected = np.mean(truth)
+    assert np.mean([found.low <= expected <= found.high for found in held]) >= 0.9
+
+
+def test_the_scaled_column_is_zero_for_the_mean_and_one_for_a_replicate():
+    rng = np.random.default_rng(0)
+    mean = rng.normal(0.2, 0.02, (5, 10))
+    replicate = mean + rng.normal(0.3, 0.02, (5, 10))
+    assert scaled(mean, mean, replicate) == 0
+    np.testing.assert_allclose(scaled(replicate, mean, replicate), 1)
+    assert scaled(replicate + 0.1, mean, replicate) > 1
+    assert np.isnan(scaled(mean, mean, mean + rng.normal(0, 0.1, (5, 10))))
+
+
+def test_holm_is_the_rule_of_statsmodels():
+    from statsmodels.stats.multitest import multipletests
+
+    p = np.random.default_rng(0).random(12) ** 3
+    np.testing.assert_allclose(holm(p), multipletests(p, method="holm")[1])

@@ -1,0 +1,230 @@
+"""What a score is worth: observed change, ceiling of a perfect predictor, intervals over folds and units.
+
+A unit is a perturbation, or a perturbation in a context where contexts are held out. Scores stand in a matrix
+folds x units [F, U]; a leave-one-out split has one row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from twinlib.evaluation.metrics import pearson
+
+Array = NDArray[np.float64]
+
+#: Contexts with fewer cells than this in an arm leave both sides of a change.
+MIN_CELLS = 5
+#: Each half of a halving holds at least this many cells of each arm.
+MIN_HALF = 4
+#: Below this number of units an interval says nothing.
+MIN_UNITS = 6
+#: Power of the smallest difference that is named: 2.8 standard errors are seen in 80 of 100 repetitions.
+POWER_FACTOR = 2.8
+#: Below this value a ceiling is biased upward.
+BIASED_BELOW = 0.25
+
+
+@dataclass(frozen=True, eq=False)
+class Arms:
+    """Perturbed cells and controls of one perturbation, context by context.
+
+    Contexts with under `MIN_CELLS` cells in an arm are left out and counted.
+    """
+
+    #: Perturbed cells of each context that counts, [n, G] each.
+    perturbed: tuple[Array, ...]
+    #: Controls of the same contexts, [m, G] each.
+    controls: tuple[Array, ...]
+    #: Contexts that were too small.
+    dropped: int
+
+    @property
+    def weights(self) -> Array:
+        """Share of the perturbed cells in each context."""
+        sizes = np.array([len(cells) for cells in self.perturbed], dtype=np.float64)
+        return sizes / sizes.sum()
+
+
+def arms(
+    x: ArrayLike, perturbed: NDArray[np.bool_], controls: NDArray[np.bool_], contexts: ArrayLike
+) -> Arms | None:
+    """Sort cells x [n, G] into the two arms of each context; None where no context is large enough."""
+    cells, names = np.asarray(x, dtype=np.float64), np.asarray(contexts).astype(str)
+    present = np.unique(names[perturbed])
+    pairs = [(cells[perturbed & (names == c)], cells[controls & (names == c)]) for c in present]
+    kept = [pair for pair in pairs if min(map(len, pair)) >= MIN_CELLS]
+    if not kept:
+        return None
+    return Arms(tuple(a for a, _ in kept), tuple(b for _, b in kept), len(pairs) - len(kept))
+
+
+def observed_change(cells: Arms) -> Array:
+    """Return mean(perturbed) - mean(controls) within contexts [G], contexts weighted by perturbed cells."""
+    changes = [a.mean(0) - b.mean(0) for a, b in zip(cells.perturbed, cells.controls, strict=True)]
+    return np.asarray(cells.weights @ np.stack(changes))
+
+
+def predicted_change(shifts: list[Array], cells: Arms) -> Array:
+    """Return the mean of y_hat - x over the controls [m, G] of each context, weighted by perturbed cells."""
+    return np.asarray(cells.weights @ np.stack([shift.mean(0) for shift in shifts]))
+
+
+def half_correlation(cells: Arms, rng: np.random.Generator, halvings: int = 50) -> float:
+    """Return the correlation of the changes of two halves that share no cell, mean over halvings.
+
+    NaN where a half would hold under `MIN_HALF` cells of an arm.
+    """
+    if min(min(len(a), len(b)) for a, b in zip(cells.perturbed, cells.controls, strict=True)) < 2 * MIN_HALF:
+        return float("nan")
+    scores = []
+    for _ in range(halvings):
+        halves = [_halved(cells.perturbed, rng), _halved(cells.controls, rng)]
+        first, second = (Arms(halves[0][side], halves[1][side], 0) for side in (0, 1))
+        scores.append(pearson(observed_change(first), observed_change(second)))
+    return float(np.mean(scores))
+
+
+def _halved(
+    groups: tuple[Array, ...], rng: np.random.Generator
+) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    """Return two halves of every group; an odd cell goes to the second."""
+    orders = [rng.permutation(len(cells)) for cells in groups]
+    first = tuple(g[order[: len(g) // 2]] for g, order in zip(groups, orders, strict=True))
+    second = tuple(g[order[len(g) // 2 :]] for g, order in zip(groups, orders, strict=True))
+    return first, second
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """What a perfect, noise-free predictor would score on one unit."""
+
+    #: sqrt(max(2 r / (1 + r), 0)).
+    value: float
+    #: Correlation of two halves, averaged over halvings and folds.
+    replicate: float
+    #: 2 r / (1 + r): a second experiment of full depth.
+    duplicate: float
+    #: Whether the interval of r over folds leaves out 0.
+    resolvable: bool
+
+    @property
+    def biased(self) -> bool:
+        """Whether the value is so low that it is biased upward."""
+        return self.value < BIASED_BELOW
+
+
+def ceiling(correlations: ArrayLike, level: float = 0.95) -> Ceiling:
+    """Return the ceiling of a unit from its half correlations, one a fold [F]; NaN folds are left out.
+
+    >>> ceiling([0.5, 0.5, 0.5]).value.__round__(3)
+    0.816
+    """
+    from scipy.stats import t
+
+    values = np.asarray(correlations, dtype=np.float64)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return Ceiling(float("nan"), float("nan"), float("nan"), False)
+    r = float(values.mean())
+    half = (
+        t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+        if len(values) > 1
+        else np.inf
+    )
+    duplicate = 2.0 * r / (1.0 + r)
+    return Ceiling(float(np.sqrt(max(duplicate, 0.0))), r, duplicate, bool(r - half > 0))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over folds and units with its t interval."""
+
+    mean: float
+    low: float
+    high: float
+    #: Degrees of freedom of the interval.
+    dof: float
+    #: Number of units U.
+    units: int
+    #: Standard deviation of the units' means.
+    sd: float
+
+    @property
+    def smallest(self) -> float:
+        """The smallest true difference that 80 of 100 repetitions would see."""
+        return POWER_FACTOR * self.sd / self.units**0.5
+
+    def p_value(self) -> float:
+        """Return the two-sided p value of mean = 0 from the same t."""
+        from scipy.stats import t
+
+        if not np.isfinite(self.low):
+            return 1.0
+        scale = (self.high - self.mean) / t.ppf(0.975, self.dof)
+        return float(2.0 * t.sf(abs(self.mean) / scale, self.dof)) if scale > 0 else float(self.mean == 0)
+
+
+def estimate(scores: ArrayLike, level: float = 0.95) -> Estimate:
+    """Return the mean of scores folds x units [F, U] with an interval that both kinds of chance widen.
+
+    v = var(unit means) / U + var(fold means) / F - var(residual) / (U F), not below the larger of the first
+    two, with Satterthwaite's degrees of freedom (min(U, F) - 1 below 12 units); one fold: v = var(units) / U.
+    Under `MIN_UNITS` units the interval is NaN. For a comparison of two rows, give their differences.
+    """
+    from scipy.stats import t
+
+    table = np.atleast_2d(np.asarray(scores, dtype=np.float64))
+    if table.ndim != 2 or not np.isfinite(table).all():
+        raise ValueError(f"scores has shape {table.shape} or holds NaN; give finite folds x units.")
+    mean, units = float(table.mean()), table.shape[1]
+    sd = float(table.mean(0).std(ddof=1)) if units > 1 else float("nan")
+    if units < MIN_UNITS:
+        return Estimate(mean, float("nan"), float("nan"), float("nan"), units, sd)
+    variance, dof = _variance(table)
+    half = float(t.ppf((1 + level) / 2, dof) * variance**0.5)
+    return Estimate(mean, mean - half, mean + half, dof, units, sd)
+
+
+def _variance(table: Array) -> tuple[float, float]:
+    """Return the variance of the mean of folds x units [F, U] and its degrees of freedom."""
+    folds, units = table.shape
+    by_unit = float(table.mean(0).var(ddof=1)) / units
+    if folds == 1:
+        return by_unit, units - 1.0
+    by_fold = float(table.mean(1).var(ddof=1)) / folds
+    residual = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
+    shared = float((residual**2).sum()) / ((folds - 1) * (units - 1)) / (units * folds)
+    variance = max(by_unit + by_fold - shared, by_unit, by_fold)
+    if units < 12:
+        return variance, min(units, folds) - 1.0
+    spread = by_unit**2 / (units - 1) + by_fold**2 / (folds - 1) + shared**2 / ((folds - 1) * (units - 1))
+    return variance, (by_unit + by_fold - shared) ** 2 / spread if spread > 0 else units - 1.0
+
+
+def scaled(score: ArrayLike, mean_row: ArrayLike, replicate_row: ArrayLike) -> float:
+    """Return (u - b) / (r - b), cell-eval2's scale: 0 the mean of the context, 1 a replicate; all [F, U].
+
+    NaN where the interval of r - b holds 0.
+    """
+    own, low, high = (np.asarray(row, dtype=np.float64) for row in (score, mean_row, replicate_row))
+    gap = estimate(high - low)
+    if not gap.low > 0 and not gap.high < 0:
+        return float("nan")
+    return float((own.mean() - low.mean()) / gap.mean)
+
+
+def holm(p_values: ArrayLike) -> Array:
+    """Return p values [m] adjusted by Holm's step-down rule.
+
+    >>> holm([0.01, 0.04, 0.03]).round(2).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return adjusted
