@@ -287,7 +287,7 @@ class Described:
             scores.append(evaluation.population_metrics(truth, guess, None, asked.reference))
         row: dict[str, Any] = {"System": "reference", "Algorithm": "ceiling", "Seed": 0, "Split": "Test"}
         row |= {"space": "log1p", "perturbations": len(asked.labels)}
-        row |= {n: float(np.mean([s[n] for s in scores])) for n in evaluation.POPULATION}
+        row |= {n: float(np.mean([s[n] for s in scores])) for n in scores[0]}
         return [evaluation.with_skill(row, self._baseline_row(asked, "test", "log1p"))]
 
     def _experimental(self, seeds: Sequence[int], scratch: pathlib.Path) -> Part:

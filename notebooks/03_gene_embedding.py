@@ -67,7 +67,7 @@ from twinlib.embedding.quality import (
     neighbour_recovery,
     regulator_matrix,
 )
-from twinlib.results.tables import packaged_results
+from twinlib.results.tables import read_table
 
 plots.style()
 dataset = choose("papalexi2021", "waddington")
@@ -508,7 +508,7 @@ record.say(
 # These runs are shorter than that of the packaged network, on a draw of the training cells, and the same for all rows.
 
 # %%
-quality = packaged_results("embedding", dataset, "quality")
+quality = read_table("embedding", dataset, "quality")
 votes = [column for column in quality.columns if column.startswith("recovery_")]
 quality["recovery"] = quality[votes].mean(axis=1)
 order = ["learned", "uniform", "none", "random", "known", "pca", "expression"]
@@ -654,7 +654,7 @@ plots.show(
 )
 
 # %%
-seeds = packaged_results("embedding", "waddington", "regulators").pivot(
+seeds = read_table("embedding", "waddington", "regulators").pivot(
     index="seed", columns="score", values="average_precision"
 )
 versus = {other: interval(seeds["attention"] - seeds[other]) for other in ("chance", "correlation")}

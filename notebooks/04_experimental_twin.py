@@ -673,7 +673,7 @@ record.say(
 def packaged(name, kind="splits"):
     """The packaged table of a dataset, or None where the project ships none."""
     try:
-        return tables.packaged_results("experimental", name, kind)
+        return tables.read_table("experimental", name, kind)
     except ResultsError:
         return None
 

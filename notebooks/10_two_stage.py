@@ -626,7 +626,7 @@ from matplotlib.patches import Rectangle
 
 from experiments.settings import SECOND_ORDER
 from twinlib.errors import ResultsError
-from twinlib.results.tables import packaged_results, results_folder
+from twinlib.results.tables import read_table, results_folder
 from twinlib.evaluation.statistics import paired_difference
 
 DATASETS = ("papalexi2021", "waddington")
@@ -741,8 +741,8 @@ for dataset_name, rows in tuned.items():
 stored = {}
 for name in DATASETS:
     try:
-        stored[name] = (packaged_results("described", name, "history"), packaged_results("described", name))
-        used = packaged_results("described", name, "manifest").get("choices", {})
+        stored[name] = (read_table("described", name, "history"), read_table("described", name))
+        used = read_table("described", name, "manifest").get("choices", {})
         picks = chosen[chosen.dataset == name].set_index("algorithm")
         same = [a for a in NAMES if a in used and used[a]["step_size"] == picks.loc[a, "step_size"]]
         if len(same) < len(NAMES):

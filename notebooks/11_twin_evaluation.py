@@ -520,7 +520,7 @@ record.say(tables.markdown(pd.DataFrame(lines, columns=columns)))
 packaged = {}
 for name in ("papalexi2021", "cross_study", "kang2018", "waddington"):
     try:
-        packaged[name] = tables.packaged_results("described", name, "similarity")
+        packaged[name] = tables.read_table("described", name, "similarity")
     except ResultsError as error:
         record.say(f"Not shown: {error}")
 for name, rows in packaged.items():

@@ -68,7 +68,7 @@ def packaged(protocol, table="regression"):
     found = {}
     for name in claims.DATASETS:
         try:
-            found[name] = tables.packaged_results(protocol, name, table)
+            found[name] = tables.read_table(protocol, name, table)
         except ResultsError as error:
             record.say(f"Not shown: {error}")
     return found
@@ -309,13 +309,11 @@ record.say(
 )
 
 # %%
-marks = {"TRPO_PPO_zero_target": "two_stage", "TRPO_PPO_mended_logged": "alternating"}
-marks |= {"TRPO_PPO_mended_kl": "PPO_restart"}
 fig, panels = plt.subplots(1, len(released), figsize=(3.4 * len(released), 3.9), squeeze=False)
 for ax, (name, whole) in zip(panels[0], released.items(), strict=True):
     rows = whole[(whole["System"] == "insilico") & (whole["Split"] == "Train") & (whole["logs"] == 2)]
     for algorithm, group in rows.groupby("Algorithm", sort=False):
-        colour = plots.COLOURS[marks.get(algorithm, algorithm)]
+        colour = plots.COLOURS[algorithm]
         ax.scatter(group["MSE"], group["reward"], color=colour, label=algorithm, s=30, alpha=0.8)
     ax.set(xlabel="MSE, start to final", title=name)
 panels[0, 0].set_ylabel("reward of the environment")
@@ -550,7 +548,7 @@ record.say(
 # %%
 lines, turned = [], []
 for name in ("papalexi2021", "waddington"):
-    untuned = tables.packaged_results("untuned", name)
+    untuned = tables.read_table("untuned", name)
     untuned = untuned[(untuned["Split"] == "Test") & (untuned["space"] == "log1p")]
     for first, second in (("two_stage", "PPO"), ("two_stage", "PPO_restart"), ("alternating", "PPO")):
         pair = (
@@ -576,7 +574,7 @@ record.say(
     + ("; ".join(turned) if turned else "none")
     + "."
 )
-levels = tables.packaged_results("untuned", "papalexi2021")
+levels = tables.read_table("untuned", "papalexi2021")
 levels = levels[(levels["Split"] == "Test") & (levels["space"] == "log1p") & (levels["Algorithm"] == "PPO")]
 record.say(
     f"On papalexi2021 PPO itself scores {levels['pearson_delta'].mean():.3f} with the common setting and "

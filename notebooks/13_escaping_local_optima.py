@@ -84,12 +84,6 @@ from twinlib.evaluation.statistics import paired_difference
 
 plots.style()
 torch.set_num_threads(1)
-COLOURS = plots.COLOURS | {
-    "PPO_entropy": "#4f46a5",
-    "PPO_random_restarts": "#93a3b8",
-    "random_search": "#a16207",
-    "value_iteration": "#111827",
-}
 runs, manifest = escape_results("runs"), escape_results("manifest")
 
 # %% [markdown]
@@ -301,9 +295,9 @@ for _, top in tops.iterrows():
 for name, walk in walks.items():
     for r in range(3):
         axes[1].plot(
-            *walk[:, r].T, color=COLOURS[name], linewidth=1.4, label=name if r == 0 else None, zorder=3
+            *walk[:, r].T, color=plots.COLOURS[name], linewidth=1.4, label=name if r == 0 else None, zorder=3
         )
-        axes[1].plot(*walk[-1, r], "o", color=COLOURS[name], mec="white", ms=8, zorder=4)
+        axes[1].plot(*walk[-1, r], "o", color=plots.COLOURS[name], mec="white", ms=8, zorder=4)
 axes[0].set_ylabel("push on gene 2 (share of the bound)")
 legend = axes[1].legend(loc="lower left", frameon=True, facecolor="white")
 fig.colorbar(drawn, ax=axes, label="return")
@@ -411,7 +405,7 @@ for k, name in enumerate(everyone):
             axes[0, 0],
             b + (k - 4.5) * 0.085,
             rate(chosen_runs(runs, name, barrier)),
-            COLOURS[name],
+            plots.COLOURS[name],
             label=name if b == 0 else None,
         )
 axes[0, 0].set_xticks(range(3), [f"{b} barrier" for b in BARRIERS])
@@ -423,10 +417,16 @@ for panel, varied, label in (
     (axes[1, 1], "beta", "weight of the KL penalty, beta"),
 ):
     part = one[one["varied"] == varied].reset_index(drop=True)
-    panel.axhspan(ppo["low"], ppo["high"], color=COLOURS["PPO"], alpha=0.12, linewidth=0)
-    panel.axhline(ppo["rate"], color=COLOURS["PPO"], linestyle="--", linewidth=1, label="PPO")
+    panel.axhspan(ppo["low"], ppo["high"], color=plots.COLOURS["PPO"], alpha=0.12, linewidth=0)
+    panel.axhline(ppo["rate"], color=plots.COLOURS["PPO"], linestyle="--", linewidth=1, label="PPO")
     for k, row in part.iterrows():
-        error_bar(panel, k, row, COLOURS["two_stage"], mec="black" if row["main"] else COLOURS["two_stage"])
+        error_bar(
+            panel,
+            k,
+            row,
+            plots.COLOURS["two_stage"],
+            mec="black" if row["main"] else plots.COLOURS["two_stage"],
+        )
     panel.set_xticks(range(len(part)), [f"{v:g}" for v in part["value"]])
     panel.set(xlabel=label, title=f"two_stage, {DESIGN.ablation_barrier} barrier")
     panel.legend(loc="lower left")
@@ -500,7 +500,7 @@ for panel, barrier in zip(axes, BARRIERS, strict=True):
         n, first = len(first), first.dropna()
         x = np.r_[0, first, DESIGN.timesteps]
         y = np.r_[0, np.arange(1, len(first) + 1), len(first)] / n
-        panel.step(x, y, where="post", color=COLOURS[name], label=name, linewidth=1.6)
+        panel.step(x, y, where="post", color=plots.COLOURS[name], label=name, linewidth=1.6)
     panel.set(title=f"{barrier} barrier", xlabel="environment steps")
     panel.set_xticks([0, 20_000, 40_000, 60_000], ["0", "20k", "40k", "60k"])
 axes[0].set(ylabel="share of runs that have reached B", ylim=(-0.02, 1.02))

@@ -90,10 +90,10 @@ def _columns() -> dict[str, Any]:
     columns = {}
     for dataset in claims.DATASETS:
         try:
-            rows = tables.population_table(tables.packaged_results("described", dataset))
+            rows = tables.population_table(tables.read_table("described", dataset)).set_index("Algorithm")
         except ResultsError:
             continue
-        columns[dataset] = rows.set_index("Algorithm")["pearson_delta"].astype(str)
+        columns[dataset] = rows["pearson_delta"].astype(str)
     return columns
 
 

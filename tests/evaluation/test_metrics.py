@@ -102,7 +102,12 @@ def test_overlap_at_n():
     assert m.overlap_at_n(truth, np.zeros(5), 3) == 0
 
 
-@pytest.mark.parametrize("name", [*m.ERRORS, *m.SCORES])
+BEST = m.BEST | {name: metric.best for name, metric in m.POPULATION.items()}
+ERRORS = [name for name, best in BEST.items() if best == "error"]
+SCORES = [name for name, best in BEST.items() if best == "score"]
+
+
+@pytest.mark.parametrize("name", [*ERRORS, *SCORES])
 def test_doing_nothing_has_no_skill(name):
     assert abs(m.skill(name, 0.37, 0.37)) < 1e-6
 
@@ -137,9 +142,9 @@ def test_doing_nothing_has_no_skill_on_populations(name, clouds):
 
 
 def test_skill_is_one_for_a_perfect_prediction_and_negative_for_a_worse_one():
-    for name in m.ERRORS:
+    for name in ERRORS:
         assert m.skill(name, 0.0, 0.4) == 1 and m.skill(name, 0.8, 0.4) == pytest.approx(-1)
-    for name in m.SCORES:
+    for name in SCORES:
         assert m.skill(name, 1.0, 0.4) == 1 and m.skill(name, 0.0, 0.4) < 0
     assert np.isnan(m.skill("MSE", 0.1, 0.0)) and m.skill("MSE", 0.0, 0.0) == 0
 

@@ -70,10 +70,3 @@ def test_show_refuses_what_would_not_work_on_a_page(name: str, alt: str) -> None
     with pytest.raises(ValueError, match="figure"):
         plots.show(fig, name, alt)
     plt.close(fig)
-
-
-def test_colours_are_hexadecimal_and_stand_out_on_white() -> None:
-    for name, colour in plots.COLOURS.items():
-        assert re.fullmatch(r"#[0-9a-f]{6}", colour), name
-        red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-        assert 0.2126 * red + 0.7152 * green + 0.0722 * blue < 190, f"{name} is too pale for a white face"

@@ -18,7 +18,7 @@ RUNS = sorted(
 
 @pytest.mark.parametrize("folder", [p for p in RUNS if p.parent.name == "described"], ids=lambda p: p.name)
 def test_doing_nothing_is_no_change_and_has_no_skill(folder):
-    rows = tables.packaged_results("described", folder.name)
+    rows = tables.read_table("described", folder.name)
     skills = [c for c in rows if c.startswith("skill_")]
     still = rows[rows["Algorithm"].isin(["do_nothing", "no_change"])]
     assert len(still) >= 8 and still[skills].abs().max().max() < 1e-6
@@ -27,7 +27,7 @@ def test_doing_nothing_is_no_change_and_has_no_skill(folder):
 
 @pytest.mark.parametrize("folder", RUNS, ids=lambda p: f"{p.parent.name}-{p.name}")
 def test_every_run_has_its_files_and_a_report(folder):
-    manifest = tables.packaged_results(folder.parent.name, folder.name, "manifest")
+    manifest = tables.read_table(folder.parent.name, folder.name, "manifest")
     assert manifest["config"]["dataset"] == folder.name and manifest["data_hash"] and manifest["versions"]
     assert not any(word in (folder / "manifest.json").read_text() for word in ("/tmp", "/root", "/home"))
     assert tables.report(folder).count("| ") > 50
@@ -37,10 +37,9 @@ def test_one_cell_of_the_described_waddington_table_is_computed_again():
     from twinlib.data.preparation import standard
     from twinlib.experimental.baselines import BASELINES
 
-    rows = tables.packaged_results("described", "waddington")
-    manifest = tables.packaged_results("described", "waddington", "manifest")
+    rows = tables.read_table("described", "waddington")
     prepared = standard("waddington")
-    assert prepared.fingerprint == manifest["fingerprint"]
+    assert prepared.fingerprint == tables.read_table("described", "waddington", "manifest")["fingerprint"]
     controls, reference = (
         prepared.expression("test", "control"),
         prepared.expression("train", "control").mean(0),
@@ -64,7 +63,7 @@ def test_one_cell_of_a_released_table_is_computed_again(real_data):
     from experiments.released import Released
 
     try:
-        rows = tables.packaged_results("released", "kang2018")
+        rows = tables.read_table("released", "kang2018")
     except ResultsError:
         pytest.skip("no released run of kang2018 is packaged")
     protocol = Released(RunConfig(dataset="kang2018", protocol="released", seeds=1))
@@ -103,7 +102,7 @@ def test_reward_of_the_released_rows_is_judged_for_one_and_for_two_logarithms(mo
             for name in ("PPO", "TRPO_PPO_zero_target")
             for seed in range(5)
         ]
-        monkeypatch.setattr(tables, "packaged_results", lambda *args: pd.DataFrame(rows))
+        monkeypatch.setattr(tables, "read_table", lambda *args: pd.DataFrame(rows))
         return claims.released_reward("any")
 
     assert reward({1: 3.0, 2: 2.0}).verdict == claims.HOLDS

@@ -36,8 +36,6 @@ class OneReplica(Protocol):
 
 #: The paper's per-cell metrics (Section 3.3.1).
 PER_CELL = ("MSE", "RMSE", "MAE", "R2", "Pearson")
-#: Metrics of populations, which need no pairs.
-POPULATION = ("pearson_delta", "pearson_delta_profile", "pseudobulk_mse", "e_distance", "w1")
 #: A perturbation with fewer cells than this in a split is not scored.
 MIN_CELLS = 10
 #: Rows predicted at once.
@@ -155,7 +153,7 @@ def _row(
     }
     row |= cells["matched"][r][space]
     row |= {f"random_{name}": value for name, value in cells["random"][r][space].items()}
-    return row | (population if space == "log1p" else dict.fromkeys(POPULATION, float("nan")))
+    return row | (population if space == "log1p" else dict.fromkeys(metrics.POPULATION, float("nan")))
 
 
 def _cell_scores(predictor: Predictor, asked: Questions, pairing: str) -> CellScores:
@@ -173,7 +171,7 @@ def _population_scores(predictor: Predictor, asked: Questions) -> list[dict[str,
     """Return the population metrics of each replica, averaged over perturbations."""
     table = [_perturbation_scores(predictor, asked, name) for name in asked.labels]
     return [
-        {name: float(np.mean([scores[r][name] for scores in table])) for name in POPULATION}
+        {name: float(np.mean([scores[r][name] for scores in table])) for name in metrics.POPULATION}
         for r in range(len(table[0]))
     ]
 
@@ -196,18 +194,14 @@ def population_metrics(
     does not score 0. Without controls (the ceiling, which answers no control) both are the same.
     """
     truth, guess = np.asarray(truth, dtype=np.float64), np.asarray(guess, dtype=np.float64)
-    profile = guess.mean(axis=0)
-    shift = profile - reference if controls is None else (guess - np.asarray(controls, float)).mean(axis=0)
-    return {
-        "pearson_delta": metrics.pearson_delta(truth.mean(axis=0), reference + shift, reference),
-        "pearson_delta_profile": metrics.pearson_delta(truth.mean(axis=0), profile, reference),
-        "pseudobulk_mse": metrics.pseudobulk_mse(truth.mean(axis=0), profile),
-        "e_distance": metrics.e_distance(truth, guess),
-        "w1": metrics.w1(truth, guess),
-    }
+    answers = controls is not None
+    shift = (guess - np.asarray(controls, float)).mean(axis=0) if answers else guess.mean(axis=0) - reference
+    answer = metrics.Answer(truth, guess, shift, reference)
+    return {name: metric.value(answer) for name, metric in metrics.POPULATION.items()}
 
 
 def with_skill(row: Row, baseline: Row) -> Row:
     """Add the skill of every metric of a row over the row of no_change on the same questions."""
-    names = [n for n in (*PER_CELL, *POPULATION) if n != "pearson_delta_profile" and n in row]
+    shown = [name for name, metric in metrics.POPULATION.items() if metric.best != "none"]
+    names = [name for name in (*PER_CELL, *shown) if name in row]
     return row | {f"skill_{n}": metrics.skill(n, row[n], baseline[n]) for n in names}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -9,10 +12,11 @@ from twinlib.errors import InputError
 
 Array = NDArray[np.float64]
 
-#: Metrics that are errors: 0 is best, and skill is one minus the share of no_change's error that is left.
-ERRORS = ("MSE", "RMSE", "MAE", "pseudobulk_mse", "e_distance", "w1", "dtw", "mean_absolute_difference")
-#: Metrics that are scores with 1 as the best value: skill is the share of the way from no_change to 1.
-SCORES = ("R2", "Pearson", "pds", "overlap_at_n")
+#: Best value of the metrics that are computed elsewhere: 0 for an error, 1 for a score.
+BEST = {
+    **dict.fromkeys(("MSE", "RMSE", "MAE", "dtw", "mean_absolute_difference"), "error"),
+    **dict.fromkeys(("R2", "Pearson", "pds", "overlap_at_n"), "score"),
+}
 
 
 def _matrix(values: ArrayLike, name: str) -> Array:
@@ -192,6 +196,45 @@ def overlap_at_n(true_delta: ArrayLike, pred_delta: ArrayLike, n: int) -> float:
     return len(top[0] & top[1]) / n
 
 
+@dataclass(frozen=True)
+class Answer:
+    """The cells predicted for a perturbation beside those observed, in log1p units."""
+
+    #: Observed cells [k, G].
+    truth: Array
+    #: Predicted cells [n, G].
+    guess: Array
+    #: Predicted mean change [G].
+    shift: Array
+    #: Mean training control [G].
+    reference: Array
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of populations, as tables read it."""
+
+    #: Maps an answer to its value.
+    value: Callable[[Answer], float]
+    #: Skill is read as that of an error (0 is best) or a score (1 is best); own: the value is its skill;
+    #: none: it has no skill and stands in no table.
+    best: str
+
+
+#: The metrics that need no pairs, in the order of tables; a new one is one more entry.
+POPULATION = {
+    "pearson_delta": Metric(
+        lambda a: pearson_delta(a.truth.mean(axis=0), a.reference + a.shift, a.reference), "own"
+    ),
+    "pearson_delta_profile": Metric(
+        lambda a: pearson_delta(a.truth.mean(axis=0), a.guess.mean(axis=0), a.reference), "none"
+    ),
+    "pseudobulk_mse": Metric(lambda a: pseudobulk_mse(a.truth.mean(axis=0), a.guess.mean(axis=0)), "error"),
+    "e_distance": Metric(lambda a: e_distance(a.truth, a.guess), "error"),
+    "w1": Metric(lambda a: w1(a.truth, a.guess), "error"),
+}
+
+
 def skill(name: str, value: float, no_change_value: float) -> float:
     """Return what a metric's value is worth against no_change: 0 for doing nothing, 1 for perfect.
 
@@ -202,12 +245,14 @@ def skill(name: str, value: float, no_change_value: float) -> float:
     >>> skill("pseudobulk_mse", value=1.0, no_change_value=4.0)
     0.75
     """
-    if name == "pearson_delta":
+    best = POPULATION[name].best if name in POPULATION else BEST.get(name, "none")
+    if best == "own":
         return float(value)
-    if name not in ERRORS + SCORES:
-        raise InputError(f"No skill is defined for {name!r}; use one of {', '.join(ERRORS + SCORES)}.")
-    gap = no_change_value if name in ERRORS else 1.0 - no_change_value
-    left = value if name in ERRORS else 1.0 - value
+    if best == "none":
+        known = [*BEST, *(other for other, metric in POPULATION.items() if metric.best != "none")]
+        raise InputError(f"No skill is defined for {name!r}; use one of {', '.join(known)}.")
+    gap = no_change_value if best == "error" else 1.0 - no_change_value
+    left = value if best == "error" else 1.0 - value
     if value == no_change_value:
         return 0.0
     return 1.0 - left / gap if gap > 0 else float("nan")

@@ -12,34 +12,50 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: Colour of each entity on every page: mid-tone and colour-blind safe (hues of Okabe and Ito, Wong 2011,
-#: darkened until a line stands out on white).
+#: Colour of each entity on every page: every algorithm, every row of a table, every kind of cell. Mid-tone,
+#: readable on white, no two alike; the algorithms differ for colour-blind readers, too.
 COLOURS: dict[str, str] = {
+    # cells
     "control": "#6b7280",
     "perturbed": "#d55e00",
-    "real": "#1f2937",
+    "real": "#2b3648",
+    # both twins
     "experimental": "#0072b2",
     "insilico": "#009e73",
-    "do_nothing": "#9ca3af",
-    "no_change": "#9ca3af",
-    "straight_line": "#b8860b",
-    "random": "#b0aab8",
-    "shuffled": "#c9a27e",
-    "reversed": "#a16207",
-    "halves": "#374151",
-    "mean": "#56a0d3",
-    "matching_mean": "#3b82a0",
-    "additive": "#7b6fb0",
-    "linear": "#a44fa0",
-    "latent_shift": "#cc6fa0",
-    "ceiling": "#111827",
-    "PPO": "#0072b2",
-    "PPO_KL": "#5b8fd6",
-    "PPO_restart": "#7aa6c2",
+    # algorithms
+    "PPO": "#4c3fb8",
+    "PPO_KL": "#8f83e8",
+    "PPO_restart": "#b39ddb",
     "TRPO": "#c77700",
     "two_stage": "#009e73",
-    "alternating": "#c2477f",
-    "untrained": "#b0aab8",
+    "alternating": "#a31d55",
+    # rows of the released code
+    "TRPO_PPO_zero_target": "#3f7d20",
+    "TRPO_PPO_mended_logged": "#8aa829",
+    "TRPO_PPO_mended_kl": "#5fb84a",
+    # contestants of chapter 13 that are no algorithm of their own
+    "PPO_entropy": "#7a3fd0",
+    "PPO_random_restarts": "#54407a",
+    "random_search": "#7d7a2a",
+    "value_iteration": "#5a1f1f",
+    # baselines
+    "mean": "#56a0d3",
+    "matching_mean": "#2b7a8c",
+    "additive": "#7b6fb0",
+    "linear": "#a44fa0",
+    "latent_shift": "#d980ae",
+    "experimental_mean_only": "#1f4e79",
+    # references and controls
+    "do_nothing": "#9ca3af",
+    "no_change": "#9ca3af",
+    "random": "#b59fb5",
+    "untrained": "#8b9a7b",
+    "ceiling": "#0b0b0f",
+    "real_halves": "#4b5563",
+    "straight_line": "#b8860b",
+    "reversed": "#7c4a03",
+    "experimental_shuffled": "#93b9ea",
+    "two_stage_shuffled": "#7cc2a6",
 }
 
 _RC: dict[str, Any] = {
@@ -72,11 +88,7 @@ def style() -> None:
     """Set the house style (seaborn, white face, large enough letters) for the figures of this process."""
     import seaborn as sns
 
-    sns.set_theme(
-        style="whitegrid",
-        palette="colorblind",
-        rc=_RC,
-    )
+    sns.set_theme(style="whitegrid", palette="colorblind", rc=_RC)
 
 
 def _png(fig: Figure) -> bytes:
@@ -109,9 +121,7 @@ def figure_html(png: bytes, name: str, alt: str, width: int, caption: str = "") 
     """
     picture = base64.b64encode(png).decode("ascii")
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-    narrowest = round(
-        0.6 * width
-    )  # below this its letters are too small to read; it scrolls sideways instead
+    narrowest = round(0.6 * width)  # narrower letters are too small to read: it scrolls sideways instead
     return (
         f'<figure id="fig-{name}" tabindex="0" style="margin:0;overflow-x:auto">'
         f'<img alt="{html.escape(alt)}" width="{width}" style="max-width:100%;min-width:{narrowest}px;'

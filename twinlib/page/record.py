@@ -6,7 +6,6 @@ import importlib.metadata
 import platform
 import sys
 from collections.abc import Callable
-from typing import Any
 
 _GLUE = "application/papermill.record/"
 _PRINTED = ("twinlib", "numpy", "scipy", "pandas", "anndata", "torch", "gymnasium")
@@ -121,7 +120,7 @@ def stamp_line(seed: int | None = 0) -> str:
     seed : int, optional
         The seed the page was computed with; None where the page draws nothing.
     """
-    facts: list[Any] = [] if seed is None else [f"seed {seed}"]
+    facts = [] if seed is None else [f"seed {seed}"]
     facts.append(f"Python {platform.python_version()}")
     for name in _PRINTED:
         try:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+Array = npt.NDArray[np.floating]
 #: Largest HTML that one surface may take, in bytes.
 LARGEST = 300_000
 
@@ -23,7 +24,7 @@ class Frame:
     """One landscape of a series."""
 
     #: Heights [M, M]: first axis to the right, second axis to the back.
-    height: npt.NDArray[Any]
+    height: Array
     #: What the reader sees beside the slider, for example "u = 0.10: barrier 1.9".
     label: str
     #: Named places as (x, y, name), in the units of the axes.
@@ -38,7 +39,7 @@ def surface_html(
     upper: float,
     ceiling: float,
     axes: tuple[str, str, str] = ("gene 1", "gene 2", "U"),
-    paths: npt.NDArray[Any] | None = None,
+    paths: Array | None = None,
     slider: str = "landscape",
 ) -> str:
     """Return the HTML of a surface that turns: a canvas, sliders that work by keyboard, and a table to read.
@@ -91,8 +92,8 @@ def show_surface(frames: Sequence[Frame], name: str, alt: str, **options: Any) -
 
 
 def crossing_html(
-    height: npt.NDArray[Any],
-    paths: dict[str, npt.NDArray[Any]],
+    height: Array,
+    paths: dict[str, Array],
     told: dict[str, Sequence[str]],
     name: str,
     alt: str,
@@ -137,8 +138,8 @@ def crossing_html(
 
 
 def show_crossing(
-    height: npt.NDArray[Any],
-    paths: dict[str, npt.NDArray[Any]],
+    height: Array,
+    paths: dict[str, Array],
     told: dict[str, Sequence[str]],
     name: str,
     alt: str,
@@ -153,6 +154,6 @@ def show_crossing(
         display(bundle, raw=True, metadata={"twinlib": {"figure": name, "alt": alt}})  # type: ignore[no-untyped-call]
 
 
-def _pack(values: npt.NDArray[Any]) -> str:
+def _pack(values: Array) -> str:
     """Base64 of values in 0..255 as bytes."""
     return base64.b64encode(np.rint(values).astype(np.uint8).tobytes()).decode("ascii")

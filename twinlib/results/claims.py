@@ -62,7 +62,7 @@ def _seeds(
     logs: int = 2,
 ) -> pd.Series:
     """Return a metric of the rows of a split by seed; `logs` is the number of logarithms (released only)."""
-    rows = tables.packaged_results(protocol, dataset, "regression")
+    rows = tables.read_table(protocol, dataset, "regression")
     space = "log1p" if protocol == "described" else "latent"
     chosen = (rows["Algorithm"] == algorithm) & (rows["Split"] == split) & (rows["space"] == space)
     if "logs" in rows:
@@ -138,7 +138,7 @@ def released_reward(dataset: str) -> Evidence:
 
 def second_stage_trains(dataset: str) -> Evidence:
     """How many optimizer steps the released second stage takes, of those that are due."""
-    rows = tables.packaged_results("released", dataset, "regression")
+    rows = tables.read_table("released", dataset, "regression")
     rows = rows[(rows["Algorithm"] == "TRPO_PPO_zero_target") & (rows["logs"] == 2)]
     if rows.empty:
         raise KeyError("no zero-target row")
@@ -150,7 +150,7 @@ def second_stage_trains(dataset: str) -> Evidence:
 
 def faster(dataset: str) -> Evidence:
     """Mean training reward over the first quarter of the environment steps, two stages against PPO."""
-    history = tables.packaged_results("described", dataset, "history")
+    history = tables.read_table("described", dataset, "history")
     early = history[history["environment_steps"] <= history["environment_steps"].max() / 4]
     means = early.groupby(["Algorithm", "seed"])["reward"].mean()
     found = paired_difference(means["two_stage"], means["PPO"])
@@ -160,8 +160,8 @@ def faster(dataset: str) -> Evidence:
 
 def trust_region(dataset: str) -> Evidence:
     """The largest KL of an accepted TRPO step, as a share of the delta it was allowed."""
-    history = tables.packaged_results("described", dataset, "history")
-    training = tables.packaged_results("described", dataset, "manifest")["training"]
+    history = tables.read_table("described", dataset, "history")
+    training = tables.read_table("described", dataset, "manifest")["training"]
     steps = history[(history["stage"] == "TRPO") & (history["accepted"] == 1)]
     deltas = {name: training[name]["trust_region"]["delta"] for name in steps["Algorithm"].unique()}
     share = float((steps["kl"] / steps["Algorithm"].map(deltas)).max())
@@ -171,7 +171,7 @@ def trust_region(dataset: str) -> Evidence:
 
 def fewer_updates(dataset: str) -> Evidence:
     """Optimizer steps until a level of training reward that both PPO and two stages end above."""
-    history = tables.packaged_results("described", dataset, "history")
+    history = tables.read_table("described", dataset, "history")
     curves = {
         name: dict(list(history[history["Algorithm"] == name].groupby("seed")))
         for name in ("PPO", "two_stage")
@@ -220,7 +220,7 @@ def smaller_gap(dataset: str) -> Evidence:
 
 def twins_agree(dataset: str) -> Evidence:
     """Is the in-silico twin nearer to the real trajectory than the straight line, beyond doing nothing?"""
-    rows = tables.packaged_results("described", dataset, "similarity")
+    rows = tables.read_table("described", dataset, "similarity")
     rows = rows[rows["Against"] == "real"]
     wide = rows.groupby(["Algorithm", "Perturbation"])["dtw"].mean().unstack("Algorithm")
     gap = paired_difference(wide["straight_line"], wide["two_stage"])

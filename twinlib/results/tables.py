@@ -11,6 +11,7 @@ import pandas as pd
 
 from twinlib.errors import ResultsError
 from twinlib.evaluation.evaluate import PER_CELL
+from twinlib.evaluation.metrics import POPULATION
 
 #: Rows of the in-silico tables (1, 4, 7), in their order.
 ORDER = (
@@ -50,8 +51,6 @@ SIMILARITY_ORDER = (
     "alternating",
     "PPO_restart",
 )
-#: The paper's columns in its own order, followed by what the described protocol adds.
-_POPULATION = ("pearson_delta", "pseudobulk_mse", "e_distance", "w1")
 
 
 def results_folder() -> pathlib.Path:
@@ -60,7 +59,7 @@ def results_folder() -> pathlib.Path:
     return packed if packed.is_dir() else pathlib.Path(__file__).parents[2] / "results"
 
 
-def packaged_results(protocol: str, dataset: str, table: str = "regression") -> Any:
+def read_table(protocol: str, dataset: str, table: str = "regression") -> Any:
     """Return a packaged result: `regression`, `similarity` or `history` as a DataFrame, `manifest` as a dict.
 
     `protocol` is described or released. Raises ResultsError where the project ships no such run.
@@ -147,7 +146,9 @@ def per_cell_table(regression: pd.DataFrame, split: str = "Test", space: str = "
 def population_table(regression: pd.DataFrame, split: str = "Test") -> pd.DataFrame:
     """Lay the metrics that need no pairs out, the primary one (pearson_delta) first, each with its skill."""
     rows = regression[(regression["Split"] == split) & (regression["space"] == "log1p")]
-    columns = [*_POPULATION, *(f"skill_{name}" for name in _POPULATION[1:]), "perturbations"]
+    best = {name: metric.best for name, metric in POPULATION.items() if metric.best != "none"}
+    skills = [f"skill_{name}" for name in best if best[name] != "own"]
+    columns = [*best, *skills, "perturbations"]
     table = _table(rows, ["System", "Algorithm"], columns, ORDER)
     table["perturbations"] = table["perturbations"].str.replace(r"\..*", "", regex=True)
     return table
@@ -195,8 +196,8 @@ def _beside(protocol: str, dataset: str, place: int, split: str) -> pd.DataFrame
     """Return rows of one protocol under the columns of the paper's in-silico (0), experimental (1) or
     similarity (2) table."""
     if place == 2:
-        return _beside_similarity(protocol, packaged_results(protocol, dataset, "similarity"))
-    rows = packaged_results(protocol, dataset, "regression")
+        return _beside_similarity(protocol, read_table(protocol, dataset, "similarity"))
+    rows = read_table(protocol, dataset, "regression")
     rows = rows[(rows["Split"] == split) & ((rows["System"] == "experimental") == (place == 1))]
     rows = rows[(rows["logs"] == 2) if protocol == "released" else (rows["space"] == "z")]
     return _table(rows, ["Algorithm"], list(PER_CELL), ORDER).rename(columns={"Algorithm": "Row"})
