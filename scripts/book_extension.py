@@ -135,11 +135,21 @@ def _claim(match: re.Match[str]) -> str:
     return "\n".join(re.findall(r"^\|.*$", section[0] if section else "", re.M))
 
 
-def _from_results(app: Any, page: str, source: list[str]) -> None:
-    """Insert what the packaged results say; no number on a page is typed."""
-    for mark, make in (("<!-- finding -->", _finding), ("<!-- standing -->", _standing)):
-        if mark in source[0]:
-            source[0] = source[0].replace(mark, make())
+def _sources() -> str:
+    """Return the table of the registry of datasets."""
+    from twinlib.data import sources
+
+    return sources.table()
+
+
+_INSERTED = {"finding": _finding, "standing": _standing, "sources": _sources}
+
+
+def _insert(app: Any, page: str, source: list[str]) -> None:
+    """Insert what the packaged results and the registry say; no number on a page is typed."""
+    for name, make in _INSERTED.items():
+        if f"<!-- {name} -->" in source[0]:
+            source[0] = source[0].replace(f"<!-- {name} -->", make())
     source[0] = re.sub(r"^<!-- claim: (\d+) -->$", _claim, source[0], flags=re.M)
     source[0] = re.sub(r"<!-- verdict: (\d+) -->", _verdict, source[0], flags=re.M)
 
@@ -172,7 +182,7 @@ def setup(app: Any) -> dict[str, Any]:
     """Register with Sphinx."""
     app.connect("builder-inited", _remember_stale)
     app.connect("source-read", _list_modules)
-    app.connect("source-read", _from_results)
+    app.connect("source-read", _insert)
     app.connect("source-read", _planned_chapters)
     app.connect("autodoc-process-docstring", _docstring, priority=100)
     app.connect("html-page-context", _mark)

@@ -33,12 +33,13 @@ def pages() -> list[pathlib.Path]:
     ]
 
 
-def _addresses(path: pathlib.Path) -> set[str]:
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".py":
-        text = "\n".join(
-            cell.source for cell in stamp.read_source(path).cells if cell.cell_type == "markdown"
-        )
+def _read(path: pathlib.Path) -> str:
+    if path.suffix != ".py":
+        return path.read_text(encoding="utf-8")
+    return "\n".join(cell.source for cell in stamp.read_source(path).cells if cell.cell_type == "markdown")
+
+
+def _addresses(text: str) -> set[str]:
     addresses = set()
     for address in _ADDRESS.findall(text):
         address = address.rstrip(".,;:*")
@@ -51,7 +52,9 @@ def _addresses(path: pathlib.Path) -> set[str]:
 
 def collected() -> set[str]:
     """Return every external address on a page."""
-    return set().union(*(_addresses(path) for path in pages()))
+    from twinlib.data import sources
+
+    return set().union(*(_addresses(_read(path)) for path in pages()), _addresses(sources.table()))
 
 
 def kept() -> dict[str, str]:
