@@ -1,4 +1,4 @@
-"""Validation cells that stay fixed, and five disjoint test folds: which cells a model of a fold may not see."""
+"""Validation cells that stay fixed, and five disjoint test folds: what a model of a fold may not see."""
 
 from __future__ import annotations
 
