@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from experiments.released_world import ReleasedDynamics, ReleasedWorld
-from twinlib.environment.batched import BatchedDynamics, Outcome, State, Step
+from twinlib.environment.batched import BatchedDynamics, Outcome, State
 from twinlib.environment.gymnasium_api import CellEnv, CellVectorEnv
 from twinlib.environment.world import Start, World, load_world, make_world, packaged_world, save_world
 from twinlib.errors import WorldError
@@ -26,7 +26,6 @@ __all__ = [
     "GeneScreenEnv",
     "GeneScreenVectorEnv",
     "Start",
-    "Step",
     "World",
     "WorldError",
     "load_world",

@@ -12,7 +12,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from twinlib.environment.batched import BatchedDynamics, Step
+from twinlib.environment.batched import BatchedDynamics
+from twinlib.policy.contracts import Step
 
 
 class _Frame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
 from twinlib.environment.world import Start, World
 
 if TYPE_CHECKING:
-    from twinlib.policy.actor_critic import ActorCritic
+    from twinlib.policy.contracts import Policy
 
 #: Cells that pass through the decoder at once.
 _CHUNK = 4096
@@ -21,7 +21,7 @@ _CHUNK = 4096
 
 @torch.no_grad()
 def rollout_cells(
-    policy: ActorCritic,
+    policy: Policy,
     world: World,
     config: EnvironmentConfig,
     x_log1p: np.ndarray | Tensor,
@@ -30,7 +30,7 @@ def rollout_cells(
     """Latent paths `[R, n, H+1, D]` of n given controls under the mean action, process noise and kick off.
 
     Args:
-        policy: R replicas of an actor, asked for `distribution(obs [R, n, O])` -> (mean [R, n, A], log_std).
+        policy: R replicas of an actor, asked for `act(obs [R, n, O])` -> mean action [R, n, A].
         world: where the cells live; its actions must be those the policy was trained on.
         config: the settings of the training run; its noise and kick are switched off here.
         x_log1p: `[n, G]` observed controls in log1p units.
@@ -45,14 +45,14 @@ def rollout_cells(
             f"x has shape {tuple(x.shape)} and there are {len(labels)} labels: pass [n, G] and n labels."
         )
     start = world.starts_from(x, labels)
-    dynamics = Dynamics(world, config.quiet(), _replicas(policy), len(x))
+    dynamics = Dynamics(world, config.quiet(), policy.replicas, len(x))
     spread = Start(*(value.expand(dynamics.replicas, *value.shape) for value in vars(start).values()))
-    return dynamics.path(lambda obs: policy.distribution(obs)[0], spread)
+    return dynamics.path(policy.act, spread)
 
 
 @torch.no_grad()
 def predict(
-    policy: ActorCritic,
+    policy: Policy,
     world: World,
     config: EnvironmentConfig,
     x_log1p: np.ndarray | Tensor,
@@ -80,8 +80,3 @@ def _decoded(world: World, z: Tensor) -> np.ndarray:
     parts = [world.embedding.decode(part) for part in torch.split(flat, _CHUNK)]
     out: np.ndarray = torch.cat(parts).reshape(*z.shape[:-1], -1).cpu().numpy()
     return out
-
-
-def _replicas(policy: Any) -> int:
-    """R of a policy; 1 for a stand-in that does not say."""
-    return int(getattr(policy, "replicas", 1))
