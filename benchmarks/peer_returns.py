@@ -17,12 +17,13 @@ import json
 import os
 import pathlib
 import time
+from collections.abc import Callable
 
 import gymnasium
 import numpy as np
 import torch
-from gym_dynamics import GymDynamics, score
 
+from twinlib.policy.gymnasium_tasks import gymnasium_task
 from twinlib.policy.proximal import ProximalConfig
 from twinlib.policy.training import TrainingConfig, train
 
@@ -52,14 +53,25 @@ def ours(name: str, seeds: list[int]) -> list[float]:
         gae_lambda=t["gae_lambda"],
         proximal=ProximalConfig(learning_rate=t["rate"], minibatch_size=t["minibatch"], epochs=t["epochs"]),
     )
-    dynamics = GymDynamics(name, len(seeds), t["cells"])
-    policy, _ = train(dynamics, config, seeds)
+    task = gymnasium_task(name, t["cells"])
+    policy, _ = train(task, config, seeds)
 
     def act(replica: int, obs: np.ndarray) -> object:
         action = policy.replica(replica).act(torch.as_tensor(obs, dtype=torch.float32)[None, None])[0, 0]
-        return int(action) if dynamics.discrete else np.clip(action.numpy(), *dynamics.action_range)
+        return int(action) if policy.discrete else action.clamp(task.action.low, task.action.high).numpy()
 
     return [score(name, lambda obs, r=r: act(r, obs)) for r in range(len(seeds))]
+
+
+def score(name: str, act: Callable[[np.ndarray], object], episodes: int = 20, seed: int = 10_000) -> float:
+    """Mean return of `act(obs [O]) -> action` over episodes with fixed seeds."""
+    env, total = gymnasium.make(name), 0.0
+    for k in range(episodes):
+        obs, done = env.reset(seed=seed + k)[0], False
+        while not done:
+            obs, reward, terminated, truncated, _ = env.step(act(obs))
+            total, done = total + float(reward), terminated or truncated
+    return total / episodes
 
 
 def theirs(name: str, seed: int) -> float:

@@ -8,7 +8,7 @@ Twelve settings an algorithm (four step sizes x three action scales), three seed
 are trained on the training cells without their validation fifth and scored on that fifth by the primary
 metric: pearson_delta of the mean prediction over all validation controls, reference the mean of the fitted
 controls, averaged over perturbations with at least ten validation cells. No test cell is read. The step size
-is the learning rate for PPO, PPO_KL and PPO_restart, and delta for TRPO, two_stage and alternating.
+is delta for algorithms that take trust region steps, and the learning rate for the others.
 
 One row a setting and seed; a run that was interrupted goes on with the settings that are missing. `--choose`
 trains nothing: it writes the best setting of each algorithm to chosen.csv, which the described protocol
@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import dataclasses
 import itertools
 import json
 import pathlib
@@ -30,7 +29,7 @@ import pandas as pd
 import torch
 
 from experiments.folder import versions
-from experiments.settings import SECOND_ORDER, Choice, training_settings
+from experiments.settings import Choice, training_settings
 from twinlib.data.preparation import standard
 from twinlib.embedding.train import pretrained
 from twinlib.environment.assembly import make_world
@@ -38,7 +37,8 @@ from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
 from twinlib.environment.prediction import predict
 from twinlib.evaluation.metrics import pearson_delta
 from twinlib.files import write_json, write_table
-from twinlib.policy.training import ALGORITHMS, TrainingConfig, train
+from twinlib.policy.algorithms import ALGORITHMS
+from twinlib.policy.training import TrainingConfig, train
 
 LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 DELTAS = (0.01, 0.05, 0.2, 1.0)
@@ -50,9 +50,7 @@ COLUMNS = ("dataset", "algorithm", "step_size", "scale", "seed", "pearson_delta"
 
 def training_config(algorithm: str, step_size: float, timesteps: int) -> TrainingConfig:
     """The described protocol's settings with one step size."""
-    config = training_settings(algorithm, timesteps, Choice(step_size, 1.0, ""))
-    penalty = dataclasses.replace(config.proximal, clip_range=None, beta=1.0)  # of PPO_KL alone
-    return dataclasses.replace(config, penalty=penalty)
+    return training_settings(algorithm, timesteps, Choice(step_size, 1.0, ""))
 
 
 class Validation:
@@ -105,7 +103,7 @@ def one_setting(
 
 def settings(algorithms: list[str]) -> list[tuple[str, float, float]]:
     """Twelve settings for each algorithm."""
-    sizes = {a: DELTAS if a in SECOND_ORDER else LEARNING_RATES for a in algorithms}
+    sizes = {a: DELTAS if ALGORITHMS[a].takes_trust_region_steps else LEARNING_RATES for a in algorithms}
     return [(a, size, scale) for a in algorithms for size, scale in itertools.product(sizes[a], SCALES)]
 
 

@@ -38,14 +38,14 @@ class Mean:
         self.action_dim = action_dim
         self.generator = None if seed is None else torch.Generator().manual_seed(seed)
 
-    def distribution(self, observation: Any) -> tuple[Any, None]:
-        """Return the action [..., A] for observations [..., O], and no spread."""
+    def act(self, observation: Any, generators: Any = None) -> Any:
+        """Return the action [..., A] for observations [..., O]."""
         import torch
 
         shape = (*observation.shape[:-1], self.action_dim)
         if self.generator is None:
-            return torch.zeros(shape), None
-        return 2.0 * torch.rand(shape, generator=self.generator) - 1.0, None
+            return torch.zeros(shape)
+        return 2.0 * torch.rand(shape, generator=self.generator) - 1.0
 
 
 class Remembered:

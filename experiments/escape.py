@@ -23,27 +23,20 @@ from torch import Tensor
 
 from experiments.escape_density import DENSITY_ALGORITHMS, DensityDesign, run_density_cell
 from experiments.folder import claimed, versions
-from twinlib.environment.batched import State, Step
+from twinlib.environment.batched import State
 from twinlib.environment.known_answers import ToggleConfig, ToggleDynamics
 from twinlib.files import write_atomic, write_json, write_table
 from twinlib.landscapes.optimal_control import ValueGrid, best_return, best_success
 from twinlib.landscapes.toggle_switch import ToggleSwitch
 from twinlib.policy.actor_critic import ActorCritic
+from twinlib.policy.algorithms import ALGORITHMS
+from twinlib.policy.contracts import Step
 from twinlib.policy.proximal import ProximalConfig
 from twinlib.policy.training import TrainingConfig, make_generators, train
 from twinlib.policy.trust_region import TrustRegionConfig
 
 #: What each contestant is: an algorithm of `TrainingConfig`, or a name of its own.
-CONTESTANTS = (
-    "PPO",
-    "PPO_KL",
-    "TRPO",
-    "two_stage",
-    "alternating",
-    "PPO_restart",
-    "PPO_entropy",
-    "PPO_random_restarts",
-)
+CONTESTANTS = (*ALGORITHMS, "PPO_entropy", "PPO_random_restarts")
 #: Contestants that do not learn by gradient.
 YARDSTICKS = ("random_search", "value_iteration")
 Act = Callable[[Tensor, int], Tensor]
@@ -277,7 +270,7 @@ class ConstantToggle(WatchedToggle):
 
 def training_config(design: Design, cell: Cell, timesteps: int) -> TrainingConfig:
     """What `train` needs for a cell; networks and minibatches are the same for all."""
-    algorithm = "PPO" if cell.contestant in ("PPO_entropy", "PPO_random_restarts") else cell.contestant
+    algorithm = cell.contestant if cell.contestant in ALGORITHMS else "PPO"
     plain = ProximalConfig(learning_rate=cell.learning_rate, minibatch_size=250, target_kl=cell.target_kl)
     entropy = design.entropy if cell.contestant == "PPO_entropy" else 0.0
     return TrainingConfig(
@@ -286,7 +279,6 @@ def training_config(design: Design, cell: Cell, timesteps: int) -> TrainingConfi
         warm_start_steps=cell.warm_start,
         steps_per_iteration=design.steps_per_iteration,
         proximal=dataclasses.replace(plain, entropy_coefficient=entropy),
-        penalty=dataclasses.replace(plain, clip_range=None, beta=1.0),
         fine_tuning=dataclasses.replace(plain, beta=cell.beta),
         trust_region=TrustRegionConfig(delta=cell.delta),
         critic_minibatch_size=250,

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from experiments.protocols import ALGORITHMS
 from twinlib.environment.assembly import make_world
 from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
 from twinlib.environment.packaged import packaged_world
@@ -23,7 +24,7 @@ from twinlib.policy.training import TrainingConfig, make_generators, train
 from twinlib.policy.trust_region import TrustRegionConfig
 
 #: Algorithms that are compared, after doing nothing.
-DENSITY_ALGORITHMS = ("do_nothing", "PPO", "TRPO", "two_stage", "alternating", "PPO_restart")
+DENSITY_ALGORITHMS = ("do_nothing", *ALGORITHMS)
 #: The environment whose cells slide towards where cells are dense.
 DRIFTING = EnvironmentConfig(drift="density")
 

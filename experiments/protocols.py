@@ -14,9 +14,10 @@ import pandas as pd
 
 from experiments import folder
 from twinlib import files
+from twinlib.policy import algorithms
 
-#: The algorithms of the described protocol, in the order of its tables.
-ALGORITHMS = ("PPO", "TRPO", "two_stage", "alternating", "PPO_restart")
+#: The algorithms of the described protocol, in the order of its tables; each needs a tuning of its own.
+ALGORITHMS = tuple(name for name in algorithms.ALGORITHMS if name != "PPO_KL")
 #: The protocols, with the module that computes their parts.
 PROTOCOLS = ("described", "released")
 

@@ -241,7 +241,7 @@ def _rollouts(world: Any, policy: Any, n: int, seed: int = 0) -> list[tuple[Arra
     dynamics = ReleasedDynamics(world, replicas, n)
     obs = dynamics.reset([torch.Generator().manual_seed(seed) for _ in range(replicas)], cells=cells)
     with torch.no_grad():
-        action = torch.zeros(1, n, dynamics.action_dim) if policy is None else policy.distribution(obs)[0]
+        action = torch.zeros(1, n, dynamics.action_dim) if policy is None else policy.act(obs)
         step = dynamics.step(action)
     return [
         (

@@ -8,15 +8,12 @@ from typing import Any
 
 from twinlib.errors import SettingsError
 
-#: Algorithms whose step size is the trust region's delta; for the others it is the learning rate.
-SECOND_ORDER = ("TRPO", "two_stage", "alternating")
-
 
 @dataclass(frozen=True)
 class Choice:
     """What the tuning chose for one algorithm, on validation cells."""
 
-    #: Learning rate of PPO and PPO_restart; delta of TRPO, two_stage and alternating.
+    #: Delta of algorithms that take trust region steps; learning rate of the others.
     step_size: float
     #: Multiple of the environment's own action scale.
     scale: float
@@ -57,11 +54,12 @@ def training_settings(algorithm: str, timesteps: int, chosen: Choice) -> Any:
     summed actions at 1 drown the signal. The step size is the tuned one; everything else is the customary
     default.
     """
+    from twinlib.policy.algorithms import ALGORITHMS
     from twinlib.policy.proximal import ProximalConfig
     from twinlib.policy.training import TrainingConfig
     from twinlib.policy.trust_region import TrustRegionConfig
 
-    second_order = algorithm in SECOND_ORDER
+    second_order = ALGORITHMS[algorithm].takes_trust_region_steps
     proximal = ProximalConfig(minibatch_size=256)
     if not second_order:
         proximal = replace(proximal, learning_rate=chosen.step_size)

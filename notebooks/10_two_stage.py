@@ -624,7 +624,7 @@ removed.round(4)
 # %%
 from matplotlib.patches import Rectangle
 
-from experiments.settings import SECOND_ORDER
+from twinlib.policy.algorithms import ALGORITHMS
 from twinlib.errors import ResultsError
 from twinlib.results.tables import read_table, results_folder
 from twinlib.evaluation.statistics import paired_difference
@@ -671,8 +671,8 @@ for dataset_name, rows in tuned.items():
             map_of(rows[rows.algorithm == name], axis, value, picks.loc[name])
         axes[0, column].set_title(name)
         axes[1, column].set_xlabel("scale of the action")
-        axes[1, column].set_ylabel("delta" if name in SECOND_ORDER else "learning rate")
-        axes[0, column].set_ylabel("delta" if name in SECOND_ORDER else "learning rate")
+        axes[1, column].set_ylabel(ALGORITHMS[name].step_size)
+        axes[0, column].set_ylabel(ALGORITHMS[name].step_size)
     fig.suptitle(f"{dataset_name}: validation pearson_delta (top) and training reward a step (bottom)")
     plots.show(
         fig,

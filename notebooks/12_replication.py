@@ -49,6 +49,7 @@ from twinlib.data.preparation import standard
 from twinlib.data.sources import choose
 from twinlib.page import plots, record
 from twinlib.errors import ResultsError
+from twinlib.policy.algorithms import ALGORITHMS
 from twinlib.results import claims, tables
 from twinlib.evaluation import metrics
 from twinlib.evaluation.statistics import (
@@ -394,9 +395,10 @@ for name, info in settings.items():
         continue
     for algorithm, chosen in info["choices"].items():
         size = f"{chosen['step_size']:g}"
-        kind = "delta" if algorithm in ("TRPO", "two_stage", "alternating") else "learning rate"
         scale = "own unit of the dose" if info["actions"] == "cytokines" else f"{chosen['scale']:g} x own"
-        lines.append((name, algorithm, f"{kind} {size}", scale, chosen["tuned_on"]))
+        lines.append(
+            (name, algorithm, f"{ALGORITHMS[algorithm].step_size} {size}", scale, chosen["tuned_on"])
+        )
 columns = ["stand-in", "algorithm", "step size", "action scale", "tuned on"]
 record.say(tables.markdown(pd.DataFrame(lines, columns=columns)))
 

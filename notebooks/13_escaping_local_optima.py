@@ -53,6 +53,7 @@ from twinlib.landscapes.myeloid import FATES, GENES, gene_vector, minimal_clamps
 from twinlib.landscapes.optimal_control import shortest_pulse, value_iteration
 from twinlib.landscapes.toggle_switch import ToggleSwitch
 from twinlib.environment.known_answers import MyeloidConfig, MyeloidDynamics, ToggleConfig, ToggleDynamics
+from twinlib.policy.algorithms import ALGORITHMS
 from twinlib.policy.proximal import ProximalConfig
 from twinlib.policy.trust_region import TrustRegionConfig
 from twinlib.policy.training import TrainingConfig, make_generators, train
@@ -339,17 +340,12 @@ record.say(
     f"A push costs {design['l1']} per step at the bound, the weight of the released reward; the noise is "
     f"D = {design['barriers'][0]['noise']}; the actions start at a standard deviation of exp({design['log_std']:g})."
 )
-what = {
-    "PPO": "clip",
-    "PPO_KL": "KL penalty, no clip (Eq. 8 as printed)",
-    "TRPO": "natural gradient throughout",
-    "two_stage": "TRPO, then PPO with clip, penalty and handed-over KL target",
-    "alternating": "a TRPO step and PPO epochs in every iteration",
-    "PPO_restart": "PPO with a fresh optimizer where two_stage switches",
+labels = {name: algorithm.label for name, algorithm in ALGORITHMS.items()}
+labels |= {
     "PPO_entropy": "PPO with an entropy bonus",
     "PPO_random_restarts": "PPO from three fresh starts that share the steps",
 }
-pd.DataFrame({"what it is": what, "step size kept": steps}).rename_axis("contestant")
+pd.DataFrame({"what it is": labels, "step size kept": steps}).rename_axis("contestant")
 
 # %% [markdown]
 # Two yardsticks stand beside them.

@@ -12,6 +12,7 @@ import pandas as pd
 from twinlib.errors import ResultsError
 from twinlib.evaluation.evaluate import PER_CELL
 from twinlib.evaluation.metrics import POPULATION
+from twinlib.policy.algorithms import ALGORITHMS
 
 #: Rows of the in-silico tables (1, 4, 7), in their order.
 ORDER = (
@@ -25,11 +26,7 @@ ORDER = (
     "linear",
     "latent_shift",
     "experimental",
-    "PPO",
-    "TRPO",
-    "two_stage",
-    "alternating",
-    "PPO_restart",
+    *ALGORITHMS,
     "TRPO_PPO_zero_target",
     "TRPO_PPO_mended_logged",
     "TRPO_PPO_mended_kl",
@@ -44,12 +41,7 @@ SIMILARITY_ORDER = (
     "experimental",
     "experimental_shuffled",
     "random",
-    "PPO",
-    "TRPO",
-    "two_stage",
-    "two_stage_shuffled",
-    "alternating",
-    "PPO_restart",
+    *(row for name in ALGORITHMS for row in (name, f"{name}_shuffled")),
 )
 
 
