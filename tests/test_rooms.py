@@ -179,6 +179,12 @@ def test_importing_the_package_is_light(statement: str) -> None:
     assert not packages_after(statement) & set(HEAVY)
 
 
+def test_the_style_of_figures_brings_no_statistics() -> None:
+    loaded = packages_after("from twinlib.page import plots; plots.style()")
+    assert "matplotlib" in loaded
+    assert not loaded & {"seaborn", "scipy", "pandas"}
+
+
 def test_the_light_test_can_fail() -> None:
     assert "torch" in packages_after("import twinlib.policy.actor_critic")
 

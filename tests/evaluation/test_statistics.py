@@ -14,6 +14,11 @@ def test_iqm_equals_scipy_trim_mean():
     assert s.iqm([1.0, 2.0, 3.0, 1000.0]) == 2.5
 
 
+def test_many_samples_at_once_give_what_each_gives_alone():
+    samples = np.random.default_rng(0).normal(size=(50, 11))
+    assert s.iqms(samples).tolist() == [s.iqm(sample) for sample in samples]
+
+
 def test_bootstrap_interval_covers_about_as_often_as_it_says():
     rng = np.random.default_rng(1)
     hits = 0
@@ -29,7 +34,7 @@ def test_bootstrap_is_stratified_by_task():
 
 
 def test_bootstrap_of_the_iqm_of_one_run_is_a_point():
-    assert s.bootstrap_interval([3.0], np.random.default_rng(0), s.iqm, resamples=20) == (3.0, 3.0)
+    assert s.bootstrap_interval([3.0], np.random.default_rng(0), s.iqms, resamples=20) == (3.0, 3.0)
 
 
 def test_paired_difference_equals_scipy():

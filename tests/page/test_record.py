@@ -54,6 +54,21 @@ def test_figures_are_white_and_equal_on_a_second_run() -> None:
     assert matplotlib.rcParams["figure.facecolor"] == "white"
 
 
+def test_the_style_is_that_of_seaborn_where_it_is_not_the_house_s_own() -> None:
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+
+    with plt.rc_context():
+        sns.set_theme(style="whitegrid", palette="colorblind")
+        theirs = dict(plt.rcParams)
+        plots.style()
+        ours = dict(plt.rcParams)
+    cycles = [[c["color"] for c in rc["axes.prop_cycle"]] for rc in (theirs, ours)]
+    assert [sns.color_palette(cycle).as_hex() for cycle in cycles[:1]] == cycles[1:]
+    same = ("axes.grid", "axes.axisbelow", "axes.linewidth", "text.color", "patch.edgecolor", "xtick.bottom")
+    assert [ours[name] for name in same] == [theirs[name] for name in same]
+
+
 def test_figure_html_escapes_and_scales() -> None:
     page = plots.figure_html(b"x", "a-name", 'a "quoted" <alt>', 600, "cap & tion")
     assert 'alt="a &quot;quoted&quot; &lt;alt&gt;"' in page

@@ -30,32 +30,40 @@ def iqm(values: ArrayLike) -> float:
     >>> iqm([0.0, 1.0, 2.0, 99.0])
     1.5
     """
-    ordered = np.sort(_finite(values, "values"), axis=None)
-    cut = len(ordered) // 4
-    return float(ordered[cut : len(ordered) - cut].mean())
+    return float(iqms(_finite(values, "values").reshape(1, -1))[0])
 
 
-def _mean(values: Array) -> float:
-    return float(values.mean())
+def iqms(samples: Array) -> Array:
+    """Return the interquartile mean of each sample: [B, n] to [B]."""
+    ordered = np.sort(samples, axis=1)
+    cut = ordered.shape[1] // 4
+    means: Array = ordered[:, cut : ordered.shape[1] - cut].mean(axis=1)
+    return means
+
+
+def _means(samples: Array) -> Array:
+    means: Array = samples.mean(axis=1)
+    return means
 
 
 def bootstrap_interval(
     values: ArrayLike,
     rng: np.random.Generator,
-    statistic: Callable[[Array], float] = _mean,
+    statistic: Callable[[Array], Array] = _means,
     level: float = 0.95,
     resamples: int = 2000,
 ) -> Interval:
     """Return the percentile bootstrap interval of a statistic of runs [R] or of runs x tasks [R, tasks].
 
-    With tasks the bootstrap is stratified: runs are drawn anew inside each task (Agarwal 2021). All draws
-    come from `rng`. One run has no spread to draw from, so that the interval is a point.
+    `statistic` maps samples [B, n] to values [B], as `iqms` does; the mean where none is given. With tasks
+    the bootstrap is stratified: runs are drawn anew inside each task (Agarwal 2021). All draws come from
+    `rng`. One run has no spread to draw from, so that the interval is a point.
     """
     table = _finite(values, "values")
     table = table.reshape(len(table), -1)
     rows = rng.integers(len(table), size=(resamples, *table.shape))
-    draws = [statistic(np.take_along_axis(table, row, axis=0)) for row in rows]
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    draws = np.take_along_axis(table[None], rows, axis=1).reshape(resamples, -1)
+    low, high = np.quantile(statistic(draws), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 

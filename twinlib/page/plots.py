@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import html
 import io
+import pathlib
 import re
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,37 +59,12 @@ COLOURS: dict[str, str] = {
     "two_stage_shuffled": "#7cc2a6",
 }
 
-_RC: dict[str, Any] = {
-    "figure.figsize": (6.4, 4.0),
-    "figure.dpi": 110,
-    "figure.facecolor": "white",
-    "axes.facecolor": "white",
-    "savefig.facecolor": "white",
-    "savefig.transparent": False,
-    "figure.constrained_layout.use": True,
-    "font.size": 12,
-    "axes.labelsize": 12,
-    "axes.titlesize": 13,
-    "axes.titleweight": "regular",
-    "axes.titlelocation": "left",
-    "xtick.labelsize": 11,
-    "ytick.labelsize": 11,
-    "legend.fontsize": 11,
-    "legend.frameon": False,
-    "lines.linewidth": 2.0,
-    "grid.color": "#e5e7eb",
-    "axes.edgecolor": "#9ca3af",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "svg.hashsalt": "twinlib",
-}
-
 
 def style() -> None:
-    """Set the house style (seaborn, white face, large enough letters) for the figures of this process."""
-    import seaborn as sns
+    """Set the house style (white face, large enough letters) for the figures of this process."""
+    import matplotlib.pyplot as plt
 
-    sns.set_theme(style="whitegrid", palette="colorblind", rc=_RC)
+    plt.style.use(pathlib.Path(__file__).with_name("book.mplstyle"))
 
 
 def _png(fig: Figure) -> bytes:

@@ -92,14 +92,14 @@ def paper_table(number: int) -> pd.DataFrame:
 
 def summarise(values: pd.Series, seed: int = 0) -> str:
     """Return a cell of a table: the IQM over seeds with its bootstrap interval, or a single run's value."""
-    from twinlib.evaluation.statistics import bootstrap_interval, iqm
+    from twinlib.evaluation.statistics import bootstrap_interval, iqm, iqms
 
     values = values.dropna()
     if values.empty:
         return "n/a"
     if len(values) == 1 or np.ptp(values) == 0:
         return f"{values.iloc[0]:.4f}"
-    low, high = bootstrap_interval(values, np.random.default_rng(seed), iqm)
+    low, high = bootstrap_interval(values, np.random.default_rng(seed), iqms)
     return f"{iqm(values):.4f} [{low:.4f}, {high:.4f}]"
 
 
