@@ -68,7 +68,7 @@ from twinlib.embedding.quality import (
     neighbour_recovery,
     regulator_matrix,
 )
-from twinlib.results.tables import results
+from twinlib.results.tables import read_table
 
 plots.style()
 dataset = choose("papalexi2021", "waddington")
@@ -504,12 +504,12 @@ record.say(
 # - **known** (simulated cells only): the graph is the true network.
 # - **PCA**, and **expression**, the z-scores themselves without any code, as the two ends.
 #
-# Several seeds of each take longer than a page may, so `python benchmarks/embedding_quality.py` ran them and stored every row; this page reads the rows.
+# Several seeds of each take longer than a page may, so `python -m experiments embedding --out DIR` ran them and stored every row; this page reads the rows.
 # Seeds change the starting weights and the order of the cells, and not the split.
 # These runs are shorter than that of the packaged network, on a draw of the training cells, and the same for all rows.
 
 # %%
-quality = results("embedding", dataset, "quality")
+quality = read_table("embedding", dataset, "quality")
 votes = [column for column in quality.columns if column.startswith("recovery_")]
 quality["recovery"] = quality[votes].mean(axis=1)
 order = ["learned", "uniform", "none", "random", "known", "pca", "expression"]
@@ -655,7 +655,7 @@ plots.show(
 )
 
 # %%
-seeds = results("embedding", "waddington", "regulators").pivot(
+seeds = read_table("embedding", "waddington", "regulators").pivot(
     index="seed", columns="score", values="average_precision"
 )
 versus = {other: interval(seeds["attention"] - seeds[other]) for other in ("chance", "correlation")}

@@ -56,6 +56,7 @@ from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
 from twinlib.environment.world import make_world
 from twinlib.policy.training import TrainingConfig, train
 from twinlib.environment.prediction import rollout_cells
+from twinlib.errors import ResultsError
 from twinlib.results import tables
 from twinlib.evaluation import similarity, trajectories
 
@@ -509,7 +510,7 @@ record.say(tables.markdown(pd.DataFrame(lines, columns=columns)))
 #
 # ## All perturbations, long training, four datasets
 #
-# The command `python -m experiments run` repeats this comparison for every perturbation with at least ten test cells and for every algorithm.
+# The command `python -m experiments described` repeats this comparison for every perturbation with at least ten test cells and for every algorithm.
 # The cell below reads its packaged results and prints them in the shape of the paper's Tables 3, 6 and 9, with the references above the twins.
 # Each column is a mean over perturbations, and the twin score is a mean of ratios, so its sign may differ from that of the mean distances.
 # `DTW / path` is the DTW divided by the length of the real path.
@@ -519,8 +520,8 @@ record.say(tables.markdown(pd.DataFrame(lines, columns=columns)))
 packaged = {}
 for name in ("papalexi2021", "cross_study", "kang2018", "waddington"):
     try:
-        packaged[name] = tables.results("described", name, "similarity")
-    except tables.ResultsError as error:
+        packaged[name] = tables.read_table("described", name, "similarity")
+    except ResultsError as error:
         record.say(f"Not shown: {error}")
 for name, rows in packaged.items():
     against = rows[rows["Against"] == "real"]

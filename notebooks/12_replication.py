@@ -48,6 +48,7 @@ import pandas as pd
 from twinlib.data.preparation import standard
 from twinlib.data.sources import choose
 from twinlib.page import plots, record
+from twinlib.errors import ResultsError
 from twinlib.results import claims, tables
 from twinlib.evaluation import metrics
 from twinlib.evaluation.statistics import (
@@ -67,8 +68,8 @@ def packaged(protocol, table="regression"):
     found = {}
     for name in claims.DATASETS:
         try:
-            found[name] = tables.results(protocol, name, table)
-        except tables.ResultsError as error:
+            found[name] = tables.read_table(protocol, name, table)
+        except ResultsError as error:
             record.say(f"Not shown: {error}")
     return found
 
@@ -549,7 +550,7 @@ record.say(
 # %%
 lines, turned = [], []
 for name in ("papalexi2021", "waddington"):
-    untuned = tables.results("untuned", name)
+    untuned = tables.read_table("untuned", name)
     untuned = untuned[(untuned["Split"] == "Test") & (untuned["space"] == "log1p")]
     for first, second in (("two_stage", "PPO"), ("two_stage", "PPO_restart"), ("alternating", "PPO")):
         pair = (
@@ -575,7 +576,7 @@ record.say(
     + ("; ".join(turned) if turned else "none")
     + "."
 )
-levels = tables.results("untuned", "papalexi2021")
+levels = tables.read_table("untuned", "papalexi2021")
 levels = levels[(levels["Split"] == "Test") & (levels["space"] == "log1p") & (levels["Algorithm"] == "PPO")]
 record.say(
     f"On papalexi2021 PPO itself scores {levels['pearson_delta'].mean():.3f} with the common setting and "
@@ -714,7 +715,7 @@ assert set(found["Verdict"]) <= {claims.HOLDS, claims.FAILS, claims.OPEN, claims
 # ## Do it again
 #
 # ```
-# python -m experiments run --dataset papalexi2021 --protocol described --seeds 10 --timesteps 150000 --out DIR
+# python -m experiments described --dataset papalexi2021 --seeds 10 --timesteps 150000 --out DIR
 # python -m experiments report DIR
 # ```
 #
@@ -725,9 +726,9 @@ assert set(found["Verdict"]) <= {claims.HOLDS, claims.FAILS, claims.OPEN, claims
 # On a machine with a network the same command takes the paper's own sources, none of which was downloaded for this book:
 #
 # ```
-# python -m experiments run --dataset vcc --protocol released --seeds 10 --out DIR
-# python -m experiments run --dataset parse_cytokines --protocol released --seeds 10 --out DIR
-# python -m experiments run --dataset ips2_perturbome --protocol released --seeds 10 --out DIR
+# python -m experiments released --dataset vcc --seeds 10 --out DIR
+# python -m experiments released --dataset parse_cytokines --seeds 10 --out DIR
+# python -m experiments released --dataset ips2_perturbome --seeds 10 --out DIR
 # ```
 #
 # The described protocol needs an embedding of the dataset first: `python -m twinlib.embedding.train NAME`.

@@ -84,13 +84,14 @@ _POLICIES = ("PPO", "TRPO", "two_stage", "alternating")
 
 def _columns() -> dict[str, Any]:
     """Return the primary metric of each packaged described run, by dataset and row."""
+    from twinlib.errors import ResultsError
     from twinlib.results import claims, tables
 
     columns = {}
     for dataset in claims.DATASETS:
         try:
-            rows = tables.population_table(tables.results("described", dataset)).set_index("Algorithm")
-        except tables.ResultsError:
+            rows = tables.population_table(tables.read_table("described", dataset)).set_index("Algorithm")
+        except ResultsError:
             continue
         columns[dataset] = rows["pearson_delta"].astype(str)
     return columns

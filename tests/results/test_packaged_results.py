@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 
+from twinlib.errors import ResultsError
 from twinlib.evaluation import evaluate as evaluation
 from twinlib.results import claims, tables
 
@@ -17,7 +18,7 @@ RUNS = sorted(
 
 @pytest.mark.parametrize("folder", [p for p in RUNS if p.parent.name == "described"], ids=lambda p: p.name)
 def test_doing_nothing_is_no_change_and_has_no_skill(folder):
-    rows = tables.results("described", folder.name)
+    rows = tables.read_table("described", folder.name)
     skills = [c for c in rows if c.startswith("skill_")]
     still = rows[rows["Algorithm"].isin(["do_nothing", "no_change"])]
     assert len(still) >= 8 and still[skills].abs().max().max() < 1e-6
@@ -26,7 +27,7 @@ def test_doing_nothing_is_no_change_and_has_no_skill(folder):
 
 @pytest.mark.parametrize("folder", RUNS, ids=lambda p: f"{p.parent.name}-{p.name}")
 def test_every_run_has_its_files_and_a_report(folder):
-    manifest = tables.results(folder.parent.name, folder.name, "manifest")
+    manifest = tables.read_table(folder.parent.name, folder.name, "manifest")
     assert manifest["config"]["dataset"] == folder.name and manifest["data_hash"] and manifest["versions"]
     assert not any(word in (folder / "manifest.json").read_text() for word in ("/tmp", "/root", "/home"))
     assert tables.report(folder).count("| ") > 50
@@ -36,9 +37,9 @@ def test_one_cell_of_the_described_waddington_table_is_computed_again():
     from twinlib.data.preparation import standard
     from twinlib.experimental.baselines import BASELINES
 
-    rows = tables.results("described", "waddington")
+    rows = tables.read_table("described", "waddington")
     prepared = standard("waddington")
-    assert prepared.fingerprint == tables.results("described", "waddington", "manifest")["fingerprint"]
+    assert prepared.fingerprint == tables.read_table("described", "waddington", "manifest")["fingerprint"]
     controls, reference = (
         prepared.expression("test", "control"),
         prepared.expression("train", "control").mean(0),
@@ -58,15 +59,14 @@ def test_one_cell_of_the_described_waddington_table_is_computed_again():
 
 
 def test_one_cell_of_a_released_table_is_computed_again(real_data):
-    from experiments.protocols import RunConfig
     from experiments.released import Released
 
     try:
-        rows = tables.results("released", "kang2018")
-    except tables.ResultsError:
+        rows = tables.read_table("released", "kang2018")
+    except ResultsError:
         pytest.skip("no released run of kang2018 is packaged")
-    protocol = Released(RunConfig(dataset="kang2018", protocol="released", seeds=1))
-    found = protocol._rows("do_nothing", None, True, [0])[0]
+    protocol = Released(dataset="kang2018", seeds=1)
+    found = protocol.rows("do_nothing", None, True, [0])[0]
     mine = {row["Split"]: row for row in found}
     theirs = rows[(rows["Algorithm"] == "do_nothing") & (rows["logs"] == 2)].set_index("Split")
     for split in ("Train", "Test"):
@@ -101,7 +101,7 @@ def test_reward_of_the_released_rows_is_judged_for_one_and_for_two_logarithms(mo
             for name in ("PPO", "TRPO_PPO_zero_target")
             for seed in range(5)
         ]
-        monkeypatch.setattr(tables, "results", lambda *args: pd.DataFrame(rows))
+        monkeypatch.setattr(tables, "read_table", lambda *args: pd.DataFrame(rows))
         return claims.released_reward("any")
 
     assert reward({1: 3.0, 2: 2.0}).verdict == claims.HOLDS

@@ -72,8 +72,8 @@ def test_an_unfinished_run_is_refused(tmp_path):
 
 
 def test_results_that_are_not_packaged_name_the_command():
-    with pytest.raises(FileNotFoundError, match="--dataset nowhere --protocol described"):
-        tables.results("described", "nowhere")
+    with pytest.raises(FileNotFoundError, match="experiments described --dataset nowhere"):
+        tables.read_table("described", "nowhere")
 
 
 def test_the_released_table_keeps_its_split_and_says_what_is_compared():
@@ -98,7 +98,7 @@ def test_side_by_side_holds_the_papers_digits_and_ours_under_the_same_columns():
     assert list(first["MSE"][:2]) == ["1.3798", "0.0327"] and first["Source"][0] == "the paper, as printed"
     released = first[first["Source"] == "released, papalexi2021"].set_index("Row")
     assert released.loc["do_nothing", "MSE"] == "0.0000" and released.loc["do_nothing", "R2"] == "1.0000"
-    rows = tables.results("released", "papalexi2021")
+    rows = tables.read_table("released", "papalexi2021")
     chosen = (rows["Algorithm"] == "PPO") & (rows["Split"] == "Test") & (rows["logs"] == 2)
     assert released.loc["PPO", "MSE"] == tables.summarise(rows[chosen]["MSE"])
     assert set(tables.side_by_side(2)["Row"]) >= {"Embedding Model", "experimental"}

@@ -62,7 +62,7 @@ def results_folder() -> pathlib.Path:
     return packed if packed.is_dir() else pathlib.Path(__file__).parents[2] / "results"
 
 
-def results(protocol: str, dataset: str, table: str = "regression") -> Any:
+def read_table(protocol: str, dataset: str, table: str = "regression") -> Any:
     """Return a packaged result: `regression`, `similarity` or `history` as a DataFrame, `manifest` as a dict.
 
     `protocol` is described or released. Raises ResultsError where the project ships no such run.
@@ -72,7 +72,7 @@ def results(protocol: str, dataset: str, table: str = "regression") -> Any:
     if not path.is_file():
         raise ResultsError(
             f"No packaged {table} for {dataset}, {protocol} protocol; make it with "
-            f"'python -m experiments run --dataset {dataset} --protocol {protocol} --out DIR'."
+            f"'python -m experiments {protocol} --dataset {dataset} --out DIR'."
         )
     return json.loads(path.read_text()) if table == "manifest" else pd.read_csv(path)
 
@@ -176,23 +176,23 @@ def side_by_side(number: int, split: str = "Test") -> pd.DataFrame:
     if "Split" in paper:
         paper = paper[paper["Split"] == split].drop(columns="Split")
     paper = paper.rename(columns={"Algorithm": "Row"}).rename(columns={"System": "Row"} if place == 2 else {})
-    found = [paper.assign(Source="the paper, as printed")]
+    parts = [paper.assign(Source="the paper, as printed")]
     for protocol in ("released", "described"):
         try:
             rows = _beside(protocol, dataset, place, split)
         except ResultsError:
             continue
-        found.append(rows.assign(Source=f"{protocol}, {dataset}"))
+        parts.append(rows.assign(Source=f"{protocol}, {dataset}"))
     columns = ["Source", "Row", *(PER_CELL if place < 2 else ("DTW", "Wasserstein"))]
-    return pd.concat(found, ignore_index=True)[columns]
+    return pd.concat(parts, ignore_index=True)[columns]
 
 
 def _beside(protocol: str, dataset: str, place: int, split: str) -> pd.DataFrame:
     """Return rows of one protocol under the columns of the paper's in-silico (0), experimental (1) or
     similarity (2) table."""
     if place == 2:
-        return _beside_similarity(protocol, results(protocol, dataset, "similarity"))
-    rows = results(protocol, dataset, "regression")
+        return _beside_similarity(protocol, read_table(protocol, dataset, "similarity"))
+    rows = read_table(protocol, dataset, "regression")
     rows = rows[(rows["Split"] == split) & ((rows["System"] == "experimental") == (place == 1))]
     rows = rows[(rows["logs"] == 2) if protocol == "released" else (rows["space"] == "z")]
     return _table(rows, ["Algorithm"], list(PER_CELL), ORDER).rename(columns={"Algorithm": "Row"})
@@ -258,14 +258,14 @@ def protocol_tables(
         return _released_tables(regression, similarity)
     twin = regression[regression["System"] != "experimental"]
     model = regression[regression["System"] == "experimental"]
-    found = [
+    named = [
         ("in-silico twin and references: test cells, z-scores, per cell", per_cell_table(twin)),
         ("in-silico twin and references: test populations, log1p units", population_table(twin)),
         ("experimental twin: z-scores, per cell, both splits", both_splits(model)),
         ("trajectories against the real one", similarity_table(similarity)),
         ("trajectories against the experimental twin's", similarity_table(similarity, "experimental")),
     ]
-    return [(name, table) for name, table in found if len(table)]
+    return [(name, table) for name, table in named if len(table)]
 
 
 def released_table(regression: pd.DataFrame, split: str = "Test", logs: int = 2) -> pd.DataFrame:
@@ -284,14 +284,14 @@ def _released_tables(regression: pd.DataFrame, similarity: pd.DataFrame) -> list
     """Return the tables of a released run."""
     model = regression[regression["System"] == "experimental"]
     twin = _table(model, ["System", "Algorithm", "Split"], list(PER_CELL), ORDER)
-    found = [("start to final state, data logged twice", released_table(regression))]
+    named = [("start to final state, data logged twice", released_table(regression))]
     if (regression["logs"] == 1).any():
-        found.append(("start to final state, data logged once", released_table(regression, logs=1)))
-    found.append(("twin of the next cells in pseudotime", twin))
+        named.append(("start to final state, data logged once", released_table(regression, logs=1)))
+    named.append(("twin of the next cells in pseudotime", twin))
     for system in ("Insilico", "Experimental"):
         rows = similarity[similarity["logs"] == 2]
-        found.append((f"row '{system}' of the paper", similarity_table(rows, system)))
-    return found
+        named.append((f"row '{system}' of the paper", similarity_table(rows, system)))
+    return named
 
 
 def both_splits(rows: pd.DataFrame, space: str = "z") -> pd.DataFrame:

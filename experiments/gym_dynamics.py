@@ -1,4 +1,4 @@
-"""Gymnasium's own tasks behind the protocol that the trainer talks to (for the comparison of returns)."""
+"""Gymnasium's own tasks behind the protocol that the trainer talks to."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from torch import Tensor
 
 
 class Step(NamedTuple):
+    """What one step of R x N environments returns."""
+
     obs: Tensor
     reward: Tensor
     terminated: Tensor
@@ -23,7 +25,7 @@ class GymDynamics:
     """R x N copies of one gymnasium task, stepped one after the other, each restarted when it ends."""
 
     def __init__(self, name: str, replicas: int, n_cells: int) -> None:
-        self.envs = [[gymnasium.make(name) for _ in range(n_cells)] for _ in range(replicas)]
+        self.envs: list[list[Any]] = [[gymnasium.make(name) for _ in range(n_cells)] for _ in range(replicas)]
         space = self.envs[0][0].action_space
         self.discrete = isinstance(space, gymnasium.spaces.Discrete)
         self.action_dim = int(space.n) if self.discrete else space.shape[0]
@@ -31,6 +33,7 @@ class GymDynamics:
         self.observation_dim = self.envs[0][0].observation_space.shape[0]
 
     def reset(self, generators: Sequence[torch.Generator]) -> Tensor:
+        """Seed and start every environment; observations [R, N, O]."""
         rows = []
         for envs, generator in zip(self.envs, generators, strict=True):
             seeds = torch.randint(2**31 - 1, (len(envs),), generator=generator).tolist()
@@ -38,6 +41,7 @@ class GymDynamics:
         return torch.as_tensor(np.array(rows, dtype=np.float32))
 
     def step(self, action: Tensor) -> Step:
+        """Act in every environment; one that has finished starts anew."""
         results = [
             [self._one(env, a) for env, a in zip(envs, row, strict=True)]
             for envs, row in zip(self.envs, action.numpy(), strict=True)
@@ -52,20 +56,11 @@ class GymDynamics:
         return obs, float(reward), bool(terminated), bool(truncated), final
 
     def state_dict(self) -> dict[str, Any]:
+        """Refused."""
         raise NotImplementedError(
             "gymnasium's tasks cannot be saved in mid-episode: train without a checkpoint."
         )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Refused."""
         raise NotImplementedError
-
-
-def score(name: str, act: Any, episodes: int = 20, seed: int = 10_000) -> float:
-    """Mean return of `act(obs [O]) -> action` over episodes with fixed seeds."""
-    env, total = gymnasium.make(name), 0.0
-    for k in range(episodes):
-        obs, done = env.reset(seed=seed + k)[0], False
-        while not done:
-            obs, reward, terminated, truncated, _ = env.step(act(obs))
-            total, done = total + float(reward), terminated or truncated
-    return total / episodes
