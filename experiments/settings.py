@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pathlib
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from twinlib.errors import SettingsError
+
+if TYPE_CHECKING:
+    from twinlib.policy.training import TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -34,19 +37,19 @@ def choice(dataset: str, algorithm: str, table: pathlib.Path | None = None) -> C
 
     source = sources.dataset(dataset).tuned_on or dataset
     path = table or results_folder() / "tuning" / "chosen.csv"
-    mend = f"make it with 'python benchmarks/tuning.py --dataset {source}'"
+    mend = f"make it with 'python -m experiments tuning --dataset {source} --out DIR'"
     if not path.is_file():
         raise SettingsError(f"There is no table of tuned settings ({path.name}); {mend}.")
     rows = pd.read_csv(path)
-    found = rows[(rows["dataset"] == source) & (rows["algorithm"] == algorithm)]
-    if len(found) != 1:
+    row = rows[(rows["dataset"] == source) & (rows["algorithm"] == algorithm)]
+    if len(row) != 1:
         raise SettingsError(
-            f"{path.name} has {len(found)} rows for {algorithm} on {source} in place of 1; {mend}."
+            f"{path.name} has {len(row)} rows for {algorithm} on {source} in place of 1; {mend}."
         )
-    return Choice(float(found["step_size"].iloc[0]), float(found["scale"].iloc[0]), source)
+    return Choice(float(row["step_size"].iloc[0]), float(row["scale"].iloc[0]), source)
 
 
-def training_settings(algorithm: str, timesteps: int, chosen: Choice) -> Any:
+def training_settings(algorithm: str, timesteps: int, chosen: Choice) -> TrainingConfig:
     """Return the described protocol's training settings: the same networks and steps for all algorithms.
 
     The paper states only the steps (150,000, of which 10,000 TRPO: one fifteenth). Minibatches are larger

@@ -715,7 +715,7 @@ assert set(found["Verdict"]) <= {claims.HOLDS, claims.FAILS, claims.OPEN, claims
 # ## Do it again
 #
 # ```
-# python -m experiments run --dataset papalexi2021 --protocol described --seeds 10 --timesteps 150000 --out DIR
+# python -m experiments described --dataset papalexi2021 --seeds 10 --timesteps 150000 --out DIR
 # python -m experiments report DIR
 # ```
 #
@@ -726,9 +726,9 @@ assert set(found["Verdict"]) <= {claims.HOLDS, claims.FAILS, claims.OPEN, claims
 # On a machine with a network the same command takes the paper's own sources, none of which was downloaded for this book:
 #
 # ```
-# python -m experiments run --dataset vcc --protocol released --seeds 10 --out DIR
-# python -m experiments run --dataset parse_cytokines --protocol released --seeds 10 --out DIR
-# python -m experiments run --dataset ips2_perturbome --protocol released --seeds 10 --out DIR
+# python -m experiments released --dataset vcc --seeds 10 --out DIR
+# python -m experiments released --dataset parse_cytokines --seeds 10 --out DIR
+# python -m experiments released --dataset ips2_perturbome --seeds 10 --out DIR
 # ```
 #
 # The described protocol needs an embedding of the dataset first: `python -m twinlib.embedding.train NAME`.
