@@ -29,7 +29,7 @@ lint: environment
 	$(BIN)/ruff format --check .
 
 types: environment
-	$(BIN)/mypy twinlib
+	$(BIN)/mypy twinlib experiments
 
 unit: environment
 	$(BIN)/python -m pytest -q -n $(JOBS) tests
@@ -54,7 +54,7 @@ DATASET ?= papalexi2021
 SEEDS ?= 10
 TIMESTEPS ?= 150000
 results: environment
-	$(BIN)/python -m experiments run --protocol $(PROTOCOL) --dataset $(DATASET) \
+	$(BIN)/python -m experiments $(PROTOCOL) --dataset $(DATASET) \
 	  --seeds $(SEEDS) --timesteps $(TIMESTEPS) --out results/$(PROTOCOL)/$(DATASET)
 
 # Every built page in headless Chromium with the network cut; skipped with a reason where it cannot run.

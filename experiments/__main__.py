@@ -1,119 +1,166 @@
-"""The command line: `python -m experiments run ...` and `... report DIR`."""
+"""The command line: `python -m experiments NAME --out DIR` runs an experiment; `--help` lists them."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import pathlib
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING
 
-from experiments.protocols import PROTOCOLS, RunConfig, run
+if TYPE_CHECKING:
+    from experiments.experiment import Experiment
+
+#: Experiments by name: their module and class, and what they make.
+EXPERIMENTS = {
+    "described": ("described:Described", "the paper's text, tables 1-9 on prepared cells"),
+    "released": ("released:Released", "the paper's public code, tables 1-9 row by row"),
+    "tuning": ("tuning:Tuning", "twelve settings for each algorithm, which `described` reads"),
+    "escape": ("escape:Escape", "chapter 13: who escapes a local optimum, and by what"),
+    "embedding": ("embedding:EmbeddingQuality", "chapter 3: the embedding beside its ablations"),
+    "experimental": ("experimental:ExperimentalSplits", "chapter 4: the experimental twin on every split"),
+    "peers": ("peers:Peers", "chapter 10: returns beside those of Stable-Baselines3"),
+}
+#: Exit statuses: refused, stopped by Ctrl-C.
+REFUSED, STOPPED = 2, 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    """Describe both commands."""
-    parser = argparse.ArgumentParser(prog="python -m experiments", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    make = commands.add_parser("run", help="train, score and write the tables of one protocol on one dataset")
-    make.add_argument(
-        "--dataset",
-        nargs="+",
-        default=["waddington"],
-        help="names of twinlib.DATASETS; several: DIR/NAME each",
+def experiment_class(name: str) -> type[Experiment]:
+    """Return the class of an experiment."""
+    module, _, kind = EXPERIMENTS[name][0].partition(":")
+    chosen: type[Experiment] = getattr(importlib.import_module(f"experiments.{module}"), kind)
+    return chosen
+
+
+def _parser(name: str | None) -> argparse.ArgumentParser:
+    """Describe every command; the options of an experiment only where it is asked for."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments",
+        description="Run an experiment into a folder, or print what one has left.",
+        epilog="Options of an experiment: python -m experiments NAME --help",
     )
-    make.add_argument("--protocol", default="described", choices=PROTOCOLS)
-    make.add_argument("--algorithms", nargs="*", default=[], help="default: all of the protocol")
-    make.add_argument("--seeds", type=int, default=3, help="number of seeds, trained side by side")
-    make.add_argument("--timesteps", type=int, default=150_000, help="environment steps of each seed")
-    make.add_argument("--out", required=True, help="folder for the results; one run a folder")
-    make.add_argument("--resume", action="store_true", help="continue a run that was stopped")
-    make.add_argument("--block", type=int, default=0, help="seeds side by side in one part; 0: all")
-    make.add_argument("--workers", type=int, default=1, help="processes of this machine; 1: this one alone")
-    make.add_argument(
-        "--scheduler", help="address of a Dask scheduler, tcp://host:port, in place of --workers"
-    )
-    make.add_argument("--quiet", action="store_true", help="no progress bars")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="NAME")
+    for key, (_, words) in EXPERIMENTS.items():
+        made = commands.add_parser(key, help=words, description=words)
+        if key == name:
+            _add_options(made, experiment_class(key))
     show = commands.add_parser("report", help="print the tables of a finished run as Markdown")
-    show.add_argument("folder")
-    escape = commands.add_parser("escape", help="run chapter 13's experiment on escaping local optima")
-    escape.add_argument("--out", required=True, help="folder for the results; one run a folder")
-    escape.add_argument("--seeds", type=int, default=20, help="seeds of each setting, side by side")
-    escape.add_argument("--timesteps", type=int, default=60_000, help="environment steps of each seed")
-    escape.add_argument("--jobs", type=int, default=1, help="processes that share the settings")
-    escape.add_argument("--cells", default="papalexi2021", help="dataset with cells to escape among, or none")
-    escape.add_argument("--resume", action="store_true", help="continue a run that was stopped")
-    escape.add_argument("--quiet", action="store_true", help="no progress bar")
+    show.add_argument("folder", type=pathlib.Path, help="the run's folder")
     page = commands.add_parser("claims", help="write the claims page from the packaged results")
-    page.add_argument("--out", default="book/claims.md")
+    page.add_argument("--out", type=pathlib.Path, default="book/claims.md", help="the page's file")
     return parser
 
 
+def _add_options(parser: argparse.ArgumentParser, kind: type[Experiment]) -> None:
+    """Add the options of an experiment, then those of every run."""
+    for field in fields(kind):
+        if not field.metadata:
+            continue
+        several = isinstance(field.default, tuple) or field.name == "dataset"
+        example = field.default[0] if isinstance(field.default, tuple) and field.default else field.default
+        parser.add_argument(
+            f"--{field.name}",
+            nargs="+" if several else None,
+            type=int if isinstance(example, int) else str,
+            default=[field.default] if field.name == "dataset" else field.default,
+            help=f"{field.metadata['help']} (default: %(default)s)",
+        )
+    parser.add_argument(
+        "--out", type=pathlib.Path, required=True, help="folder for the results; one run a folder"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
+    parser.add_argument("--minutes", type=float, help="begin no part after so many minutes; --resume goes on")
+    parser.add_argument("--workers", type=int, default=1, help="processes of this machine; 1: this one alone")
+    parser.add_argument("--scheduler", help="Dask scheduler, tcp://host:port, in place of --workers")
+    parser.add_argument("--quiet", action="store_true", help="say nothing of the progress")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; a refusal is one sentence and exit status 2."""
-    chosen = _parser().parse_args(arguments)
+    """Run a command; a refusal is one sentence and exit status 2, Ctrl-C one sentence and 130."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    name = next((word for word in words if word in EXPERIMENTS), None)
+    options = _parser(name).parse_args(words)
     try:
-        if chosen.command == "report":
+        if options.command == "report":
             from twinlib.results.tables import report
 
-            print(report(chosen.folder), end="")
-            return 0
-        if chosen.command == "claims":
-            return _claims(pathlib.Path(chosen.out))
-        if chosen.command == "escape":
-            return _escape(chosen)
-        _run(chosen)
+            print(report(options.folder), end="")
+        elif options.command == "claims":
+            _claims(options.out)
+        else:
+            _run(options)
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
-        return 2
+        return REFUSED
+    except KeyboardInterrupt:
+        print(_stopped(options), file=sys.stderr)
+        return STOPPED
     return 0
 
 
-def _run(chosen: argparse.Namespace) -> None:
-    """Run every dataset that was named, here or on many processes."""
-    configs = [
-        RunConfig(
-            dataset=name,
-            protocol=chosen.protocol,
-            algorithms=tuple(chosen.algorithms),
-            seeds=chosen.seeds,
-            timesteps=chosen.timesteps,
-            block=chosen.block,
-        )
-        for name in chosen.dataset
-    ]
-    progress = not chosen.quiet
-    if chosen.scheduler is None and chosen.workers == 1:
-        out = pathlib.Path(chosen.out)
-        outs = [out] if len(configs) == 1 else [out / config.dataset for config in configs]
-        for config, where in zip(configs, outs, strict=True):
-            run(config, where, chosen.resume, progress)
-    else:
-        from experiments.sweep import sweep
+def _experiments(options: argparse.Namespace) -> dict[pathlib.Path, Experiment]:
+    """Return what is asked for, by folder; of several datasets each gets a folder of its own."""
+    from twinlib.errors import RunError
 
-        outs = sweep(configs, chosen.out, chosen.scheduler, chosen.workers, chosen.resume, progress)
-    for where in outs:
-        print(f"Wrote {where.name}; print its tables with: python -m experiments report {where}")
+    kind = experiment_class(options.command)
+    chosen = {f.name: getattr(options, f.name) for f in fields(kind) if f.metadata}
+    chosen = {key: tuple(value) if isinstance(value, list) else value for key, value in chosen.items()}
+    if "dataset" not in chosen:
+        return {options.out: kind(**chosen)}
+    names = chosen.pop("dataset")
+    if len(set(names)) < len(names):
+        raise RunError("Two runs of one dataset would share a folder; give each dataset once.")
+    outs = [options.out] if len(names) == 1 else [options.out / name for name in names]
+    return {out: kind(**chosen | {"dataset": name}) for out, name in zip(outs, names, strict=True)}
 
 
-def _escape(chosen: argparse.Namespace) -> int:
-    """Run the experiment of chapter 13."""
-    from experiments.escape import Design, run_escape
-    from experiments.escape_density import DensityDesign
+def _run(options: argparse.Namespace) -> None:
+    """Run an experiment, and say where its results are or how to go on."""
+    from experiments.runner import run
 
-    design = Design(timesteps=chosen.timesteps, seeds=chosen.seeds)
-    cells = DensityDesign(dataset=chosen.cells) if chosen.cells != "none" else None
-    out = run_escape(chosen.out, design, chosen.resume, chosen.jobs, not chosen.quiet, cells)
-    print(f"Wrote {out.name}; chapter 13 reads results/escape.")
-    return 0
+    experiments = _experiments(options)
+    finished = run(
+        experiments,
+        resume=options.resume,
+        progress=not options.quiet,
+        workers=options.workers,
+        scheduler=options.scheduler,
+        minutes=options.minutes,
+    )
+    if not finished:
+        print(f"Stopped after {options.minutes:g} minutes. {_go_on(options)}")
+        return
+    for out in experiments:
+        print(f"Wrote {out}." + _next(options.command, out))
 
 
-def _claims(path: pathlib.Path) -> int:
+def _next(name: str, out: pathlib.Path) -> str:
+    """Say what prints the tables of a run."""
+    if name not in ("described", "released"):
+        return ""
+    return f" Its tables: python -m experiments report {out}"
+
+
+def _go_on(options: argparse.Namespace) -> str:
+    """Say how to go on with a stopped run."""
+    return f"Finished parts are kept in {options.out}; the same command with --resume goes on."
+
+
+def _stopped(options: argparse.Namespace) -> str:
+    """Say what Ctrl-C has left."""
+    if options.command in EXPERIMENTS and options.out.exists():
+        return f"Stopped. {_go_on(options)}"
+    return "Stopped; nothing was written."
+
+
+def _claims(path: pathlib.Path) -> None:
     """Write the claims page."""
     from twinlib.files import write_atomic
     from twinlib.results.claims import page
 
     write_atomic(path, lambda beside: beside.write_text(page()))
-    return 0
 
 
 if __name__ == "__main__":

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from experiments.experiment import Row
 from twinlib.environment.assembly import make_world
 from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
 from twinlib.environment.packaged import packaged_world
 from twinlib.environment.world import World
+from twinlib.errors import WorldError
 from twinlib.policy.actor_critic import ActorCritic
+from twinlib.policy.algorithms import ALGORITHMS
 from twinlib.policy.proximal import ProximalConfig
 from twinlib.policy.training import TrainingConfig, make_generators, train
 from twinlib.policy.trust_region import TrustRegionConfig
 
 #: Algorithms that are compared, after doing nothing.
-DENSITY_ALGORITHMS = ("do_nothing", "PPO", "TRPO", "two_stage", "alternating", "PPO_restart")
+DENSITY_ALGORITHMS = ("do_nothing", *ALGORITHMS)
 #: The environment whose cells slide towards where cells are dense.
 DRIFTING = EnvironmentConfig(drift="density")
 
@@ -73,14 +74,12 @@ def density_config(algorithm: str, design: DensityDesign) -> TrainingConfig:
     )
 
 
-def run_density_cell(algorithm: str, design: DensityDesign) -> dict[str, Any]:
-    """Train one algorithm on all seeds and judge where its cells end; one row a seed, ready for JSON."""
-    torch.set_num_threads(1)
-    began = time.process_time()
+def density_rows(algorithm: str, design: DensityDesign) -> list[Row]:
+    """Train one algorithm on all seeds and judge where its cells end; one row a seed."""
     world, goal = density_world(design.dataset, design.pairs)
     density = world.density
     if density is None:
-        raise ValueError(f"the world of {design.dataset} has no density: make it with density=True.")
+        raise WorldError(f"The world of {design.dataset} has no density: make it with density=True.")
     seeds = list(range(design.seeds))
     policy = None
     if algorithm != "do_nothing":
@@ -95,8 +94,14 @@ def run_density_cell(algorithm: str, design: DensityDesign) -> dict[str, Any]:
         "arrived": (end == aim[chosen]).float().mean(1),
         "return": total.mean(1),
     }
-    return {"rows": _rows(algorithm, design.dataset, rates, len(chosen), seeds),
-            "cpu_seconds": round(time.process_time() - began, 2)}  # fmt: skip
+    values = {name: np.asarray(rate, dtype=float) for name, rate in rates.items()}
+    head: Row = {"dataset": design.dataset, "algorithm": algorithm}
+    return [
+        head
+        | {"seed": seed, "cells": len(chosen)}
+        | {name: float(value[r]) for name, value in values.items()}
+        for r, seed in enumerate(seeds)
+    ]
 
 
 def _final_states(
@@ -111,15 +116,3 @@ def _final_states(
         step = quiet.step(action)
         total, obs = total + step.reward, step.obs
     return quiet.final_latent, total
-
-
-def _rows(
-    algorithm: str, dataset: str, rates: dict[str, Tensor], n_cells: int, seeds: Sequence[int]
-) -> list[dict[str, Any]]:
-    """One row a seed."""
-    values = {name: np.asarray(rate, dtype=float) for name, rate in rates.items()}
-    return [
-        {"dataset": dataset, "algorithm": algorithm, "seed": seed, "cells": n_cells}
-        | {name: float(value[r]) for name, value in values.items()}
-        for r, seed in enumerate(seeds)
-    ]

@@ -1,79 +1,141 @@
-"""A results folder: refused when taken, written atomically, finished parts kept for a resume."""
+"""A results folder: held by one run at a time, refused when taken, finished parts kept for a resume."""
 
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import platform
 import resource
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING
 
+from experiments.experiment import Part, Row
 from twinlib.errors import FolderError
-from twinlib.files import write_json
+from twinlib.files import write_atomic, write_json
 
-#: The files a finished run leaves.
-FILES = ("regression.csv", "similarity.csv", "manifest.json")
+if TYPE_CHECKING:
+    import pandas as pd
+
 #: Packages whose versions a manifest names.
 _VERSIONED = ("twinlib", "numpy", "scipy", "pandas", "torch", "scanpy", "anndata", "gymnasium", "POT")
 
 
-def _alive(pid: int) -> bool:
-    """Tell whether a process is still there."""
+class Parts:
+    """The finished parts in a folder."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.folder = folder
+
+    def __contains__(self, name: str) -> bool:
+        return (self.folder / f"{name}.json").exists()
+
+    def facts(self, name: str) -> Row:
+        """Return what a finished part cost and found out; what it says of the run stands under `run`."""
+        return _json(self.folder / f"{name}.json")
+
+    def table(self, table: str, names: Sequence[str]) -> pd.DataFrame:
+        """Return one table of some parts, joined; a part without such rows adds none."""
+        import pandas as pd
+
+        paths = [self.folder / f"{name}.{table}.csv" for name in names]
+        read = [pd.read_csv(path, float_precision="round_trip") for path in paths if path.exists()]
+        return pd.concat(read, ignore_index=True) if read else pd.DataFrame()
+
+    def tables(self, names: Sequence[str]) -> dict[str, pd.DataFrame]:
+        """Return every table of some parts by name."""
+        kinds = dict.fromkeys(kind for name in names for kind in self.facts(name)["tables"])
+        return {kind: self.table(kind, names) for kind in kinds}
+
+    def keep(self, name: str, part: Part, cost: Row) -> None:
+        """Write the rows of a part in full precision, and last the file that says that it is complete."""
+        import pandas as pd
+
+        tables = {kind: pd.DataFrame(rows) for kind, rows in part.tables.items() if len(rows)}
+        for kind, table in tables.items():
+            path = self.folder / f"{name}.{kind}.csv"
+            write_atomic(path, partial(table.to_csv, index=False))
+        facts = cost | part.facts | {"run": part.run, "tables": list(tables)}
+        write_json(self.folder / f"{name}.json", facts)
+
+    def given(self) -> dict[str, bytes]:
+        """Return the files that parts read of one another."""
+        return {path.name: path.read_bytes() for path in sorted(self.folder.glob("*.npz"))}
+
+    def empty(self) -> bool:
+        """Tell whether nothing but the identity is there."""
+        return not any(path.name != "identity.json" for path in self.folder.iterdir())
+
+
+def _json(path: pathlib.Path) -> Row:
+    """Read a file that a run keeps for its resume."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        content: Row = json.loads(path.read_text())
+    except (OSError, ValueError):
+        raise FolderError(
+            f"{path.parent.parent.name}/parts/{path.name} cannot be read; delete the folder "
+            f"{path.parent.parent.name!r}, or name another one."
+        ) from None
+    return content
 
 
 @contextmanager
-def claimed(out: pathlib.Path, resume: bool, identity: dict[str, Any]) -> Iterator[pathlib.Path]:
-    """Hold a results folder for one run, and yield the folder of its parts.
+def claimed(out: pathlib.Path, resume: bool, identity: Row) -> Iterator[Parts]:
+    """Hold a results folder for one run, and yield its parts.
 
-    Refused: a folder that another living run holds; a folder with results or parts, unless `resume`; a resume
-    whose settings differ from those the parts were made with.
+    Refused: a path that is no folder; a folder that another living run holds; one with results or parts,
+    unless `resume`; a resume whose settings differ. A run that finishes no part leaves no trace.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    lock, parts = out / ".lock", out / "parts"
-    _take(lock, out)
-    try:
+    identity = json.loads(json.dumps(identity))  # so that what is read back compares equal to it
+    with _held(out):
+        parts = out / "parts"
         _check_free(out, parts, resume, identity)
         parts.mkdir(exist_ok=True)
         write_json(parts / "identity.json", identity)
-        yield parts
-    finally:
-        lock.unlink(missing_ok=True)
-
-
-def _take(lock: pathlib.Path, out: pathlib.Path) -> None:
-    """Create the lock, or refuse; the lock of a dead run is taken over."""
-    for _ in range(2):
         try:
-            with open(lock, "x") as file:
-                file.write(str(os.getpid()))
-            return
-        except FileExistsError:
-            text = lock.read_text().strip()
-            if text.isdigit() and not _alive(int(text)):
-                lock.unlink(missing_ok=True)
-                continue
-            break
-    raise FolderError(f"Another run is writing into {out.name!r}; wait for it or name another folder.")
+            yield Parts(parts)
+        finally:
+            if Parts(parts).empty():
+                shutil.rmtree(parts)
 
 
-def _check_free(out: pathlib.Path, parts: pathlib.Path, resume: bool, identity: dict[str, Any]) -> None:
+@contextmanager
+def _held(out: pathlib.Path) -> Iterator[None]:
+    """Hold the folder's lock: the system lets it go when its process ends, however that ends."""
+    from filelock import FileLock, Timeout
+
+    new = not out.exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(out / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise FolderError(
+            f"Another run is writing into {out.name!r}; wait for it or name another folder."
+        ) from None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise FolderError(f"{str(out)!r} cannot be a results folder ({reason}); name another one.") from None
+    try:
+        yield
+    finally:
+        (out / ".lock").unlink(missing_ok=True)
+        lock.release()
+        if new and not any(out.iterdir()):
+            out.rmdir()
+
+
+def _check_free(out: pathlib.Path, parts: pathlib.Path, resume: bool, identity: Row) -> None:
     """Refuse a folder that holds something this run may not touch."""
-    taken = [name for name in FILES if (out / name).exists()] + (["parts"] if parts.exists() else [])
+    taken = sorted(path.name for path in out.iterdir() if path.suffix in (".csv", ".json"))
+    taken += ["parts"] if parts.exists() and not Parts(parts).empty() else []
     if taken and not resume:
         raise FolderError(f"{out.name!r} already holds {taken[0]}; name another folder or add --resume.")
     before = parts / "identity.json"
-    if before.exists() and json.loads(before.read_text()) != identity:
+    if before.exists() and not Parts(parts).empty() and _json(before) != identity:
         raise FolderError(f"{out.name!r} was begun with other settings; repeat them or name another folder.")
 
 
@@ -81,13 +143,13 @@ def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that shape a result."""
     import importlib.metadata
 
-    found = {"python": platform.python_version()}
+    known = {"python": platform.python_version()}
     for name in _VERSIONED:
         try:
-            found[name] = importlib.metadata.version(name)
+            known[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            known[name] = "not installed"
+    return known
 
 
 def peak_memory_mb() -> float:

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-import pathlib
 import time
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from experiments import released_pipeline as pipeline
-from experiments.protocols import Part, RunConfig, blocks, name_of, seeds_of
+from experiments.experiment import Part, Row, Scratch
+from experiments.replication import Replication, name_of
 from twinlib.evaluation import metrics, similarity
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from experiments.folder import Parts
+    from experiments.released_world import ReleasedWorld
+    from twinlib.policy.actor_critic import ActorCritic
+    from twinlib.policy.training import TrainingConfig, TrainingResult
 
 Array = NDArray[Any]
 
-#: Algorithms of the released protocol.
-ALGORITHMS = ("PPO", "TRPO", "TRPO_PPO_zero_target", "TRPO_PPO_mended_logged", "TRPO_PPO_mended_kl")
 #: Deterministic rollouts that Tables 1, 4 and 7 are taken from, and those of the mean trajectory.
 ROLLOUTS, PATH_ROLLOUTS = 1_500, 128
 #: Rows that are trained once more on data logged once.
 SINGLE_LOG = ("PPO", "TRPO_PPO_zero_target")
 
 
-def training_settings(algorithm: str, timesteps: int, actions: int) -> Any:
+def training_settings(algorithm: str, timesteps: int, actions: int) -> TrainingConfig:
     """Return the released settings: the defaults of Stable-Baselines3, and what a row changes.
 
     Second stages use minibatches of 256 and stop an update when the k3 estimate exceeds 1.5 x target_kl, with
@@ -49,35 +56,30 @@ def training_settings(algorithm: str, timesteps: int, actions: int) -> Any:
     )
 
 
-class Released:
+@dataclass(frozen=True)
+class Released(Replication):
     """The released pipeline, its environments, and every row of its tables."""
 
-    def __init__(self, config: RunConfig, progress: bool = False) -> None:
-        from twinlib.data.sources import dataset, load
+    name = "released"
+    ALGORITHMS: ClassVar = (
+        "PPO",
+        "TRPO",
+        "TRPO_PPO_zero_target",
+        "TRPO_PPO_mended_logged",
+        "TRPO_PPO_mended_kl",
+    )
 
-        unknown = set(config.algorithms) - set(ALGORITHMS)
-        if unknown:
-            known = ", ".join(ALGORITHMS)
-            raise ValueError(f"The released protocol has no {sorted(unknown)[0]!r}; choose from {known}.")
-        self.config, self.progress = config, progress
-        self.cells = load(config.dataset)
-        self.settings = pipeline.PipelineConfig(n_top_genes=dataset(config.dataset).panel)
-        self.cytokine = bool((self.cells.obs["perturbation_type"].astype(str) == "cytokine").any())
-        chosen = config.algorithms or ALGORITHMS
-        single = (f"{n}@log1" for n in SINGLE_LOG if n in chosen)
-        self.parts = ("references", *blocks((*chosen, *single), config))
-
-    def after(self, part: str) -> tuple[str, ...]:
+    def parts(self, finished: Parts) -> Sequence[str]:
         """No part reads another's files."""
-        return ()
+        single = (f"{name}@log1" for name in SINGLE_LOG if name in self.chosen)
+        return ("references", *self.blocks((*self.chosen, *single)))
 
-    @property
-    def facts(self) -> dict[str, Any]:
+    def _about(self) -> Row:
         """Facts for the manifest."""
         d = self.made(True)
         sizes = {name: len(getattr(d.fused, name)) for name in vars(d.fused)}
         return {
-            "dataset": self.config.dataset,
+            "dataset": self.dataset,
             "data_hash": str(self.cells.uns["twinlib"]["data_hash"]),
             "pipeline": asdict(self.settings),
             "genes": len(d.genes),
@@ -94,6 +96,25 @@ class Released:
 
     # -- data and worlds -------------------------------------------------------------------------------------
     @cached_property
+    def cells(self) -> AnnData:
+        """The cells."""
+        from twinlib.data.sources import load
+
+        return load(self.dataset)
+
+    @property
+    def settings(self) -> pipeline.PipelineConfig:
+        """The settings of the pipeline."""
+        from twinlib.data.sources import dataset
+
+        return pipeline.PipelineConfig(n_top_genes=dataset(self.dataset).panel)
+
+    @cached_property
+    def cytokine(self) -> bool:
+        """Is anything perturbed by a cytokine? Then actions are not penalised by their absolute value."""
+        return bool((self.cells.obs["perturbation_type"].astype(str) == "cytokine").any())
+
+    @cached_property
     def _made(self) -> dict[bool, pipeline.ReleasedData]:
         return {}
 
@@ -104,7 +125,7 @@ class Released:
             self._made[log_twice] = pipeline.released_data(self.cells, settings)
         return self._made[log_twice]
 
-    def world(self, split: str, log_twice: bool) -> Any:
+    def world(self, split: str, log_twice: bool) -> ReleasedWorld:
         """The training world (controls to an arbitrary point) or the test world (to the perturbed mean)."""
         import torch
 
@@ -124,13 +145,12 @@ class Released:
         )
 
     # -- parts -----------------------------------------------------------------------------------------------
-    def compute(self, part: str, scratch: pathlib.Path) -> Part:
+    def compute(self, part: str, scratch: Scratch) -> Part:
         """Compute one part."""
         if part == "references":
             return self._references()
-        name, seeds = name_of(part), seeds_of(part, self.config)
-        algorithm, _, single = name.partition("@")
-        return self._trained(algorithm, not single, list(seeds), scratch / f"{part}.checkpoint")
+        algorithm, _, single = name_of(part).partition("@")
+        return self._trained(part, algorithm, not single, list(self.seeds_of(part)), scratch)
 
     def _references(self) -> Part:
         """Score the experimental twin, doing nothing, and policies as they are initialised."""
@@ -145,44 +165,47 @@ class Released:
             "space": "latent",
             "logs": 2,
         }
-        regression: list[dict[str, Any]] = [
+        regression: list[Row] = [
             head | {"Split": split} | metrics.regression_metrics(*pair) for split, pair in d.twin.items()
         ]
-        actions, seeds = len(d.effects), list(range(self.config.seeds))
+        actions, seeds = len(d.effects), list(range(self.seeds))
         fresh = ActorCritic(pipeline.LATENT, actions, len(seeds), make_generators(seeds, "weights"))
-        similar: list[dict[str, Any]] = []
+        similar: list[Row] = []
         for name, means in (("do_nothing", None), ("untrained", fresh)):
-            found = self._rows(name, means, True, seeds if means is not None else [0])
-            regression, similar = regression + found[0], similar + found[1]
-        return Part(regression, similar)
+            rows = self.rows(name, means, True, seeds if means is not None else [0])
+            regression, similar = regression + rows[0], similar + rows[1]
+        return Part({"regression": regression, "similarity": similar}, run=self._about())
 
-    def _trained(self, algorithm: str, log_twice: bool, seeds: list[int], checkpoint: pathlib.Path) -> Part:
+    def _trained(
+        self, part: str, algorithm: str, log_twice: bool, seeds: list[int], scratch: Scratch
+    ) -> Part:
         """Train one row on its seeds side by side; an episode is one step: 2,048 cells are one rollout."""
         from experiments.released_world import ReleasedDynamics
         from twinlib.policy.training import train
 
         world = self.world("train", log_twice)
-        settings = training_settings(algorithm, self.config.timesteps, len(world.effects))
+        settings = training_settings(algorithm, self.timesteps, len(world.effects))
         dynamics = ReleasedDynamics(world, len(seeds), settings.steps_per_iteration)
-        started = time.perf_counter()
-        result = train(dynamics, settings, seeds, progress=self.progress, checkpoint=checkpoint)
+        checkpoint, started = scratch.folder / f"{part}.checkpoint", time.perf_counter()
+        result = train(dynamics, settings, seeds, progress=scratch.progress, checkpoint=checkpoint)
         wall = time.perf_counter() - started
-        regression, similar = self._rows(algorithm, result.policy, log_twice, seeds)
+        regression, similar = self.rows(algorithm, result.policy, log_twice, seeds)
         regression = [row | _learning(result, row["Seed"]) for row in regression]
-        history = result.history.assign(logs=2 if log_twice else 1)
-        return Part(regression, similar, {"training_s": round(wall, 1)}, history)
+        history = result.history.assign(logs=2 if log_twice else 1, Algorithm=name_of(part))
+        facts = {"training_s": round(wall, 1)}
+        return Part({"regression": regression, "similarity": similar, "history": history}, facts)
 
-    def _rows(
-        self, name: str, policy: Any, log_twice: bool, seeds: list[int]
-    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    def rows(
+        self, name: str, policy: ActorCritic | None, log_twice: bool, seeds: list[int]
+    ) -> tuple[list[Row], list[Row]]:
         """Return the rows of Tables 1, 4, 7 and 3, 6, 9 of one policy (None: zero actions)."""
         head = {"System": "insilico", "Algorithm": name, "logs": 2 if log_twice else 1}
-        regression: list[dict[str, Any]] = []
-        similar: list[dict[str, Any]] = []
+        regression: list[Row] = []
+        similar: list[Row] = []
         for split in ("train", "test"):
             world = self.world(split, log_twice)
             for seed, (start, end, reward) in zip(seeds, _rollouts(world, policy, ROLLOUTS), strict=True):
-                row: dict[str, Any] = head | {"Seed": seed, "Split": split.capitalize(), "space": "latent"}
+                row: Row = head | {"Seed": seed, "Split": split.capitalize(), "space": "latent"}
                 row |= metrics.regression_metrics(start, end)  # the released code's 'truth' is the start
                 gap = np.linalg.norm(end - world.target.numpy(), axis=1).mean()
                 row |= {"reward": reward, "distance_to_target": float(gap)}
@@ -194,7 +217,7 @@ class Released:
                     similar += [head | {"Seed": seed} | row for row in self._similarity(mean, log_twice)]
         return regression, similar
 
-    def _similarity(self, path: Array, log_twice: bool) -> list[dict[str, Any]]:
+    def _similarity(self, path: Array, log_twice: bool) -> list[Row]:
         """Return Tables 3, 6 and 9: both rows are distances of the same simulated path of two points."""
         d, rows = self.made(log_twice), []
         for system, parts in (
@@ -210,7 +233,7 @@ class Released:
         return rows
 
 
-def _learning(result: Any, seed: int) -> dict[str, Any]:
+def _learning(result: TrainingResult, seed: int) -> Row:
     """Return what a seed's training history says: optimizer steps, and reward in its first and last tenth."""
     history = result.history[result.history["seed"] == seed]
     tenth = max(1, len(history) // 10)
@@ -226,7 +249,9 @@ def _learning(result: Any, seed: int) -> dict[str, Any]:
     }
 
 
-def _rollouts(world: Any, policy: Any, n: int, seed: int = 0) -> list[tuple[Array, Array, float]]:
+def _rollouts(
+    world: ReleasedWorld, policy: ActorCritic | None, n: int, seed: int = 0
+) -> list[tuple[Array, Array, float]]:
     """Return start [n, D], end [n, D] and mean reward of deterministic rollouts, one entry a replica.
 
     Every replica starts at the same cells, drawn by their weights.
@@ -241,7 +266,7 @@ def _rollouts(world: Any, policy: Any, n: int, seed: int = 0) -> list[tuple[Arra
     dynamics = ReleasedDynamics(world, replicas, n)
     obs = dynamics.reset([torch.Generator().manual_seed(seed) for _ in range(replicas)], cells=cells)
     with torch.no_grad():
-        action = torch.zeros(1, n, dynamics.action_dim) if policy is None else policy.distribution(obs)[0]
+        action = torch.zeros(1, n, dynamics.action_dim) if policy is None else policy.act(obs)
         step = dynamics.step(action)
     return [
         (

@@ -287,11 +287,11 @@ def _experimental(
 ) -> tuple[dict[str, tuple[Array, Array]], float]:
     """Fit the 58-128-128-58 twin; return truth and prediction by split, and the mean length of its step."""
     network = _perceptron([LATENT, 128, 128, LATENT], config.seed + 2)
-    found = {}
+    answers = {}
     for split, x, t in (("Train", fused.train, time.train), ("Test", fused.test, time.test)):
         rows, target = successors(x, t)
         if split == "Train":
             _fit(network, x[rows], target, config)
-        found[split] = (target, _apply(network, x[rows]))
+        answers[split] = (target, _apply(network, x[rows]))
     some = fused.train[np.random.default_rng(config.seed).permutation(len(fused.train))[:300]]
-    return found, float(np.linalg.norm(_apply(network, some) - some, axis=1).mean())
+    return answers, float(np.linalg.norm(_apply(network, some) - some, axis=1).mean())

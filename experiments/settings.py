@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import pathlib
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from twinlib.errors import SettingsError
 
-#: Algorithms whose step size is the trust region's delta; for the others it is the learning rate.
-SECOND_ORDER = ("TRPO", "two_stage", "alternating")
+if TYPE_CHECKING:
+    from twinlib.policy.training import TrainingConfig
 
 
 @dataclass(frozen=True)
 class Choice:
     """What the tuning chose for one algorithm, on validation cells."""
 
-    #: Learning rate of PPO and PPO_restart; delta of TRPO, two_stage and alternating.
+    #: Delta of algorithms that take trust region steps; learning rate of the others.
     step_size: float
     #: Multiple of the environment's own action scale.
     scale: float
@@ -37,19 +37,19 @@ def choice(dataset: str, algorithm: str, table: pathlib.Path | None = None) -> C
 
     source = sources.dataset(dataset).tuned_on or dataset
     path = table or results_folder() / "tuning" / "chosen.csv"
-    mend = f"make it with 'python benchmarks/tuning.py --dataset {source}'"
+    mend = f"make it with 'python -m experiments tuning --dataset {source} --out DIR'"
     if not path.is_file():
         raise SettingsError(f"There is no table of tuned settings ({path.name}); {mend}.")
     rows = pd.read_csv(path)
-    found = rows[(rows["dataset"] == source) & (rows["algorithm"] == algorithm)]
-    if len(found) != 1:
+    row = rows[(rows["dataset"] == source) & (rows["algorithm"] == algorithm)]
+    if len(row) != 1:
         raise SettingsError(
-            f"{path.name} has {len(found)} rows for {algorithm} on {source} in place of 1; {mend}."
+            f"{path.name} has {len(row)} rows for {algorithm} on {source} in place of 1; {mend}."
         )
-    return Choice(float(found["step_size"].iloc[0]), float(found["scale"].iloc[0]), source)
+    return Choice(float(row["step_size"].iloc[0]), float(row["scale"].iloc[0]), source)
 
 
-def training_settings(algorithm: str, timesteps: int, chosen: Choice) -> Any:
+def training_settings(algorithm: str, timesteps: int, chosen: Choice) -> TrainingConfig:
     """Return the described protocol's training settings: the same networks and steps for all algorithms.
 
     The paper states only the steps (150,000, of which 10,000 TRPO: one fifteenth). Minibatches are larger
@@ -57,11 +57,12 @@ def training_settings(algorithm: str, timesteps: int, chosen: Choice) -> Any:
     summed actions at 1 drown the signal. The step size is the tuned one; everything else is the customary
     default.
     """
+    from twinlib.policy.algorithms import ALGORITHMS
     from twinlib.policy.proximal import ProximalConfig
     from twinlib.policy.training import TrainingConfig
     from twinlib.policy.trust_region import TrustRegionConfig
 
-    second_order = algorithm in SECOND_ORDER
+    second_order = ALGORITHMS[algorithm].takes_trust_region_steps
     proximal = ProximalConfig(minibatch_size=256)
     if not second_order:
         proximal = replace(proximal, learning_rate=chosen.step_size)

@@ -503,7 +503,7 @@ record.say(
 # - **known** (simulated cells only): the graph is the true network.
 # - **PCA**, and **expression**, the z-scores themselves without any code, as the two ends.
 #
-# Several seeds of each take longer than a page may, so `python benchmarks/embedding_quality.py` ran them and stored every row; this page reads the rows.
+# Several seeds of each take longer than a page may, so `python -m experiments embedding --out DIR` ran them and stored every row; this page reads the rows.
 # Seeds change the starting weights and the order of the cells, and not the split.
 # These runs are shorter than that of the packaged network, on a draw of the training cells, and the same for all rows.
 

@@ -653,7 +653,7 @@ record.say(
 #
 # ## The whole matrix
 #
-# The tables below come from `benchmarks/experimental_splits.py`, run once with the seeds that the manifest names; nothing is typed.
+# The tables below come from `python -m experiments experimental --out DIR`, run once with the seeds that the manifest names; nothing is typed.
 # For the split by cells the packaged embedding is used.
 # For every other split an embedding was trained, with few passes, on that split's training cells alone, because the packaged one has seen cells that are held out here; leaving one measured target of papalexi2021 out in turn, gene panel, scaler and embedding come from the cells that belong to training in all nine folds.
 # The columns that have not appeared yet:

@@ -47,7 +47,8 @@ import torch
 from twinlib.page import plots, record
 from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
 from twinlib.environment.packaged import packaged_world
-from twinlib.policy.actor_critic import ActorCritic, Gaussian
+from twinlib.policy.actor_critic import ActorCritic
+from twinlib.policy.distributions import Gaussian
 from twinlib.policy.rollout import Collector, generalized_advantage
 from twinlib.policy.trust_region import normalized, surrogate
 from twinlib.policy.training import make_generators

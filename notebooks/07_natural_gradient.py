@@ -48,7 +48,8 @@ import torch
 from twinlib.page import plots, record
 from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
 from twinlib.environment.packaged import packaged_world
-from twinlib.policy.actor_critic import ActorCritic, Gaussian
+from twinlib.policy.actor_critic import ActorCritic
+from twinlib.policy.distributions import Gaussian
 from twinlib.policy.rollout import Collector
 from twinlib.policy.trust_region import (
     conjugate_gradient,

@@ -50,7 +50,8 @@ import torch
 from twinlib.page import plots, record
 from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
 from twinlib.environment.packaged import packaged_world
-from twinlib.policy.actor_critic import ActorCritic, Adam, Gaussian
+from twinlib.policy.actor_critic import ActorCritic, Adam
+from twinlib.policy.distributions import Gaussian
 from twinlib.policy.proximal import (
     Minibatch,
     ProximalConfig,

@@ -619,12 +619,12 @@ removed.round(4)
 # So each algorithm was given the same budget: twelve settings (four step sizes and three scales of the action), three seeds, the same number of environment steps.
 # The step size is the learning rate for PPO and PPO_restart, and $\delta$ for the algorithms with a trust region.
 # Policies were trained without the validation fifth of the training cells and judged on that fifth by pearson_delta, the correlation of the predicted with the observed mean change; test cells took no part.
-# The runs are stored (`results/tuning`, made by `benchmarks/tuning.py`), and this page draws them.
+# The runs are stored (`results/tuning`, made by `python -m experiments tuning --out DIR`), and this page draws them.
 
 # %%
 from matplotlib.patches import Rectangle
 
-from experiments.settings import SECOND_ORDER
+from twinlib.policy.algorithms import ALGORITHMS
 from twinlib.errors import ResultsError
 from twinlib.results.tables import read_table, results_folder
 from twinlib.evaluation.statistics import paired_difference
@@ -671,8 +671,8 @@ for dataset_name, rows in tuned.items():
             map_of(rows[rows.algorithm == name], axis, value, picks.loc[name])
         axes[0, column].set_title(name)
         axes[1, column].set_xlabel("scale of the action")
-        axes[1, column].set_ylabel("delta" if name in SECOND_ORDER else "learning rate")
-        axes[0, column].set_ylabel("delta" if name in SECOND_ORDER else "learning rate")
+        axes[1, column].set_ylabel(ALGORITHMS[name].step_size)
+        axes[0, column].set_ylabel(ALGORITHMS[name].step_size)
     fig.suptitle(f"{dataset_name}: validation pearson_delta (top) and training reward a step (bottom)")
     plots.show(
         fig,
@@ -879,7 +879,7 @@ for name, (curves, scores) in stored.items():
 # The comparison above is among our own algorithms, so a mistake that all of them share would not show.
 # The package's tests hold one update against Stable-Baselines3 and sb3-contrib, parameter by parameter.
 # Whole training runs cannot be compared that way, because the two libraries draw different random numbers.
-# So their returns are compared on two tasks of gymnasium, one with discrete and one with continuous actions, with the same settings and the same number of seeds (`benchmarks/peer_returns.py`).
+# So their returns are compared on two tasks of gymnasium, one with discrete and one with continuous actions, with the same settings and the same number of seeds (`python -m experiments peers --out DIR`).
 # The question asked before the runs: does the lower end of the 90 % interval of ours minus theirs lie above minus a tenth of what they gain over a random policy?
 # Ten seeds each were planned.
 # On CartPole a single run that fails moves the mean of ten by more than that bound, so both libraries got twenty seeds more there; the column of the first ten seeds shows what the plan alone would have said.
@@ -919,7 +919,7 @@ if peers.is_file():
     )
     display(peer_table.round(3))
 else:
-    record.say("No stored returns: `python benchmarks/peer_returns.py --seeds 10 --store` makes them.")
+    record.say("No stored returns: `python -m experiments peers --out DIR` makes them.")
 
 # %% [markdown]
 # The speed of training is measured on the environment of the released code, with the default settings of both libraries, in turns on one machine (`benchmarks/ppo_speed.py`).

@@ -49,6 +49,7 @@ from twinlib.data.preparation import standard
 from twinlib.data.sources import choose
 from twinlib.page import plots, record
 from twinlib.errors import ResultsError
+from twinlib.policy.algorithms import ALGORITHMS
 from twinlib.results import claims, tables
 from twinlib.evaluation import metrics
 from twinlib.evaluation.statistics import (
@@ -394,9 +395,10 @@ for name, info in settings.items():
         continue
     for algorithm, chosen in info["choices"].items():
         size = f"{chosen['step_size']:g}"
-        kind = "delta" if algorithm in ("TRPO", "two_stage", "alternating") else "learning rate"
         scale = "own unit of the dose" if info["actions"] == "cytokines" else f"{chosen['scale']:g} x own"
-        lines.append((name, algorithm, f"{kind} {size}", scale, chosen["tuned_on"]))
+        lines.append(
+            (name, algorithm, f"{ALGORITHMS[algorithm].step_size} {size}", scale, chosen["tuned_on"])
+        )
 columns = ["stand-in", "algorithm", "step size", "action scale", "tuned on"]
 record.say(tables.markdown(pd.DataFrame(lines, columns=columns)))
 
@@ -713,7 +715,7 @@ assert set(found["Verdict"]) <= {claims.HOLDS, claims.FAILS, claims.OPEN, claims
 # ## Do it again
 #
 # ```
-# python -m experiments run --dataset papalexi2021 --protocol described --seeds 10 --timesteps 150000 --out DIR
+# python -m experiments described --dataset papalexi2021 --seeds 10 --timesteps 150000 --out DIR
 # python -m experiments report DIR
 # ```
 #
@@ -724,9 +726,9 @@ assert set(found["Verdict"]) <= {claims.HOLDS, claims.FAILS, claims.OPEN, claims
 # On a machine with a network the same command takes the paper's own sources, none of which was downloaded for this book:
 #
 # ```
-# python -m experiments run --dataset vcc --protocol released --seeds 10 --out DIR
-# python -m experiments run --dataset parse_cytokines --protocol released --seeds 10 --out DIR
-# python -m experiments run --dataset ips2_perturbome --protocol released --seeds 10 --out DIR
+# python -m experiments released --dataset vcc --seeds 10 --out DIR
+# python -m experiments released --dataset parse_cytokines --seeds 10 --out DIR
+# python -m experiments released --dataset ips2_perturbome --seeds 10 --out DIR
 # ```
 #
 # The described protocol needs an embedding of the dataset first: `python -m twinlib.embedding.train NAME`.

@@ -52,20 +52,17 @@ from twinlib.landscapes.potential import quasi_potential
 from twinlib.landscapes.myeloid import FATES, GENES, gene_vector, minimal_clamps
 from twinlib.landscapes.optimal_control import shortest_pulse, value_iteration
 from twinlib.landscapes.toggle_switch import ToggleSwitch
-from twinlib.environment.known_answers import MyeloidConfig, MyeloidDynamics, ToggleConfig, ToggleDynamics
+from twinlib.environment.known_answers import (
+    ConstantToggle,
+    MyeloidConfig,
+    MyeloidDynamics,
+    ToggleConfig,
+    ToggleDynamics,
+)
+from twinlib.policy.algorithms import ALGORITHMS
 from twinlib.policy.proximal import ProximalConfig
 from twinlib.policy.trust_region import TrustRegionConfig
 from twinlib.policy.training import TrainingConfig, make_generators, train
-from experiments.escape import (
-    CONTESTANTS,
-    ConstantToggle,
-    DESIGN,
-    PATH_UPPER,
-    cells,
-    toggle_config,
-    training_config,
-    unpacked,
-)
 from twinlib.results.escape import (
     BARRIERS,
     causes,
@@ -78,13 +75,19 @@ from twinlib.results.escape import (
     named_cause,
     one_at_a_time,
     rate,
+    recorded_design,
+    recorded_paths,
+    recorded_settings,
     summary,
 )
+from twinlib.results.escape_design import training_config
 from twinlib.evaluation.statistics import paired_difference
 
 plots.style()
 torch.set_num_threads(1)
 runs, manifest = escape_results("runs"), escape_results("manifest")
+DESIGN, settings = recorded_design(), recorded_settings()
+CONTESTANTS = list(manifest["tuning"]["chosen_step"])
 
 # %% [markdown]
 # ## The question
@@ -212,7 +215,8 @@ pd.DataFrame(
 # %%
 axis = torch.linspace(-1, 1, 41)
 grid = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
-config = toggle_config(DESIGN, "middle")
+recorded = escape_results("settings")["toggle"]["middle"]
+config = ToggleConfig(**recorded | {"switch": ToggleSwitch(**recorded["switch"])})
 
 
 @torch.no_grad()
@@ -273,13 +277,11 @@ tops.round(3)
 # Now each algorithm learns such a policy, three seeds each, with the step sizes of the experiment, and leaves its path on the surface: the mean push that it applied in each iteration.
 
 # %%
-listed = cells(DESIGN, manifest["tuning"]["chosen_step"], manifest["hand_over_log_std"])
-main_cells = {c.contestant: c for c in listed if c.experiment == "main" and c.barrier == "middle"}
 walkers = ("PPO", "TRPO", "two_stage", "alternating")
 walks, final_basins = {}, {}
 for name in walkers:
     blind = ConstantToggle(config, 3, DESIGN.steps_per_iteration // 40)
-    train(blind, training_config(DESIGN, main_cells[name], 30_000), [0, 1, 2])
+    train(blind, training_config(DESIGN, settings[f"main-{name}-middle"], 30_000), [0, 1, 2])
     walks[name] = torch.stack(blind.pushes).numpy()
     last = torch.from_numpy(walks[name][-3:].mean(0)).float()
     final_basins[name] = [names[int(b)] for b in returns_of(last, quiet)[1][:, 0]]
@@ -339,17 +341,12 @@ record.say(
     f"A push costs {design['l1']} per step at the bound, the weight of the released reward; the noise is "
     f"D = {design['barriers'][0]['noise']}; the actions start at a standard deviation of exp({design['log_std']:g})."
 )
-what = {
-    "PPO": "clip",
-    "PPO_KL": "KL penalty, no clip (Eq. 8 as printed)",
-    "TRPO": "natural gradient throughout",
-    "two_stage": "TRPO, then PPO with clip, penalty and handed-over KL target",
-    "alternating": "a TRPO step and PPO epochs in every iteration",
-    "PPO_restart": "PPO with a fresh optimizer where two_stage switches",
+labels = {name: algorithm.label for name, algorithm in ALGORITHMS.items()}
+labels |= {
     "PPO_entropy": "PPO with an entropy bonus",
     "PPO_random_restarts": "PPO from three fresh starts that share the steps",
 }
-pd.DataFrame({"what it is": what, "step size kept": steps}).rename_axis("contestant")
+pd.DataFrame({"what it is": labels, "step size kept": steps}).rename_axis("contestant")
 
 # %% [markdown]
 # Two yardsticks stand beside them.
@@ -592,13 +589,13 @@ tuned.loc[list(CONTESTANTS)].round(2)
 # Choose a policy, then play it or move the time by hand.
 
 # %%
-packed = escape_results("paths")
-potential = quasi_potential(ToggleSwitch(a=DESIGN.barrier("middle").a, noise=0.02), size=60, upper=PATH_UPPER)
+paths, upper = recorded_paths(), escape_results("settings")["paths"]["upper"]
+potential = quasi_potential(ToggleSwitch(a=DESIGN.barrier("middle").a, noise=0.02), size=60, upper=upper)
 colour_of = np.minimum(potential.u, 10) / 10
 judge_by = ToggleDynamics(config, 1, 1)
 shown, texts = {}, {}
 for name in everyone:
-    path = unpacked(packed[f"main-{name}-middle"])[:, ::2]
+    path = paths[f"main-{name}-middle"][:, ::2]
     inside = judge_by.basin(torch.from_numpy(path.copy()).float()).numpy()
     counts = [[int((step == k).sum()) for k in range(len(names))] for step in inside]
     shown[name] = path
@@ -614,7 +611,7 @@ surface.show_crossing(
     "policies",
     "Map of the toggle switch with three dark wells, A at the lower right, the progenitor in the middle and B at the "
     "upper left; dots are cells that start in A and move under the chosen policy for 20 time units.",
-    upper=PATH_UPPER,
+    upper=upper,
     markers=[(*place, name) for name, place in config.switch.attractors.items()],
 )
 

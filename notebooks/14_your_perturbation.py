@@ -223,8 +223,8 @@ class KnockOut:
         self.scale = max(reach[name] for name in names) / H
         self.action = -torch.tensor([reach[name] for name in names]) / (self.scale * H)
 
-    def distribution(self, obs):
-        return self.action.to(obs).expand(*obs.shape[:-1], -1), None
+    def act(self, obs, generators=None):
+        return self.action.to(obs).expand(*obs.shape[:-1], -1)
 
 
 def knock_out(world, names, reach, x, labels, mode="linear"):

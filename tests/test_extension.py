@@ -102,13 +102,12 @@ def test_a_metric_reaches_a_table_and_a_figure(prepared: Prepared, monkeypatch: 
 def test_an_algorithm_reaches_a_table_and_a_figure(
     prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from twinlib.policy.algorithms import ALGORITHMS, Algorithm, Stage
-
     from twinlib.embedding.attention import EmbeddingConfig
     from twinlib.embedding.train import train_embedding
     from twinlib.environment.assembly import make_world
     from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
     from twinlib.environment.prediction import predict
+    from twinlib.policy.algorithms import ALGORITHMS, Algorithm, Stage
     from twinlib.policy.training import TrainingConfig, train
 
     stages = (Stage(("PPO",), until="warm_start_steps"), Stage(("TRPO",)))

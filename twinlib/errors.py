@@ -31,3 +31,7 @@ class SettingsError(FileNotFoundError):
 
 class FolderError(ValueError):
     """A results folder that cannot be used."""
+
+
+class RunError(ValueError):
+    """An experiment that cannot be run as it was asked for."""

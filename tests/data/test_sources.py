@@ -151,3 +151,30 @@ def test_a_draw_drops_small_groups_and_names_them(real_data):
     dropped = cells.uns["twinlib"]["dropped"].split(", ")
     assert dropped[0] and not set(dropped) & set(cells.obs["perturbation"])
     assert cells.obs["perturbation"].value_counts().min() >= 10
+
+
+def test_glucocorticoid_genes_rise_with_measured_time(real_data):
+    """FKBP5, TSC22D3, PER1, ANGPTL4 and PDK4 rise from 0 over 1 to 3 hours of dexamethasone (a549_dex)."""
+    cells = load("a549_dex", data_dir=real_data)
+    hours = cells.obs["time"].to_numpy()
+    assert ((hours == 0) == (cells.obs["perturbation"] == "control").to_numpy()).all()
+    assert not cells.obs["target_measured"].any()
+    for gene in ("FKBP5", "TSC22D3", "PER1", "ANGPTL4", "PDK4"):
+        x = np.asarray(cells[:, gene].X.todense()).ravel()
+        zero, one, three = (x[hours == time].mean() for time in (0, 1, 3))
+        assert zero < one < three
+
+
+def test_the_knock_down_of_tmsb4x_lowers_tmsb4x(real_data):
+    """TMSB4X is the only target of vcc_h1 on its panel of 1,000 genes, and falls in its own knock-down."""
+    cells = load("vcc_h1", data_dir=real_data)
+    label = cells.obs["perturbation"].astype(str).to_numpy()
+    assert set(label[cells.obs["target_measured"].to_numpy(dtype=bool)]) == {"TMSB4X"}
+    x = np.asarray(cells[:, "TMSB4X"].X.todense()).ravel()
+    assert x[label == "TMSB4X"].mean() < x[label == "control"].mean() - 2
+
+
+def test_a_file_without_an_address_says_where_it_is(no_network, tmp_path):
+    message = message_of(load, "vcc_h1", data_dir=tmp_path)
+    assert "cell-eval2 0.20.0" in message and "H1-VCC-2025-training.h5ad" in message
+    assert not available("vcc_h1", data_dir=tmp_path)

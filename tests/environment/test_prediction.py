@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -14,14 +16,14 @@ from twinlib.errors import WorldError
 
 
 class Constant:
-    """A policy of R replicas with one mean action a replica; its spread must never be used."""
+    """A policy of R replicas with one mean action a replica; it must never be asked for a draw."""
 
     def __init__(self, actions: Tensor) -> None:
         self.actions, self.replicas = actions, len(actions)
 
-    def distribution(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        mean = self.actions.unsqueeze(1).expand(-1, obs.shape[1], -1).to(obs)
-        return mean, torch.full((self.replicas, mean.shape[-1]), float("nan"))
+    def act(self, obs: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
+        assert generators is None, "a prediction draws no action"
+        return self.actions.unsqueeze(1).expand(-1, obs.shape[1], -1).to(obs)
 
 
 @pytest.mark.parametrize("n", [1, 5, 20])

@@ -1,31 +1,16 @@
-"""The benchmark's own preparation of folds: nothing that is held out may reach training."""
+"""The experiment's own preparation of folds: nothing that is held out may reach training."""
 
 from __future__ import annotations
 
-import importlib.util
-import pathlib
-import sys
-
 import numpy as np
-import pytest
 
+from experiments import experimental as splits
 from twinlib.data.preparation import prepare
 
 from .conftest import PrincipalEmbedding
 
 
-@pytest.fixture(scope="module")
-def splits():
-    path = pathlib.Path(__file__).parents[2] / "benchmarks" / "experimental_splits.py"
-    spec = importlib.util.spec_from_file_location("experimental_splits", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
-
-
-def test_leaving_one_target_out_puts_back_the_others_only(splits, cells):
+def test_leaving_one_target_out_puts_back_the_others_only(cells):
     targets = {"Gata1", "Pu1", "Fli1"}
     base = prepare(cells, 40, split="perturbations", held_out=sorted(targets))
     fold = splits.give_back(base, targets - {"Pu1"})
@@ -39,7 +24,7 @@ def test_leaving_one_target_out_puts_back_the_others_only(splits, cells):
     assert (fold.cells.obs["split"][same] == base.cells.obs["split"][same]).all()
 
 
-def test_shuffling_moves_training_labels_only(splits, prepared):
+def test_shuffling_moves_training_labels_only(prepared):
     wrong = splits.shuffled(prepared, 0).cells.obs
     right = prepared.cells.obs
     stays = ((right["split"] == "test") | (right["perturbation"] == "control")).to_numpy()
@@ -49,10 +34,11 @@ def test_shuffling_moves_training_labels_only(splits, prepared):
     assert sorted(told[~stays]) == sorted(was[~stays])
 
 
-def test_every_row_of_a_fold_has_every_metric(splits, prepared, embedding: PrincipalEmbedding):
+def test_every_row_of_a_fold_has_every_metric(prepared, embedding: PrincipalEmbedding):
     quick = splits.PerturbationModelConfig(hidden=16, label_steps=20, cell_network=False)
     fold = splits.Fold("waddington", "cells", "", prepared, embedding, 1, config=quick)
-    rows, table, missed = splits.run_fold(fold)
+    tables = splits.run_fold(fold, splits.latent_cells(fold))
+    rows, table, missed = (tables[name] for name in ("splits", "regression", "genes"))
     algorithms = {row["Algorithm"] for row in rows}
     assert algorithms == {*splits.BASELINES, "ceiling", "experimental"} and not table and not missed
     for row in rows:
@@ -63,7 +49,7 @@ def test_every_row_of_a_fold_has_every_metric(splits, prepared, embedding: Princ
     assert np.mean(list(best.values())) < np.mean(list(none.values()))
 
 
-def test_a_twin_that_does_nothing_has_no_skill_in_any_column(splits, prepared, embedding, model):
+def test_a_twin_that_does_nothing_has_no_skill_in_any_column(prepared, embedding, model):
     """The twin at dose 0 is no_change in every column of the tables, so that each skill is zero."""
     fold = splits.Fold("waddington", "cells", "", prepared, embedding, 1)
     found = splits.groups(fold)
@@ -76,7 +62,7 @@ def test_a_twin_that_does_nothing_has_no_skill_in_any_column(splits, prepared, e
         assert [row[name] for row in moved] != [row[name] for row in none], name
 
 
-def test_misses_name_the_gene_whose_mean_was_moved(splits, prepared, embedding):
+def test_misses_name_the_gene_whose_mean_was_moved(prepared, embedding):
     fold = splits.Fold("waddington", "cells", "", prepared, embedding, 1)
     found = splits.groups(fold)
 

@@ -44,16 +44,30 @@ def test_the_step_size_goes_where_the_algorithm_takes_its_steps():
 
 def test_the_runs_use_the_settings_that_the_tuning_scored():
     """The tuning script and the protocol each build their settings; a choice must mean the same in both."""
-    import importlib.util
-    import pathlib
+    from experiments import tuning
 
-    path = pathlib.Path(__file__).parents[2] / "benchmarks" / "tuning.py"
-    spec = importlib.util.spec_from_file_location("tuning", path)
-    tuning = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tuning)
     for algorithm, size in (("PPO", 1e-3), ("PPO_restart", 1e-4), ("TRPO", 0.2), ("two_stage", 1.0)):
         chosen = settings.Choice(size, 1.0, "papalexi2021")
         ours = settings.training_settings(algorithm, 150_000, chosen)
         theirs = tuning.training_config(algorithm, size, 150_000)
-        # The settings of PPO with a penalty alone are used by PPO_KL, which the protocol does not have.
-        assert dataclasses.replace(theirs, penalty=ours.penalty) == ours
+        assert theirs == ours
+
+
+def test_the_grid_has_twelve_settings_an_algorithm_and_the_best_is_chosen():
+    import pandas as pd
+
+    from experiments.tuning import SEEDS, Tuning, best
+    from twinlib.results.tables import results_folder
+
+    names = ("PPO", "PPO_restart", "TRPO", "alternating", "two_stage")
+    run = Tuning(algorithms=names)
+    assert len(run.settings()) == 12 * len(names) and len(run.parts(None)) == 24 * len(names)
+    chosen = pd.read_csv(results_folder() / "tuning" / "chosen.csv")
+    for data in run.datasets:
+        rows = pd.read_csv(results_folder() / "tuning" / f"{data}.csv")
+        asked = {(*setting, seed) for setting in run.settings() for seed in SEEDS}
+        assert asked == set(
+            rows[["algorithm", "step_size", "scale", "seed"]].itertuples(index=False, name=None)
+        )
+        kept = chosen[chosen["dataset"] == data].reset_index(drop=True)
+        pd.testing.assert_frame_equal(best(rows), kept, atol=1e-6, check_dtype=False)

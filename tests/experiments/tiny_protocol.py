@@ -1,43 +1,52 @@
-"""A protocol small enough for tests: real training, on a world of six genes."""
+"""An experiment small enough for tests: real training, on a world of six genes."""
 
 import os
 import time
+from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.protocols import Part, blocks, name_of, seeds_of
+from experiments.experiment import Part, option
+from experiments.replication import Replication, name_of
 
 
-class Tiny:
+@dataclass(frozen=True)
+class Tiny(Replication):
     """Real training on a world of six genes; the first worker to meet `stop` waits in it to be killed."""
 
-    facts = {"genes": 6}
+    name = "tiny"
+    ALGORITHMS = ("PPO", "TRPO")
 
-    def __init__(self, config, progress=False, stop=None):
-        self.config, self.stop = config, stop
-        self.parts = ("references", *blocks(config.algorithms, config))
+    timesteps: int = option(192, "environment steps")
+    stop: str | None = None
 
-    def after(self, part):
-        return () if part == "references" else ("references",)
+    def __post_init__(self):
+        """Any name is a dataset."""
+
+    def parts(self, finished):
+        first = ("references",)
+        return (*first, *self.blocks(self.chosen)) if "references" in finished else first
 
     def compute(self, part, scratch):
         if part == "references":
-            np.savez(scratch / "handed.npz", shift=np.full(4, 0.25))
-            return Part([{"Algorithm": "do_nothing", "MSE": 0.0}], [{"Algorithm": "do_nothing", "dtw": 1.0}])
+            np.savez(scratch.folder / "handed.npz", shift=np.full(4, 0.25))
+            tables = {"regression": [{"Algorithm": "do_nothing", "MSE": 0.0}]}
+            return Part(tables | {"similarity": [{"Algorithm": "do_nothing", "dtw": 1.0}]}, run={"genes": 6})
         if self.stop and name_of(part) == "TRPO" and not os.path.exists(self.stop):
             with open(self.stop, "w") as file:
                 file.write(str(os.getpid()))
             time.sleep(120)
-        seeds = list(seeds_of(part, self.config))
-        checkpoint = scratch / f"{part}.checkpoint"
-        history, theta = trained(name_of(part), seeds, self.config.timesteps, checkpoint)
-        with np.load(scratch / "handed.npz") as handed:
+        seeds = list(self.seeds_of(part))
+        checkpoint = scratch.folder / f"{part}.checkpoint"
+        history, theta = trained(name_of(part), seeds, self.timesteps, checkpoint)
+        with np.load(scratch.folder / "handed.npz") as handed:
             shift = handed["shift"].sum()
         rows = [
             {"Algorithm": name_of(part), "Seed": s, "MSE": float(w.square().mean())}
             for s, w in zip(seeds, theta, strict=True)
         ]
-        return Part(rows, [row | {"dtw": shift} for row in rows], {"n": len(seeds)}, history)
+        tables = {"regression": rows, "similarity": [row | {"dtw": shift} for row in rows]}
+        return Part(tables | {"history": history.assign(Algorithm=name_of(part))}, {"n": len(seeds)})
 
 
 def trained(algorithm, seeds, timesteps, checkpoint):

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from twinlib.policy.actor_critic import ActorCritic, Gaussian
+from twinlib.policy.actor_critic import ActorCritic
+from twinlib.policy.distributions import Gaussian
 from twinlib.policy.rollout import Buffer
 
 

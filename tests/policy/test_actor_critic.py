@@ -7,7 +7,8 @@ import torch
 from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import Normal, kl_divergence
 
-from twinlib.policy.actor_critic import ActorCritic, Adam, Categorical, Gaussian, clip_rows, take
+from twinlib.policy.actor_critic import ActorCritic, Adam, clip_rows
+from twinlib.policy.distributions import Categorical, Gaussian, take
 
 R, B, OBS, A = 3, 11, 5, 4
 

@@ -75,9 +75,7 @@ def test_cut_episodes_are_bootstrapped_with_the_state_before_the_reset():
     final = []
     with torch.no_grad():
         for _ in range(3):
-            _, _, step = twin_collector._act(twin)
-            twin_collector.obs = step.obs
-            final.append(step.final_obs)
+            final.append(twin_collector.step(twin).step.final_obs)
         assert torch.allclose(gap[:, -1], twin.value(final[-1]), atol=1e-12)
         assert torch.allclose(gap[:, 0], gap[:, -1], atol=1e-12)
 

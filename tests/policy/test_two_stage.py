@@ -10,8 +10,9 @@ import torch
 import tqdm
 from toy import Quadratic
 
+from twinlib.policy.algorithms import ALGORITHMS
 from twinlib.policy.proximal import ProximalConfig
-from twinlib.policy.training import ALGORITHMS, HISTORY_COLUMNS, TrainingConfig, _Run, train
+from twinlib.policy.training import HISTORY_COLUMNS, TrainingConfig, _Run, train
 
 SMALL = TrainingConfig(
     timesteps=5 * 128,
@@ -58,7 +59,7 @@ def test_hand_over_can_be_switched_off_or_replaced():
 
 def test_a_stage_without_an_accepted_step_hands_over_delta():
     run = _Run(Quadratic(2, 8), small("two_stage"), [0, 1])
-    run.counters["kl_sum"][0], run.counters["kl_count"][0] = 0.02, 4
+    run.kl_sum[0], run.kl_count[0] = 0.02, 4
     assert run.target_kl().tolist() == [0.005, 0.01]
 
 

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-
-class Step(NamedTuple):
-    obs: Tensor
-    reward: Tensor
-    terminated: Tensor
-    truncated: Tensor
-    final_obs: Tensor
+from twinlib.policy.contracts import Box, Step
 
 
 class Quadratic:
     """R x N points in A dimensions; an episode ends (or is cut, with `cut`) after `horizon` steps."""
+
+    device, resumable = torch.device("cpu"), True
 
     def __init__(
         self, replicas: int = 1, n_cells: int = 8, action_dim: int = 3, horizon: int = 5, cut: bool = False
     ) -> None:
         self.replicas, self.n_cells, self.action_dim = replicas, n_cells, action_dim
         self.observation_dim, self.horizon, self.cut = action_dim + 1, horizon, cut
+        self.action = Box(-torch.ones(action_dim), torch.ones(action_dim))
         self.dtype = torch.float64
 
     def reset(self, generators: Sequence[torch.Generator]) -> Tensor:

@@ -59,15 +59,14 @@ def test_one_cell_of_the_described_waddington_table_is_computed_again():
 
 
 def test_one_cell_of_a_released_table_is_computed_again(real_data):
-    from experiments.protocols import RunConfig
     from experiments.released import Released
 
     try:
         rows = tables.read_table("released", "kang2018")
     except ResultsError:
         pytest.skip("no released run of kang2018 is packaged")
-    protocol = Released(RunConfig(dataset="kang2018", protocol="released", seeds=1))
-    found = protocol._rows("do_nothing", None, True, [0])[0]
+    protocol = Released(dataset="kang2018", seeds=1)
+    found = protocol.rows("do_nothing", None, True, [0])[0]
     mine = {row["Split"]: row for row in found}
     theirs = rows[(rows["Algorithm"] == "do_nothing") & (rows["logs"] == 2)].set_index("Split")
     for split in ("Train", "Test"):

@@ -72,7 +72,7 @@ def test_an_unfinished_run_is_refused(tmp_path):
 
 
 def test_results_that_are_not_packaged_name_the_command():
-    with pytest.raises(FileNotFoundError, match="--dataset nowhere --protocol described"):
+    with pytest.raises(FileNotFoundError, match="experiments described --dataset nowhere"):
         tables.read_table("described", "nowhere")
 
 

@@ -73,7 +73,7 @@ def from_anndata(
     dose_key
         Column of doses; None means dose 1.
     perturbation_type
-        CRISPRko, CRISPRi, CRISPRa or cytokine (not looked up among the genes).
+        CRISPRko, CRISPRi, CRISPRa, cytokine or drug (the last two are not looked up among the genes).
     separator
         What joins the parts of a combination; None when labels are never combinations.
     guide_targets
@@ -198,7 +198,7 @@ def complete_obs(obs: pd.DataFrame, genes: list[str], kind: str) -> pd.DataFrame
     if "dose" not in obs:
         obs["dose"] = 1.0
     obs["dose"] = np.where(control, 0.0, obs["dose"].to_numpy(dtype=np.float64))
-    known = set(genes) if kind != "cytokine" else set()
+    known = set(genes) if kind.startswith("CRISPR") else set()
     measured = {
         label: bool(schema.parts(label)) and set(schema.parts(label)) <= known for label in set(labels)
     }

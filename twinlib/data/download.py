@@ -39,6 +39,8 @@ class RemoteFile:
     size: int
     #: The one member to take out, when the file is a zip archive.
     member: str = ""
+    #: How to get it, where no address gives it.
+    by_hand: str = ""
 
     @property
     def name(self) -> str:

@@ -149,6 +149,37 @@ def kang(entry: Entry, paths: Sequence[pathlib.Path], n_cells: int | None, seed:
     return _drawn(bring(cells, entry.columns, entry.name, entry.kind), n_cells, seed)
 
 
+def plain(entry: Entry, paths: Sequence[pathlib.Path], n_cells: int | None, seed: int) -> AnnData:
+    """Read an h5ad file whose labels need no change."""
+    return _drawn(bring(_read_h5ad(paths[0]), entry.columns, entry.name, entry.kind), n_cells, seed)
+
+
+def a549(entry: Entry, paths: Sequence[pathlib.Path], n_cells: int | None, seed: int) -> AnnData:
+    """Read the sci-CAR cells of A549 from R data; `obs["time"]` holds hours after dexamethasone.
+
+    Time is confounded with the barcode of reverse transcription (no barcode at two times); plates are not.
+    """
+    import anndata
+
+    table = _read_r_data(paths[0])["data_A549"]
+    slots, hours = table["data"]["RNA"], table["labels"].iloc[:, 0].to_numpy(dtype=float)
+    shape = (int(slots.Dim[1]), int(slots.Dim[0]))
+    names = [str(name) for name in slots.Dimnames[1]]
+    obs = pd.DataFrame(
+        {
+            "treatment": np.where(hours == 0, "none", "dexamethasone"),
+            "plate": [name.split("_")[2] for name in names],
+            "time": hours,
+        },
+        index=names,
+    )
+    x = sparse.csr_matrix((slots.x.astype(np.float32), slots.i, slots.p), shape=shape)  # R: by column
+    cells = anndata.AnnData(x, obs=obs, var=pd.DataFrame(index=[str(g) for g in slots.Dimnames[0]]))
+    made = bring(cells, entry.columns, entry.name, entry.kind)
+    made.obs["time"] = hours
+    return _drawn(made, n_cells, seed)
+
+
 def waddington(entry: Entry, paths: Sequence[pathlib.Path], n_cells: int | None, seed: int) -> AnnData:
     """Simulate the waddington cells, the same ones at each call; a draw is made of them as of a file."""
     from twinlib.data.simulated import simulate_waddington

@@ -29,7 +29,7 @@ MIN_CELLS = 10
 COLUMNS = ("perturbation", "perturbation_type", "dose", "cell_context", "batch", "target_measured")
 
 #: Kinds of perturbation; `none` is for controls.
-TYPES = ("CRISPRko", "CRISPRi", "CRISPRa", "cytokine", "none")
+TYPES = ("CRISPRko", "CRISPRi", "CRISPRa", "cytokine", "drug", "none")
 
 #: Largest value log1p(counts per 10,000) can take: every molecule of the cell in one gene.
 LARGEST_LOG = float(np.log1p(1e4))

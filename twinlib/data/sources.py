@@ -65,6 +65,7 @@ class Dataset:
 _RAW = "https://raw.githubusercontent.com/"
 _SCEPTRE = _RAW + "Katsevich-Lab/sceptre/823bcdae9df321db501a59aa6b7acc1975052b9f/"
 _PERTURBENCH = _RAW + "altoslabs/perturbench/d357dfae3b50968e800e9f5f273ff145080ae67c/"
+_SCAI = _RAW + "sqjin/scAI/9bd4bdbe9daa15399d2b49eb376cabaf40aa07ca/"
 _SCGEN = _RAW + "theislab/scgen/dd7e178f9b42b9dfef9eb18d0da4b8e3caea4cf7/"
 
 _DEVEL = RemoteFile(
@@ -142,6 +143,45 @@ _ENTRIES = (
         ),
         columns=Columns("condition", "control", context="cell_type", separator=None),
         kind="cytokine",
+    ),
+    Dataset(
+        name="vcc_h1",
+        measured="H1 stem cells, CRISPRi, an excerpt of the paper's first source; 600 x 1,000, raw counts",
+        licence="MIT (repository ArcInstitute/cell-eval2)",
+        citation="Virtual Cell Challenge 2025, Arc Institute (Roohani et al. 2025, Cell)",
+        panel=200,
+        read=readers.plain,
+        splits=("cells",),
+        files=(
+            RemoteFile(
+                "vcc_h1/H1-VCC-2025-training.h5ad",
+                "",
+                "sha256:eb36c766cbf76353f9981cb3a3aa32137622d1de53b29d861c483742bcd4dec7",
+                4_991_092,
+                by_hand="docs/data in the source archive of the Python package cell-eval2 0.20.0 holds it",
+            ),
+        ),
+        columns=Columns("target_gene", "non-targeting", batch="batch", separator=None),
+        kind="CRISPRi",
+    ),
+    Dataset(
+        name="a549_dex",
+        measured="A549 lung cells 0, 1 and 3 hours after dexamethasone; 2,641 x 1,185, log1p, measured time",
+        licence="GPL-3 (repository sqjin/scAI)",
+        citation="Cao et al. 2018, Science 361:1380 (sci-CAR)",
+        panel=200,
+        read=readers.a549,
+        splits=("cells",),
+        files=(
+            RemoteFile(
+                "a549_dex/data_A549.rda",
+                _SCAI + "data/data_A549.rda",
+                "sha256:b5cceb564496c92bf037d01ff15cbde56beecf702e3370189f26603be33197f6",
+                3_031_820,
+            ),
+        ),
+        columns=Columns("treatment", "none", batch="plate", separator=None),
+        kind="drug",
     ),
     Dataset(
         name="waddington",
@@ -224,7 +264,9 @@ def _row(entry: Dataset) -> list[str]:
     """Return the cells of one row of the table."""
     size = " + ".join(f"{file.size:,}" for file in entry.files)
     digest = "<br>".join(f"`{file.digest}`" for file in entry.files)
-    where = [f"[{file.url.rsplit('/', 1)[-1]}]({file.url})" for file in entry.files]
+    where = [
+        f"[{file.url.rsplit('/', 1)[-1]}]({file.url})" if file.url else file.by_hand for file in entry.files
+    ]
     at_run_time = f"[asked at run time]({entry.record})" if entry.record else "no file"
     measured = entry.measured + ("; " + ", ".join(where) if where else "")
     fields = [
@@ -320,6 +362,8 @@ def _folder(data_dir: str | os.PathLike[str] | None) -> pathlib.Path | None:
 def _obtain(file: RemoteFile, data_dir: str | os.PathLike[str] | None) -> pathlib.Path:
     """Return a path to bytes with the pinned hash: the folder, then the cache, then the network."""
     path, missing = _from_folder(file, data_dir)
+    if path is None and not file.url:
+        raise DataError(f"{file.path} cannot be had: {missing}, and no address gives it; {file.by_hand}.")
     if path is None:
         try:
             path = _download(file)

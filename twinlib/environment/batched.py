@@ -10,26 +10,9 @@ import torch
 from torch import Tensor
 
 from twinlib.errors import InputError, OrderError
+from twinlib.policy.contracts import Box, Step
 
 State = dict[str, Tensor]
-
-
-class Step(NamedTuple):
-    """What one step of R x N cells returns.
-
-    Attributes:
-        obs: `[R, N, O]`, the observation the next action is chosen from; of a finished cell, the new start.
-        reward: `[R, N]`, for this step.
-        terminated: `[R, N]` bool, the episode ended inside the task.
-        truncated: `[R, N]` bool, the episode was cut from outside, so that its value must be bootstrapped.
-        final_obs: `[R, N, O]`, the observation before a finished cell was replaced; elsewhere equal to `obs`.
-    """
-
-    obs: Tensor
-    reward: Tensor
-    terminated: Tensor
-    truncated: Tensor
-    final_obs: Tensor
 
 
 class Outcome(NamedTuple):
@@ -54,6 +37,8 @@ class BatchedDynamics:
     horizon: int
     #: Smallest value of each action, a number or `[A]`; the largest is 1.
     action_low: float | Tensor = -1.0
+    #: A run on these cells can be saved and continued.
+    resumable = True
 
     def __init__(self, replicas: int, n_cells: int, dtype: torch.dtype, device: torch.device) -> None:
         if replicas < 1 or n_cells < 1:
@@ -74,7 +59,13 @@ class BatchedDynamics:
     def _observe(self, state: State) -> Tensor:
         raise NotImplementedError
 
-    # -- the protocol the trainer talks to ---------------------------------------------------------------
+    # -- the task that training sees ---------------------------------------------------------------------
+    @property
+    def action(self) -> Box:
+        """The bounds of an action."""
+        high = torch.ones(self.action_dim, dtype=self.dtype, device=self.device)
+        return Box(torch.as_tensor(self.action_low).to(high).expand_as(high), high)
+
     def reset(self, generators: Sequence[torch.Generator]) -> Tensor:
         """Start all R x N cells anew with one generator a replica and return the observations `[R, N, O]`."""
         if len(generators) != self.replicas:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -40,12 +42,11 @@ class GreedyLinear:
         chosen = [change[self.world.label == i] for i in range(len(self.world.labels))]
         return torch.stack([(part if len(part) else change).mean(0) for part in chosen])
 
-    def distribution(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """The actions `[..., A]` of the labels that observations `[..., O]` show, and a log s.d. of -inf."""
+    def act(self, obs: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
+        """The actions `[..., A]` of the labels that observations `[..., O]` show; nothing is drawn."""
         condition = obs[..., self.latent_dim : -1]
         distance = torch.cdist(condition.reshape(-1, condition.shape[-1]), self.world.conditions.to(obs))
-        mean = self.actions[distance.argmin(-1)].reshape(*obs.shape[:-1], -1)
-        return mean, torch.full_like(mean[..., 0, :], float("-inf"))
+        return self.actions[distance.argmin(-1)].reshape(*obs.shape[:-1], -1)
 
 
 def decoder_jacobian(world: World, n_cells: int = _CELLS) -> Tensor:

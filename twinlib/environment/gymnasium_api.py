@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from twinlib.environment.batched import BatchedDynamics, Step
+    from twinlib.environment.batched import BatchedDynamics
+    from twinlib.policy.contracts import Step
 
 #: Task behind each id `twinlib/TASK-v0`; `twinlib.environment.tasks` makes its cells.
 TASK_NAMES = ("GeneScreen", "Cytokine", "Combination", "ToggleSwitch", "Myeloid")

@@ -14,6 +14,7 @@ from twinlib.environment.batched import BatchedDynamics, Outcome, State
 from twinlib.errors import InputError
 from twinlib.landscapes.myeloid import FATES, GENES, MyeloidNetwork, fate, gene_vector
 from twinlib.landscapes.toggle_switch import ToggleSwitch
+from twinlib.policy.contracts import Step
 
 _REWARDS = ("mse", "arrival")
 _GRID = 121
@@ -161,6 +162,55 @@ class ToggleDynamics(BatchedDynamics):
     def info(self) -> dict[str, Tensor]:
         """Whether each cell is in the target's basin, after the last step."""
         return {"success": self.success((self._final or self._state)["z"])}
+
+
+class WatchedToggle(ToggleDynamics):
+    """The toggle switch that notes, for each finished episode, where the cells of each replica ended.
+
+    `ends` holds one pair a batch of episodes: share of cells outside the start's basin [R], share in the
+    target's basin [R].
+    """
+
+    def __init__(self, config: ToggleConfig, replicas: int, n_cells: int) -> None:
+        super().__init__(config, replicas, n_cells)
+        self.ends: list[tuple[Tensor, Tensor]] = []
+
+    def step(self, action: Tensor) -> Step:
+        """Step as usual; all cells end together, because all episodes have the same length."""
+        step = super().step(action)
+        if bool(step.terminated.any()):
+            basin = self.basin(self.final_latent)
+            home = int(self.basin(self.start))
+            self.ends.append(
+                ((basin != home).float().mean(1), self.success(self.final_latent).float().mean(1))
+            )
+        return step
+
+
+class ConstantToggle(WatchedToggle):
+    """The toggle switch seen blindfold: the observation is 0, so that a policy is two constant controls.
+
+    `pushes` holds the mean control, in units of the strength, of each episode [R, 2]: the policy's path.
+    """
+
+    observation_dim = 1
+
+    def __init__(self, config: ToggleConfig, replicas: int, n_cells: int) -> None:
+        super().__init__(config, replicas, n_cells)
+        self.pushes: list[Tensor] = []
+        self._sum = torch.zeros(replicas, 2)
+
+    def _observe(self, state: State) -> Tensor:
+        return torch.zeros(self.replicas, self.n_cells, 1)
+
+    def step(self, action: Tensor) -> Step:
+        """Step as usual and keep the mean control of the episode."""
+        step = super().step(action)
+        self._sum += action.mean(1) / self.horizon
+        if bool(step.terminated.any()):
+            self.pushes.append(self._sum)
+            self._sum = torch.zeros_like(self._sum)
+        return step
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from twinlib.environment.world import Start, World
 from twinlib.errors import InputError
 
 if TYPE_CHECKING:
-    from twinlib.policy.actor_critic import ActorCritic
+    from twinlib.policy.contracts import Policy
 
 #: Cells that pass through the decoder at once.
 _CHUNK = 4096
@@ -22,7 +22,7 @@ _CHUNK = 4096
 
 @torch.no_grad()
 def rollout_cells(
-    policy: ActorCritic,
+    policy: Policy,
     world: World,
     config: EnvironmentConfig,
     x_log1p: np.ndarray | Tensor,
@@ -33,7 +33,7 @@ def rollout_cells(
     Parameters
     ----------
     policy
-        R replicas of an actor, asked for `distribution(obs [R, n, O])` -> (mean [R, n, A], log_std).
+        R replicas of an actor, asked for `act(obs [R, n, O])` -> mean action [R, n, A].
     world
         Where the cells live; its actions must be those the policy was trained on.
     config
@@ -51,12 +51,12 @@ def rollout_cells(
     start = world.starts_from(x, labels)
     dynamics = Dynamics(world, config.quiet(), policy.replicas, len(x))
     spread = Start(*(value.expand(dynamics.replicas, *value.shape) for value in vars(start).values()))
-    return dynamics.path(lambda obs: policy.distribution(obs)[0], spread)
+    return dynamics.path(policy.act, spread)
 
 
 @torch.no_grad()
 def predict(
-    policy: ActorCritic,
+    policy: Policy,
     world: World,
     config: EnvironmentConfig,
     x_log1p: np.ndarray | Tensor,

@@ -7,137 +7,16 @@ and conjugate gradients one-line operations.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-LOG_TWO_PI = math.log(2.0 * math.pi)
-
-
-class Gaussian(NamedTuple):
-    """Independent normal actions: `mean` [R, B, A] and `log_std` [R, A] (one per action, not per state)."""
-
-    mean: Tensor
-    log_std: Tensor
-
-    def sample(self, generators: Sequence[torch.Generator]) -> Tensor:
-        """Draw one action [R, B, A] per state; replica r draws from generator r only."""
-        noise = [
-            torch.randn(m.shape, generator=g, dtype=m.dtype, device=m.device)
-            for m, g in zip(self.mean, generators, strict=True)
-        ]
-        return torch.addcmul(self.mean, torch.stack(noise), self.log_std.exp().unsqueeze(1))
-
-    def log_prob(self, action: Tensor) -> Tensor:
-        """Log-density [R, B] of unclipped actions [R, B, A], summed over action dimensions."""
-        score = (action - self.mean) * torch.exp(-self.log_std).unsqueeze(1)
-        constant = self.log_std.sum(-1, keepdim=True) + 0.5 * LOG_TWO_PI * self.mean.shape[-1]
-        # score * score, not square(): the backward pass of a power costs four times as much.
-        return -0.5 * (score * score).sum(-1) - constant
-
-    def entropy(self) -> Tensor:
-        """Differential entropy [R] in nats; it depends on log_std only, so it is the same in every state."""
-        return self.log_std.sum(-1) + 0.5 * (1.0 + LOG_TWO_PI) * self.log_std.shape[-1]
-
-    def kl(self, other: Gaussian) -> Tensor:
-        """KL(self || other) [R, B], state by state, summed over action dimensions (Eq. 4)."""
-        precision = torch.exp(-2.0 * other.log_std)
-        scale = other.log_std - self.log_std + 0.5 * torch.exp(2.0 * self.log_std) * precision - 0.5
-        gap = self.mean - other.mean
-        shift = 0.5 * (gap * gap * precision.unsqueeze(1)).sum(-1)
-        return scale.sum(-1, keepdim=True) + shift
-
-    def fisher(self, tangent: Gaussian) -> Gaussian:
-        """Apply the Fisher matrix of the distribution's own parameters to a tangent, averaged over states.
-
-        In (mean, log_std) the Fisher matrix of a normal is diagonal: 1 / std^2 and 2.
-        """
-        states = self.mean.shape[1]
-        mean = tangent.mean * torch.exp(-2.0 * self.log_std).unsqueeze(1) / states
-        return Gaussian(mean, 2.0 * tangent.log_std)
-
-    def mode(self) -> Tensor:
-        """The most probable action [R, B, A]."""
-        return self.mean
-
-    def detach(self) -> Gaussian:
-        """The same numbers without the graph."""
-        return Gaussian(self.mean.detach(), self.log_std.detach())
-
-    def pick(self, rows: Tensor) -> Gaussian:
-        """The states `rows` [R, B'] of each replica."""
-        return Gaussian(take(self.mean, rows), self.log_std)
-
-    def split(self, size: int) -> list[Gaussian]:
-        """The same policy in groups of `size` states."""
-        return [Gaussian(mean, self.log_std) for mean in torch.split(self.mean, size, dim=1)]
-
-    @property
-    def events(self) -> int:
-        """Number of summed action dimensions A."""
-        return self.mean.shape[-1]
-
-
-class Categorical(NamedTuple):
-    """One of K actions: `logits` [R, B, K], normalised log-probabilities (for discrete tasks)."""
-
-    logits: Tensor
-
-    def sample(self, generators: Sequence[torch.Generator]) -> Tensor:
-        """Draw one action index [R, B] per state; replica r draws from generator r only."""
-        draws = [
-            torch.multinomial(p, 1, replacement=True, generator=g).squeeze(-1)
-            for p, g in zip(self.logits.exp(), generators, strict=True)
-        ]
-        return torch.stack(draws)
-
-    def log_prob(self, action: Tensor) -> Tensor:
-        """Log-probability [R, B] of the action indices [R, B]."""
-        return self.logits.gather(-1, action.long().unsqueeze(-1)).squeeze(-1)
-
-    def entropy(self) -> Tensor:
-        """Entropy [R] in nats, averaged over states."""
-        return -(self.logits.exp() * self.logits).sum(-1).mean(-1)
-
-    def kl(self, other: Categorical) -> Tensor:
-        """KL(self || other) [R, B] state by state."""
-        return (self.logits.exp() * (self.logits - other.logits)).sum(-1)
-
-    def fisher(self, tangent: Categorical) -> Categorical:
-        """Apply the Fisher matrix of the log-probabilities to a tangent, averaged over states."""
-        return Categorical(self.logits.exp() * tangent.logits / self.logits.shape[1])
-
-    def mode(self) -> Tensor:
-        """The most probable action [R, B]."""
-        return self.logits.argmax(-1)
-
-    def detach(self) -> Categorical:
-        """The same numbers without the graph."""
-        return Categorical(self.logits.detach())
-
-    def pick(self, rows: Tensor) -> Categorical:
-        """The states `rows` [R, B'] of each replica."""
-        return Categorical(take(self.logits, rows))
-
-    def split(self, size: int) -> list[Categorical]:
-        """The same policy in groups of `size` states."""
-        return [Categorical(logits) for logits in torch.split(self.logits, size, dim=1)]
-
-    @property
-    def events(self) -> int:
-        """One event a state."""
-        return 1
-
-
-def take(x: Tensor, rows: Tensor) -> Tensor:
-    """Rows `rows` [R, B'] of every replica of x [R, B, ...], as [R, B', ...]."""
-    replicas, n = x.shape[:2]
-    offset = torch.arange(replicas, device=rows.device).unsqueeze(1) * n
-    flat = x.reshape(replicas * n, *x.shape[2:]).index_select(0, (rows + offset).reshape(-1))
-    return flat.reshape(*rows.shape, *x.shape[2:])
+from twinlib.errors import InputError
+from twinlib.policy.contracts import Distribution, Saved
+from twinlib.policy.distributions import Categorical, Gaussian
 
 
 def _layer_sizes(widths: Sequence[int]) -> list[tuple[int, int]]:
@@ -173,18 +52,22 @@ def _orthogonal(widths: Sequence[int], last_gain: float, generator: torch.Genera
 
 
 class ActorCritic:
-    """R independent actor-critic networks, evaluated together.
+    """R independent actor-critic networks, evaluated together; `theta` [R, P] holds their parameters.
 
     Parameters
     ----------
-    observation_dim, action_dim: O and A (with `discrete`, A is the number of actions).
-    replicas: R.
-    generators: R CPU generators; replica r's weights come from generator r, so they do not depend on R.
-    hidden: widths of the tanh layers, the same for actor and critic.
-    log_std: start value of every log standard deviation.
-    discrete: a Categorical policy in place of the Gaussian one.
-
-    Attributes: `theta` [R, P], `actor_size` (the first columns of theta belong to the actor).
+    observation_dim, action_dim
+        O and A; with `discrete`, A is the number of actions.
+    replicas
+        R.
+    generators
+        R CPU generators; replica r's weights come from generator r, so they do not depend on R.
+    hidden
+        Widths of the tanh layers, the same for actor and critic.
+    log_std
+        Start value of every log standard deviation.
+    discrete
+        A Categorical policy in place of the Gaussian one.
     """
 
     def __init__(
@@ -200,13 +83,14 @@ class ActorCritic:
         device: torch.device | str = "cpu",
     ) -> None:
         if len(generators) != replicas:
-            raise ValueError(
+            raise InputError(
                 f"{replicas} replicas need as many generators, got {len(generators)}: pass one each."
             )
         self.observation_dim, self.action_dim, self.replicas = observation_dim, action_dim, replicas
         self.hidden, self.discrete = tuple(hidden), discrete
         self.actor_widths = (observation_dim, *self.hidden, action_dim)
         self.critic_widths = (observation_dim, *self.hidden, 1)
+        #: the first columns of theta belong to the actor
         self.actor_size = _count(self.actor_widths) + (0 if discrete else action_dim)
         rows = [self._initial(g, log_std) for g in generators]
         self.theta = torch.stack(rows).to(device=device, dtype=dtype)
@@ -226,16 +110,14 @@ class ActorCritic:
         """The critics' parameters [R, P_critic], a view of theta."""
         return self.theta[:, self.actor_size :]
 
-    def distribution(self, obs: Tensor, actor: Tensor | None = None) -> Gaussian:
-        """The policy in the states obs [R, B, O]: Gaussian(mean [R, B, A], log_std [R, A]).
+    def distribution(self, obs: Tensor, actor: Tensor | None = None) -> Distribution:
+        """The policy in the states obs [R, B, O]: Gaussian(mean [R, B, A], log_std [R, A]), or Categorical.
 
         `actor` [R, P_actor] replaces the replicas' own parameters (for derivatives and line searches).
         """
         vector = self.actor if actor is None else actor
         if self.discrete:
-            logits = perceptron(obs, vector, self.actor_widths)
-            # Both kinds share every method the algorithms call; the caller need not tell them apart.
-            return Categorical(torch.log_softmax(logits, -1))  # type: ignore[return-value]
+            return Categorical(torch.log_softmax(perceptron(obs, vector, self.actor_widths), -1))
         network, log_std = torch.split(vector, [self.actor_size - self.action_dim, self.action_dim], dim=1)
         return Gaussian(perceptron(obs, network, self.actor_widths), log_std)
 
@@ -251,8 +133,8 @@ class ActorCritic:
 
     def replica(self, index: int) -> ActorCritic:
         """Replica `index` alone, as an ActorCritic with R = 1 (a copy)."""
-        alone = ActorCritic.__new__(ActorCritic)
-        alone.__dict__.update(self.__dict__, replicas=1, theta=self.theta[index : index + 1].clone())
+        alone = copy.copy(self)
+        alone.replicas, alone.theta = 1, self.theta[index : index + 1].clone()
         return alone
 
 
@@ -288,14 +170,14 @@ class Adam:
         self.second.lerp_(gradient * gradient, (1.0 - b2) * weight)
         self.parameters.sub_((self.first / self.second.sqrt().add_(eps)).mul_(size))
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def state_dict(self) -> Saved:
         """Moments and step counts."""
         return {"first": self.first, "second": self.second, "steps": self.steps}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: Saved) -> None:
         """Restore moments and step counts."""
-        for name in ("first", "second", "steps"):
-            getattr(self, name).copy_(state[name])
+        for name, own in self.state_dict().items():
+            own.copy_(state[name])
 
 
 def clip_rows(gradient: Tensor, limit: float) -> Tensor:

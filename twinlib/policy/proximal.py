@@ -9,7 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from twinlib.policy.actor_critic import ActorCritic, Adam, Gaussian, clip_rows, take
+from twinlib.errors import InputError
+from twinlib.policy.actor_critic import ActorCritic, Adam, clip_rows
+from twinlib.policy.contracts import Distribution
+from twinlib.policy.distributions import take
 from twinlib.policy.rollout import Buffer
 from twinlib.policy.trust_region import normalized
 
@@ -45,13 +48,13 @@ class ProximalConfig:
 
     def __post_init__(self) -> None:
         if self.stop_estimate not in ("exact", "k3"):
-            raise ValueError(f"ProximalConfig: stop_estimate is {self.stop_estimate!r}; use 'exact' or 'k3'.")
+            raise InputError(f"ProximalConfig: stop_estimate is {self.stop_estimate!r}; use 'exact' or 'k3'.")
         if self.minibatch_size < 2 or self.epochs < 1:
-            raise ValueError(
+            raise InputError(
                 "ProximalConfig: minibatch_size must be at least 2 and epochs at least 1; raise them."
             )
         if self.clip_range is not None and self.clip_range <= 0:
-            raise ValueError("ProximalConfig: clip_range must be positive; use None to switch the clip off.")
+            raise InputError("ProximalConfig: clip_range must be positive; use None to switch the clip off.")
 
 
 def clipped_objective(ratio: Tensor, advantage: Tensor, clip_range: float | None) -> Tensor:
@@ -77,7 +80,24 @@ class Minibatch(NamedTuple):
     advantage: Tensor
     return_: Tensor
     #: theta' of Eq. 7-8 in these states; None where neither penalty nor stop needs it
-    reference: Gaussian | None
+    reference: Distribution | None
+
+
+def permuted(rows: int, generators: Sequence[torch.Generator], device: torch.device) -> Tensor:
+    """One epoch's order of the buffer's rows [R, n]; replica r's order comes from generator r."""
+    return torch.stack([torch.randperm(rows, generator=g, device=g.device) for g in generators]).to(device)
+
+
+def minibatches(
+    buffer: Buffer, epochs: int, size: int, exact: bool, generators: Sequence[torch.Generator]
+) -> Iterator[Minibatch]:
+    """Every epoch the buffer's rows in a new order, `size` at a time; with `exact` they carry theta'."""
+    columns = (buffer.obs, buffer.action, buffer.log_prob, buffer.advantage, buffer.return_)
+    for _ in range(epochs):
+        order = permuted(buffer.rows, generators, buffer.obs.device)
+        slices = [torch.split(take(x, order), size, dim=1) for x in columns]
+        reference = buffer.behaviour.minibatches(order, size) if exact else [None] * len(slices[0])
+        yield from (Minibatch(*rows) for rows in zip(*slices, reference, strict=True))
 
 
 class Losses(NamedTuple):
@@ -94,14 +114,20 @@ class Losses(NamedTuple):
 def proximal_losses(
     policy: ActorCritic, theta: Tensor, batch: Minibatch, config: ProximalConfig, beta: Tensor
 ) -> Losses:
-    """Eq. 9 with clip, penalty, both or neither: theta [R, P], beta [R] -> losses [R] with their graph."""
+    """Eq. 9 with clip, penalty, both or neither: theta [R, P], beta [R] -> losses [R] with their graph.
+
+    The KL is the exact KL(theta' || theta) where the minibatch carries theta', else the k3 estimate.
+    """
     actor, critic = torch.split(theta, [policy.actor_size, theta.shape[1] - policy.actor_size], dim=1)
     new = policy.distribution(batch.obs, actor)
     log_ratio = new.log_prob(batch.action) - batch.log_prob
     ratio = log_ratio.exp()
     advantage = normalized(batch.advantage) if config.normalize_advantage else batch.advantage
     objective = clipped_objective(ratio, advantage, config.clip_range)
-    kl = _kl(config, batch, new, log_ratio, ratio)
+    if batch.reference is None:
+        kl = (ratio.detach() - 1.0 - log_ratio.detach()).mean(-1)
+    else:
+        kl = batch.reference.kl(new).mean(-1)
     value = value_loss(policy.value(batch.obs, critic), batch.return_)
     entropy = new.entropy()
     total = -objective + config.value_coefficient * value - config.entropy_coefficient * entropy
@@ -109,13 +135,6 @@ def proximal_losses(
         total = total + beta * kl
     clipped = (ratio.detach() - 1.0).abs() > (config.clip_range or torch.inf)
     return Losses(total, objective.detach(), value.detach(), entropy.detach(), kl, clipped.to(ratio).mean(-1))
-
-
-def _kl(config: ProximalConfig, batch: Minibatch, new: Gaussian, log_ratio: Tensor, ratio: Tensor) -> Tensor:
-    """KL(theta' || theta) of the minibatch [R]: exact where the update needs it, else the k3 estimate."""
-    if batch.reference is not None:
-        return batch.reference.kl(new).mean(-1)
-    return (ratio.detach() - 1.0 - log_ratio.detach()).mean(-1)
 
 
 class ProximalUpdate(NamedTuple):
@@ -133,11 +152,6 @@ class ProximalUpdate(NamedTuple):
     beta: Tensor
 
 
-def permuted(rows: int, generators: Sequence[torch.Generator], device: torch.device) -> Tensor:
-    """One epoch's order of the buffer's rows [R, n]; replica r's order comes from generator r."""
-    return torch.stack([torch.randperm(rows, generator=g, device=g.device) for g in generators]).to(device)
-
-
 def adapted(beta: Tensor, kl: Tensor, target: Tensor) -> Tensor:
     """Double beta [R] where the KL exceeds 1.5 target, halve it below target / 1.5 (Schulman 2017)."""
     factor = torch.where(kl > 1.5 * target, 2.0, torch.where(kl < target / 1.5, 0.5, 1.0))
@@ -152,83 +166,37 @@ def proximal_update(
     generators: Sequence[torch.Generator],
     beta: Tensor | None = None,
     target_kl: Tensor | None = None,
-    reference: Gaussian | None = None,
-    ratio_log_prob: Tensor | None = None,
 ) -> ProximalUpdate:
-    """Epochs of minibatch steps on Eq. 9; writes `policy.theta`.
+    """Epochs of minibatch steps on Eq. 9, with the buffer's policy as theta'; writes `policy.theta`.
 
-    beta, target_kl [R] default to the config's; `reference` is theta' in the buffer's states (default: the
-    policy that collected them) and `ratio_log_prob` [R, n] the log-probability under the ratio's denominator
-    (default: the collecting policy's). A replica whose minibatch KL exceeds 1.5 target_kl stops **before**
-    that step: its parameters and its Adam state stand still for the rest of the update. The first minibatch
-    is always used: there theta is theta' and its KL is rounding.
+    beta, target_kl [R] default to the config's. A replica whose minibatch KL exceeds 1.5 target_kl stops
+    **before** that step: its parameters and its Adam state stand still for the rest of the update. The first
+    minibatch is always used: there theta is theta' and its KL is rounding.
     """
-    run = _Update(policy, optimizer, buffer, config, beta, target_kl, reference, ratio_log_prob)
-    for _ in range(config.epochs):
-        for batch in run.minibatches(generators):
-            if not run.step(batch):
-                return run.result()
-    return run.result()
-
-
-class _Update:
-    """The state of one PPO update: which replicas are still moving, and the sums for the log."""
-
-    def __init__(
-        self,
-        policy: ActorCritic,
-        optimizer: Adam,
-        buffer: Buffer,
-        config: ProximalConfig,
-        beta: Tensor | None,
-        target_kl: Tensor | None,
-        reference: Gaussian | None,
-        ratio_log_prob: Tensor | None,
-    ) -> None:
-        self.policy, self.optimizer, self.buffer, self.config = policy, optimizer, buffer, config
-        zero = torch.zeros_like(buffer.reward)
-        self.beta = zero + config.beta if beta is None else beta
-        self.target = (
-            zero + config.target_kl if target_kl is None and config.target_kl is not None else target_kl
-        )
-        self.reference = buffer.behaviour if reference is None else reference
-        self.log_prob = buffer.log_prob if ratio_log_prob is None else ratio_log_prob
-        self.exact = config.beta > 0 or (self.target is not None and config.stop_estimate == "exact")
-        self.active, self.steps = zero == 0, zero.clone()
-        self.sums = torch.zeros(3, *zero.shape, dtype=zero.dtype, device=zero.device)
-
-    def minibatches(self, generators: Sequence[torch.Generator]) -> Iterator[Minibatch]:
-        """One epoch: the buffer is put into its new order at once, then handed out in slices of B rows."""
-        b, size = self.buffer, self.config.minibatch_size
-        order = permuted(b.rows, generators, b.obs.device)
-        columns = (b.obs, b.action, self.log_prob, b.advantage, b.return_)
-        slices = [torch.split(take(x, order), size, dim=1) for x in columns]
-        reference = self.reference.pick(order).split(size) if self.exact else [None] * len(slices[0])
-        yield from (Minibatch(*rows) for rows in zip(*slices, reference, strict=True))
-
-    def step(self, batch: Minibatch) -> bool:
-        """One minibatch; False when every replica has stopped."""
-        theta = self.policy.theta.detach().requires_grad_()
-        losses = proximal_losses(self.policy, theta, batch, self.config, self.beta)
-        if self.target is not None:
+    zero = torch.zeros_like(buffer.reward)
+    beta = zero + config.beta if beta is None else beta
+    if target_kl is None and config.target_kl is not None:
+        target_kl = zero + config.target_kl
+    exact = config.beta > 0 or (target_kl is not None and config.stop_estimate == "exact")
+    active, steps, sums = zero == 0, zero.clone(), torch.stack([zero] * 3)
+    for batch in minibatches(buffer, config.epochs, config.minibatch_size, exact, generators):
+        theta = policy.theta.detach().requires_grad_()
+        losses = proximal_losses(policy, theta, batch, config, beta)
+        if target_kl is not None:
             # Once stopped a replica stays stopped; at the first minibatch nobody has moved, so nobody stops.
-            self.active = self.active & ((losses.kl.detach() <= 1.5 * self.target) | (self.steps == 0))
-            if not bool(self.active.any()):
-                return False
+            active = active & ((losses.kl.detach() <= 1.5 * target_kl) | (steps == 0))
+            if not bool(active.any()):
+                break
         (gradient,) = torch.autograd.grad(losses.total.sum(), theta)
-        self.optimizer.step(clip_rows(gradient, self.config.max_gradient_norm), self.active)
-        self.steps += self.active
-        self.sums += torch.stack([losses.objective, losses.value, losses.clip_fraction]) * self.active
-        return True
-
-    @torch.no_grad()
-    def result(self) -> ProximalUpdate:
-        kl = self.reference.kl(self.policy.distribution(self.buffer.obs)).mean(-1)
-        beta = self.beta
-        if self.config.adaptive_beta and self.target is not None:
-            beta = adapted(beta, kl, self.target)
-        objective, value, clipped = self.sums / self.steps.clamp(min=1.0)
-        return ProximalUpdate(kl, self.steps, objective, value, clipped, beta)
+        optimizer.step(clip_rows(gradient, config.max_gradient_norm), active)
+        steps += active
+        sums += torch.stack([losses.objective, losses.value, losses.clip_fraction]) * active
+    with torch.no_grad():
+        kl = buffer.behaviour.kl(policy.distribution(buffer.obs)).mean(-1)
+    if config.adaptive_beta and target_kl is not None:
+        beta = adapted(beta, kl, target_kl)
+    objective, value, clipped = sums / steps.clamp(min=1.0)
+    return ProximalUpdate(kl, steps, objective, value, clipped, beta)
 
 
 def critic_update(

@@ -4,40 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from twinlib.policy.actor_critic import ActorCritic, Gaussian
-
-
-class StepLike(Protocol):
-    """What one step of the dynamics returns; `final_obs` [R, N, O] is the observation before any reset."""
-
-    @property
-    def obs(self) -> Tensor: ...  # noqa: D102
-    @property
-    def reward(self) -> Tensor: ...  # noqa: D102
-    @property
-    def terminated(self) -> Tensor: ...  # noqa: D102
-    @property
-    def truncated(self) -> Tensor: ...  # noqa: D102
-    @property
-    def final_obs(self) -> Tensor: ...  # noqa: D102
-
-
-class DynamicsLike(Protocol):
-    """What the trainer needs of an environment: R x N cells, stepped together, that reset themselves."""
-
-    @property
-    def observation_dim(self) -> int: ...  # noqa: D102
-    @property
-    def action_dim(self) -> int: ...  # noqa: D102
-    def reset(self, generators: Sequence[torch.Generator]) -> Tensor: ...  # noqa: D102
-    def step(self, action: Tensor) -> StepLike: ...  # noqa: D102
-    def state_dict(self) -> dict[str, Any]: ...  # noqa: D102
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...  # noqa: D102
+from twinlib.policy.actor_critic import ActorCritic
+from twinlib.policy.contracts import Box, Distribution, Saved, Step, Task
 
 
 def generalized_advantage(
@@ -88,7 +61,7 @@ class Buffer:
     #: the critic's estimates when the data was collected [R, n]
     value: Tensor
     #: the policy that collected the data, in these states
-    behaviour: Gaussian
+    behaviour: Distribution
     #: mean reward per step [R]
     reward: Tensor
     #: mean undiscounted return of the episodes that ended in this iteration [R], nan if none did
@@ -112,122 +85,96 @@ def _flat(x: Tensor) -> Tensor:
     return x.flatten(1, 2)
 
 
-def _joined(parts: list[Gaussian]) -> Gaussian:
-    """The policies of T steps as one over T N states; log_std is cloned, since updates write into theta."""
-    states, *shared = zip(*parts, strict=True)
-    return type(parts[0])(torch.cat(states, 1), *(x[0].clone() for x in shared))
+class Moment(NamedTuple):
+    """One time step of all cells."""
 
-
-class _Moment(NamedTuple):
-    """One time step of all cells; `seam` is the value where an episode was cut, None without a cut."""
-
+    #: what the policy saw [R, N, O]
     obs: Tensor
+    #: the action as drawn, unclipped [R, N, A]
     action: Tensor
-    policy: Gaussian
-    step: StepLike
+    #: the policy that drew it
+    behaviour: Distribution
+    #: what the task answered
+    step: Step
+    #: value of the last observation where an episode was cut [R, N]; None without a cut
     seam: Tensor | None
 
 
 class Collector:
-    """Steps the dynamics with the policy and keeps what must survive between iterations.
+    """Steps the task with the policy and keeps what must survive between iterations.
 
-    Clipping to the action range happens on the way to the environment only: the log-probability belongs to
-    the action that was drawn.
+    Clipping to the action's bounds happens on the way to the task only: the log-probability belongs to the
+    action that was drawn.
     """
 
     def __init__(
         self,
-        dynamics: DynamicsLike,
+        task: Task,
         environment_generators: Sequence[torch.Generator],
         action_generators: Sequence[torch.Generator],
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.dynamics, self.generators, self.dtype = dynamics, action_generators, dtype
-        self.obs = dynamics.reset(environment_generators)
+        self.task, self.action, self.generators, self.dtype = task, task.action, action_generators, dtype
+        self.obs = task.reset(environment_generators)
         self.running = torch.zeros(self.obs.shape[:2], dtype=dtype, device=self.obs.device)
-        bounds: tuple[float, float] = getattr(dynamics, "action_range", (-1.0, 1.0))
-        self.low, self.high = bounds
 
-    def _act(self, policy: ActorCritic) -> tuple[Tensor, Gaussian, StepLike]:
-        distribution = policy.distribution(self.obs.to(self.dtype))
-        action = distribution.sample(self.generators)
-        sent = action if policy.discrete else action.clamp(self.low, self.high).to(self.obs.dtype)
-        return action, distribution, self.dynamics.step(sent)
-
-    def _finish(self, step: StepLike, returns: Tensor, episodes: Tensor) -> None:
-        """Add up episode returns: running sums [R, N], totals over finished episodes [R]."""
-        done = step.terminated | step.truncated
-        self.running += step.reward.to(self.dtype)
-        returns += (self.running * done).sum(1)
-        episodes += done.sum(1)
-        self.running *= ~done
+    @torch.no_grad()
+    def step(self, policy: ActorCritic) -> Moment:
+        """Act once in every cell."""
+        obs = self.obs.to(self.dtype)
+        behaviour = policy.distribution(obs)
+        action = sent = behaviour.sample(self.generators)
+        if isinstance(self.action, Box):
+            sent = action.clamp(self.action.low.to(action), self.action.high.to(action)).to(self.obs.dtype)
+        step = self.task.step(sent)
+        seam = policy.value(step.final_obs.to(self.dtype)) if bool(step.truncated.any()) else None
+        self.obs = step.obs
+        return Moment(obs, action, behaviour, step, seam)
 
     @torch.no_grad()
     def collect(self, policy: ActorCritic, steps: int, gamma: float, gae_lambda: float) -> Buffer:
         """Run `steps` time steps T of every cell and return the buffer with advantages."""
-        moments: list[_Moment] = []
-        returns, episodes = torch.zeros_like(self.running[:, 0]), torch.zeros_like(self.running[:, 0])
-        for _ in range(steps):
-            action, distribution, step = self._act(policy)
-            moments.append(
-                _Moment(self.obs.to(self.dtype), action, distribution, step, self._seam(policy, step))
-            )
-            self._finish(step, returns, episodes)
-            self.obs = step.obs
-        return self._buffer(policy, moments, returns / episodes, gamma, gae_lambda)
-
-    def _buffer(
-        self,
-        policy: ActorCritic,
-        moments: list[_Moment],
-        episode_return: Tensor,
-        gamma: float,
-        gae_lambda: float,
-    ) -> Buffer:
-        obs = torch.stack([m.obs for m in moments], 1)
-        action = torch.stack([m.action for m in moments], 1)
+        moments = [self.step(policy) for _ in range(steps)]
         reward = torch.stack([m.step.reward.to(self.dtype) for m in moments], 1)
         terminated = torch.stack([m.step.terminated for m in moments], 1)
         truncated = torch.stack([m.step.truncated for m in moments], 1)
-        value, next_value = self._values(policy, obs, truncated, [m.seam for m in moments])
+        obs = torch.stack([*(m.obs for m in moments), self.obs.to(self.dtype)], 1)
+        value = policy.value(_flat(obs)).view(obs.shape[:3])
+        next_value = value[:, 1:].clone()
+        for t, moment in enumerate(moments):
+            if moment.seam is not None:
+                next_value[:, t] = torch.where(truncated[:, t], moment.seam, next_value[:, t])
+        value = value[:, :-1]
         ends = (terminated, truncated, gamma, gae_lambda)
         advantage, return_ = generalized_advantage(reward, value, next_value, *ends)
-        behaviour = _joined([m.policy for m in moments])
+        behaviour = moments[0].behaviour.joined([m.behaviour for m in moments])
+        action = _flat(torch.stack([m.action for m in moments], 1))
         return Buffer(
-            obs=_flat(obs),
-            action=_flat(action),
-            log_prob=behaviour.log_prob(_flat(action)),
+            obs=_flat(obs[:, :-1]),
+            action=action,
+            log_prob=behaviour.log_prob(action),
             advantage=_flat(advantage),
             return_=_flat(return_),
             value=_flat(value),
             behaviour=behaviour,
             reward=reward.mean((1, 2)),
-            episode_return=episode_return,
+            episode_return=self._episode_return(reward, terminated | truncated),
         )
 
-    def _seam(self, policy: ActorCritic, step: StepLike) -> Tensor | None:
-        """Value [R, N] of the last observation of truncated episodes; None where no episode was cut."""
-        if not bool(step.truncated.any()):
-            return None
-        return policy.value(step.final_obs.to(self.dtype))
+    def _episode_return(self, reward: Tensor, done: Tensor) -> Tensor:
+        """Mean return [R] of the episodes that ended, from [R, T, N]; the running ones are kept."""
+        total = torch.zeros_like(self.running[:, 0])
+        for now, ended in zip(reward.unbind(1), done.unbind(1), strict=True):
+            self.running += now
+            total += (self.running * ended).sum(1)
+            self.running *= ~ended
+        return total / done.sum((1, 2))
 
-    def _values(
-        self, policy: ActorCritic, obs: Tensor, truncated: Tensor, seams: list[Tensor | None]
-    ) -> tuple[Tensor, Tensor]:
-        """Value and next value [R, T, N]; at a cut the latter belongs to the observation before the reset."""
-        obs = torch.cat([obs, self.obs.to(self.dtype).unsqueeze(1)], 1)
-        value = policy.value(_flat(obs)).view(obs.shape[:3])
-        next_value = value[:, 1:].clone()
-        for t, seam in enumerate(seams):
-            if seam is not None:
-                next_value[:, t] = torch.where(truncated[:, t], seam, next_value[:, t])
-        return value[:, :-1], next_value
+    def state_dict(self) -> Saved:
+        """The task in mid-episode, for a bit-identical resume."""
+        return {"obs": self.obs, "running": self.running, "task": self.task.state_dict()}
 
-    def state_dict(self) -> dict[str, Any]:
-        """The environment in mid-episode, for a bit-identical resume."""
-        return {"obs": self.obs, "running": self.running, "dynamics": self.dynamics.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Saved) -> None:
         """Continue where `state_dict` was taken."""
         self.obs, self.running = state["obs"], state["running"]
-        self.dynamics.load_state_dict(state["dynamics"])
+        self.task.load_state_dict(state["task"])

@@ -1,4 +1,4 @@
-"""Algorithm 1 and its baselines: PPO, PPO with a KL penalty, TRPO, two stages, in turns, PPO restarted."""
+"""Training R replicas side by side with any algorithm of the registry, on any task."""
 
 from __future__ import annotations
 
@@ -7,32 +7,35 @@ import os
 import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
+from twinlib.errors import InputError
+from twinlib.files import write_atomic
 from twinlib.policy.actor_critic import ActorCritic, Adam
-from twinlib.policy.proximal import ProximalConfig, ProximalUpdate, critic_update, proximal_update
-from twinlib.policy.rollout import Buffer, Collector, DynamicsLike, explained_variance
+from twinlib.policy.algorithms import ALGORITHMS, Stage
+from twinlib.policy.contracts import Discrete, Saved, Task
+from twinlib.policy.proximal import ProximalConfig, critic_update, proximal_update
+from twinlib.policy.rollout import Buffer, Collector, explained_variance
 from twinlib.policy.trust_region import TrustRegionConfig, trust_region_update
 
 if TYPE_CHECKING:
     import pandas as pd
 
 STREAMS = ("weights", "actions", "order", "environment")
-ALGORITHMS = ("PPO", "PPO_KL", "TRPO", "two_stage", "alternating", "PPO_restart")
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
     """One training run; replicas (seeds) share it."""
 
-    #: PPO | PPO_KL | TRPO | two_stage | alternating | PPO_restart
+    #: a name in `twinlib.policy.algorithms.ALGORITHMS`
     algorithm: str = "two_stage"
     #: environment steps of each replica
     timesteps: int = 150_000
-    #: environment steps of the first stage (two_stage: TRPO; PPO_restart: PPO before its fresh optimizer)
+    #: environment steps of the first stage, in algorithms that have two
     warm_start_steps: int = 10_000
     #: environment steps of each replica between two updates (T N)
     steps_per_iteration: int = 2048
@@ -40,11 +43,9 @@ class TrainingConfig:
     gamma: float = 0.99
     #: lambda of generalized advantage estimation
     gae_lambda: float = 0.95
-    #: settings of PPO without penalty (PPO, PPO_restart)
+    #: settings of PPO by itself
     proximal: ProximalConfig = field(default_factory=ProximalConfig)
-    #: settings of PPO with penalty alone (PPO_KL; Eq. 8 as printed)
-    penalty: ProximalConfig = field(default_factory=lambda: ProximalConfig(clip_range=None, beta=1.0))
-    #: settings of PPO after or between TRPO updates (two_stage, alternating): clip, penalty and stop
+    #: settings of PPO after or between TRPO updates: clip, penalty and stop
     fine_tuning: ProximalConfig = field(default_factory=lambda: ProximalConfig(beta=0.1))
     #: settings of TRPO
     trust_region: TrustRegionConfig = field(default_factory=TrustRegionConfig)
@@ -54,7 +55,7 @@ class TrainingConfig:
     critic_learning_rate: float = 1e-3
     #: minibatch rows of the critic in a TRPO update
     critic_minibatch_size: int = 128
-    #: alternating only: "behaviour" pi_theta / pi_theta_k, or "printed" pi_theta / pi_theta' (Algorithm 1)
+    #: PPO on the data of a TRPO step: "behaviour" pi_theta / pi_theta_k, or "printed" pi_theta / pi_theta'
     ratio: str = "behaviour"
     #: take the KL target of the PPO stage from the TRPO stage (Remark 3.1)
     hand_over: bool = True
@@ -71,15 +72,15 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         if self.algorithm not in ALGORITHMS:
-            raise ValueError(
+            raise InputError(
                 f"TrainingConfig: algorithm {self.algorithm!r} is unknown; use {', '.join(ALGORITHMS)}."
             )
         if self.ratio not in ("behaviour", "printed"):
-            raise ValueError(f"TrainingConfig: ratio is {self.ratio!r}; use 'behaviour' or 'printed'.")
+            raise InputError(f"TrainingConfig: ratio is {self.ratio!r}; use 'behaviour' or 'printed'.")
         if self.timesteps < 1 or self.steps_per_iteration < 2:
-            raise ValueError("TrainingConfig: timesteps and steps_per_iteration are too small; raise them.")
+            raise InputError("TrainingConfig: timesteps and steps_per_iteration are too small; raise them.")
         if self.dtype not in ("float32", "float64"):
-            raise ValueError(f"TrainingConfig: dtype is {self.dtype!r}; use 'float32' or 'float64'.")
+            raise InputError(f"TrainingConfig: dtype is {self.dtype!r}; use 'float32' or 'float64'.")
 
 
 class TrainingResult(NamedTuple):
@@ -119,155 +120,165 @@ def make_generators(
 
 
 def train(
-    dynamics: DynamicsLike,
+    task: Task,
     config: TrainingConfig,
     seeds: Sequence[int],
     progress: bool = False,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: int = 10,
 ) -> TrainingResult:
-    """Train one replica per seed in the R x N cells of `dynamics` (R = number of seeds).
+    """Train one replica per seed in the R x N cells of `task` (R = number of seeds).
 
     `checkpoint` names a file that is rewritten atomically every `checkpoint_every` iterations and at the end;
     when it exists the run continues from it and ends with the parameters it would have had without the
-    interruption, bit for bit (CPU, same machine, same number of threads). Raises ValueError with one sentence
-    when the file belongs to another run.
+    interruption, bit for bit (CPU, same machine, same number of threads). Raises InputError with one sentence
+    when the file belongs to another run, or the task cannot be saved.
     """
-    run = _Run(dynamics, config, seeds)
-    path = None if checkpoint is None else pathlib.Path(checkpoint)
-    if path is not None and path.exists():
-        run.load(path)
-    with _bar(config.timesteps, run.environment_steps, progress) as bar:
-        while run.environment_steps < config.timesteps:
-            run.iterate()
-            bar.update(run.steps * run.cells)
-            bar.set_postfix(run.summary(), refresh=False)
-            if path is not None and (run.iteration % checkpoint_every == 0 or run.done):
-                run.save(path)
-    return run.result()
-
-
-def _bar(total: int, initial: int, progress: bool) -> Any:
     from tqdm import tqdm
 
-    return tqdm(total=total, initial=initial, disable=not progress, unit="step", leave=False)
+    path = None if checkpoint is None else pathlib.Path(checkpoint)
+    if path is not None and not task.resumable:
+        raise InputError("This task cannot be saved in mid-episode: train without checkpoint=.")
+    if torch.device(config.device).type != task.device.type:
+        raise InputError(f"The task is on {task.device}, the networks on {config.device}: move one of them.")
+    run = _Run(task, config, seeds)
+    if path is not None and path.exists():
+        run.load(path)
+    first, total = run.environment_steps, config.timesteps
+    with tqdm(total=total, initial=first, disable=not progress, unit="step", leave=False) as bar:
+        while run.environment_steps < total:
+            bar.update(run.iterate())
+            bar.set_postfix(_means(run.rows[-len(seeds) :]), refresh=False)
+            if path is not None and (run.iteration % checkpoint_every == 0 or run.environment_steps >= total):
+                write_atomic(path, lambda beside: torch.save(run.state_dict(), beside))
+    return TrainingResult(run.policy, history(run.rows))
+
+
+Row = dict[str, float | int | str]
+Columns = dict[str, Tensor | float | str]
+
+
+def history(rows: list[Row]) -> pd.DataFrame:
+    """Logged rows, one a seed and iteration, as the table of `HISTORY_COLUMNS`."""
+    import pandas as pd
+
+    return pd.DataFrame(rows).reindex(columns=list(HISTORY_COLUMNS))
+
+
+def _means(rows: list[Row]) -> dict[str, str]:
+    """Means over seeds for the progress bar."""
+    names = ("reward", "kl", "entropy", "explained_variance")
+    return {name: f"{sum(float(row[name]) for row in rows) / len(rows):.3g}" for name in names}
 
 
 class _Run:
-    """Everything that changes while R replicas train."""
+    """Everything that changes while R replicas train; a checkpoint holds just this."""
 
-    def __init__(self, dynamics: DynamicsLike, config: TrainingConfig, seeds: Sequence[int]) -> None:
-        self.config, self.seeds, self.dtype = config, [int(s) for s in seeds], getattr(torch, config.dtype)
-        places = {"actions": config.device, "environment": getattr(dynamics, "device", "cpu")}
+    def __init__(self, task: Task, config: TrainingConfig, seeds: Sequence[int]) -> None:
+        self.config, self.seeds = config, [int(s) for s in seeds]
+        dtype = {"float32": torch.float32, "float64": torch.float64}[config.dtype]
+        places = {"actions": torch.device(config.device), "environment": task.device}
         self.generators = {
             name: make_generators(self.seeds, name, places.get(name, "cpu")) for name in STREAMS
         }
         self.policy = ActorCritic(
-            dynamics.observation_dim,
-            dynamics.action_dim,
+            task.observation_dim,
+            task.action.size,
             len(self.seeds),
             self.generators["weights"],
             config.hidden,
             config.log_std,
-            discrete=bool(getattr(dynamics, "discrete", False)),
-            dtype=self.dtype,
+            discrete=isinstance(task.action, Discrete),
+            dtype=dtype,
             device=config.device,
         )
-        self.collector = Collector(
-            dynamics, self.generators["environment"], self.generators["actions"], self.dtype
-        )
-        self.cells = self.collector.obs.shape[1]
-        self.steps = max(1, config.steps_per_iteration // self.cells)
+        self.collector = Collector(task, self.generators["environment"], self.generators["actions"], dtype)
+        #: time steps T of one iteration
+        self.steps = max(1, config.steps_per_iteration // self.collector.obs.shape[1])
         self.iteration = self.environment_steps = 0
-        zero = torch.zeros(len(self.seeds), dtype=self.dtype, device=config.device)
-        #: optimizer steps, sum and number of accepted TRPO KLs, penalty weight
-        self.counters = {"optimizer_steps": zero.clone(), "kl_sum": zero.clone(), "kl_count": zero.clone()}
-        self.beta = zero + self.proximal.beta
-        self.adam = Adam(self.policy.theta, self.proximal.learning_rate)
+        zero = torch.zeros(len(self.seeds), dtype=dtype, device=config.device)
+        #: updates of each actor, and the sum and number of its accepted TRPO steps' KL [R]
+        self.optimizer_steps, self.kl_sum, self.kl_count = zero.clone(), zero.clone(), zero.clone()
         self.critic_adam = Adam(self.policy.critic, config.critic_learning_rate)
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[Row] = []
+        self.begin_stage()
 
     # -- which update comes next
     @property
-    def proximal(self) -> ProximalConfig:
-        """The PPO settings that this algorithm uses."""
-        c = self.config
-        return {"PPO_KL": c.penalty, "two_stage": c.fine_tuning, "alternating": c.fine_tuning}.get(
-            c.algorithm, c.proximal
-        )
+    def stage(self) -> Stage:
+        """The stage of the next iteration; after the end the last one."""
+        stages = ALGORITHMS[self.config.algorithm].stages
+        return next((s for s in stages if self.environment_steps < getattr(self.config, s.until)), stages[-1])
 
-    @property
-    def warming(self) -> bool:
-        """Is the first stage still on?"""
-        return self.environment_steps < self.config.warm_start_steps
+    def begin_stage(self) -> None:
+        """PPO's settings of the stage, its penalty weight, and an optimizer with empty memory."""
+        stage = self.stage
+        self.proximal = dataclasses.replace(getattr(self.config, stage.settings), **stage.changes)
+        self.beta = torch.zeros_like(self.kl_sum) + self.proximal.beta
+        self.adam = Adam(self.policy.theta, self.proximal.learning_rate)
 
-    @property
-    def done(self) -> bool:
-        """Have all environment steps been taken?"""
-        return self.environment_steps >= self.config.timesteps
+    def iterate(self) -> int:
+        """Collect, update, count, log; returns the environment steps that each replica took."""
+        stage = self.stage
+        buffer = self.collector.collect(self.policy, self.steps, self.config.gamma, self.config.gae_lambda)
+        columns = self.update(stage, buffer)
+        self.environment_steps += buffer.rows
+        self.iteration += 1
+        self.log(buffer, {"stage": stage.name, **columns})
+        if self.stage is not stage:
+            self.begin_stage()
+        return buffer.rows
 
-    def update(self, buffer: Buffer) -> dict[str, Any]:
-        """The algorithm's update on one iteration's data; returns the columns of the history it can fill."""
-        name = self.config.algorithm
-        if name == "TRPO" or (name == "two_stage" and self.warming):
-            return self.trust_region(buffer)
-        if name == "alternating":
-            return self.alternate(buffer)
-        return self.fine_tune(buffer)
+    def update(self, stage: Stage, buffer: Buffer) -> Columns:
+        """The stage's updates on the same data, one after the other; the columns of the history they fill."""
+        make = {"TRPO": self.trust_region, "PPO": self.fine_tune}
+        columns = make[stage.updates[0]](buffer)
+        for name in stage.updates[1:]:
+            columns |= make[name](self.seen_from_here(buffer))
+            with torch.no_grad():
+                columns["kl"] = buffer.behaviour.kl(self.policy.distribution(buffer.obs)).mean(-1)
+        return columns
 
-    # -- the three kinds of update
-    def trust_region(self, buffer: Buffer) -> dict[str, Any]:
+    def seen_from_here(self, buffer: Buffer) -> Buffer:
+        """The data with the present policy as theta' (Algorithm 1, line 10) and the ratio asked for."""
+        with torch.no_grad():
+            here = self.policy.distribution(buffer.obs).detach()
+        log_prob = here.log_prob(buffer.action) if self.config.ratio == "printed" else buffer.log_prob
+        return dataclasses.replace(buffer, behaviour=here, log_prob=log_prob)
+
+    # -- the two kinds of update
+    def trust_region(self, buffer: Buffer) -> Columns:
         """TRPO on the actor (Algorithm 1, lines 5-9) and the critic's own fit."""
         c = self.config
         outcome = trust_region_update(self.policy, buffer, c.trust_region)
-        loss = critic_update(
-            self.policy,
-            self.critic_adam,
-            buffer,
-            c.critic_epochs,
-            c.critic_minibatch_size,
-            self.generators["order"],
-        )
-        accepted = outcome.search.accepted.to(self.dtype)
-        self.counters["kl_sum"] += outcome.kl * accepted
-        self.counters["kl_count"] += accepted
-        self.counters["optimizer_steps"] += accepted
+        fit = (c.critic_epochs, c.critic_minibatch_size, self.generators["order"])
+        loss = critic_update(self.policy, self.critic_adam, buffer, *fit)
+        accepted = outcome.search.accepted.to(self.kl_sum)
+        self.kl_sum += outcome.kl * accepted
+        self.kl_count += accepted
+        self.optimizer_steps += accepted
         return {
-            "stage": "TRPO",
             "kl": outcome.kl,
             "accepted": accepted,
             "surrogate_gain": outcome.search.improvement,
             "value_loss": loss,
         }
 
-    def fine_tune(self, buffer: Buffer, **reference: Any) -> dict[str, Any]:
-        """PPO (Algorithm 1, lines 10-18); by default theta' is the policy that collected the buffer."""
+    def fine_tune(self, buffer: Buffer) -> Columns:
+        """PPO from theta', the policy that the buffer names (Algorithm 1, lines 10-18)."""
         target, beta = self.target_kl(), self.beta
-        outcome: ProximalUpdate = proximal_update(
-            self.policy, self.adam, buffer, self.proximal, self.generators["order"], beta, target, **reference
+        outcome = proximal_update(
+            self.policy, self.adam, buffer, self.proximal, self.generators["order"], beta, target
         )
         self.beta = outcome.beta
-        self.counters["optimizer_steps"] += outcome.steps
-        return {
-            "stage": "PPO",
+        self.optimizer_steps += outcome.steps
+        columns: Columns = {
             "kl": outcome.kl,
             "clip_fraction": outcome.clip_fraction,
             "value_loss": outcome.value_loss,
             "beta": beta,
-            **({} if target is None else {"target_kl": target}),
         }
-
-    def alternate(self, buffer: Buffer) -> dict[str, Any]:
-        """One TRPO step, then PPO from theta' on the same data (Algorithm 1 as printed)."""
-        first = self.trust_region(buffer)
-        with torch.no_grad():
-            moved = self.policy.distribution(buffer.obs)
-            moved = type(moved)(*(x.clone() for x in moved))
-            ratio = moved.log_prob(buffer.action) if self.config.ratio == "printed" else buffer.log_prob
-        second = self.fine_tune(buffer, reference=moved, ratio_log_prob=ratio)
-        with torch.no_grad():
-            kl = buffer.behaviour.kl(self.policy.distribution(buffer.obs)).mean(-1)
-        return {**first, **second, "stage": "TRPO+PPO", "kl": kl}
+        return columns if target is None else columns | {"target_kl": target}
 
     def target_kl(self) -> Tensor | None:
         """KL target [R]: the config's; else, by Remark 3.1, the mean KL of the accepted TRPO updates.
@@ -276,105 +287,76 @@ class _Run:
         """
         if self.proximal.target_kl is not None:
             return torch.zeros_like(self.beta) + self.proximal.target_kl
-        if self.config.algorithm not in ("two_stage", "alternating") or not self.config.hand_over:
+        if not (self.config.hand_over and ALGORITHMS[self.config.algorithm].takes_trust_region_steps):
             return None
-        mean = self.counters["kl_sum"] / self.counters["kl_count"].clamp(min=1.0)
-        mean = torch.where(self.counters["kl_count"] > 0, mean, self.config.trust_region.delta)
+        mean = self.kl_sum / self.kl_count.clamp(min=1.0)
+        mean = torch.where(self.kl_count > 0, mean, self.config.trust_region.delta)
         return self.config.hand_over_scale * mean
 
-    # -- one iteration
-    def iterate(self) -> None:
-        """Collect, update, count, log."""
-        c = self.config
-        buffer = self.collector.collect(self.policy, self.steps, c.gamma, c.gae_lambda)
-        columns = self.update(buffer)
-        was_warming = self.warming
-        self.environment_steps += buffer.rows
-        self.iteration += 1
-        if c.algorithm == "PPO_restart" and was_warming and not self.warming:
-            self.adam = Adam(self.policy.theta, self.proximal.learning_rate)
-        self.log(buffer, columns)
-
-    def log(self, buffer: Buffer, columns: dict[str, Any]) -> None:
+    def log(self, buffer: Buffer, columns: Columns) -> None:
         """Append one row a seed."""
         with torch.no_grad():
             entropy = self.policy.distribution(buffer.obs).entropy()
         columns = {
-            "seed": self.seeds,
             "iteration": self.iteration,
             "environment_steps": self.environment_steps,
-            "optimizer_steps": self.counters["optimizer_steps"],
+            "optimizer_steps": self.optimizer_steps,
             "reward": buffer.reward,
             "episode_return": buffer.episode_return,
             "entropy": entropy,
             "explained_variance": explained_variance(buffer.value, buffer.return_),
             **columns,
         }
-        lists = {name: _spread(value, len(self.seeds)) for name, value in columns.items()}
-        self.rows += [{name: column[r] for name, column in lists.items()} for r in range(len(self.seeds))]
-
-    def summary(self) -> dict[str, str]:
-        """Means over seeds for the progress bar."""
-        last = self.rows[-len(self.seeds) :]
-        names = ("reward", "kl", "entropy", "explained_variance")
-        return {name: f"{sum(row[name] for row in last) / len(last):.3g}" for name in names}
-
-    def result(self) -> TrainingResult:
-        """Policy and history."""
-        import pandas as pd
-
-        return TrainingResult(self.policy, pd.DataFrame(self.rows).reindex(columns=list(HISTORY_COLUMNS)))
+        plain = {name: x.tolist() if isinstance(x, Tensor) else x for name, x in columns.items()}
+        self.rows += [
+            {"seed": seed} | {name: x[r] if isinstance(x, list) else x for name, x in plain.items()}
+            for r, seed in enumerate(self.seeds)
+        ]
 
     # -- checkpoints
-    def state(self) -> dict[str, Any]:
+    def tensors(self) -> dict[str, Tensor]:
+        """What is restored by copying."""
+        return {
+            "theta": self.policy.theta,
+            "optimizer_steps": self.optimizer_steps,
+            "kl_sum": self.kl_sum,
+            "kl_count": self.kl_count,
+            "beta": self.beta,
+        }
+
+    def identity(self) -> Saved:
+        """What must agree between a checkpoint and the run that continues it (timesteps may be raised)."""
+        return {**dataclasses.asdict(dataclasses.replace(self.config, timesteps=1)), "seeds": self.seeds}
+
+    def state_dict(self) -> Saved:
         """All that a bit-identical resume needs, as tensors and plain numbers."""
         return {
             "identity": self.identity(),
-            "theta": self.policy.theta,
+            "iteration": self.iteration,
+            "environment_steps": self.environment_steps,
+            "rows": self.rows,
+            "tensors": self.tensors(),
             "adam": self.adam.state_dict(),
             "critic_adam": self.critic_adam.state_dict(),
             "generators": {name: [g.get_state() for g in gs] for name, gs in self.generators.items()},
             "collector": self.collector.state_dict(),
-            "counters": self.counters,
-            "beta": self.beta,
-            "iteration": self.iteration,
-            "environment_steps": self.environment_steps,
-            "rows": self.rows,
         }
-
-    def identity(self) -> dict[str, Any]:
-        """What must agree between a checkpoint and the run that continues it (timesteps may be raised)."""
-        return {**dataclasses.asdict(dataclasses.replace(self.config, timesteps=1)), "seeds": self.seeds}
-
-    def save(self, path: pathlib.Path) -> None:
-        """Write beside, then replace: a kill at any moment leaves a whole file."""
-        beside = path.with_name(path.name + ".partial")
-        torch.save(self.state(), beside)
-        os.replace(beside, path)
 
     def load(self, path: pathlib.Path) -> None:
         """Continue from a checkpoint."""
         state = torch.load(path, weights_only=True, map_location=self.config.device)
         if state["identity"] != self.identity():
-            raise ValueError(
+            raise InputError(
                 f"checkpoint {path.name} was written with other settings or seeds: name another file."
             )
-        self.policy.theta.copy_(state["theta"])
+        self.iteration, self.environment_steps = state["iteration"], state["environment_steps"]
+        self.rows = state["rows"]
+        self.begin_stage()
+        for name, own in self.tensors().items():
+            own.copy_(state["tensors"][name])
         self.adam.load_state_dict(state["adam"])
         self.critic_adam.load_state_dict(state["critic_adam"])
-        self.collector.load_state_dict(state["collector"])
         for name, generators in self.generators.items():
             for generator, saved in zip(generators, state["generators"][name], strict=True):
                 generator.set_state(saved.cpu())
-        for name, value in state["counters"].items():
-            self.counters[name].copy_(value)
-        self.beta = state["beta"]
-        self.iteration, self.environment_steps = state["iteration"], state["environment_steps"]
-        self.rows = state["rows"]
-
-
-def _spread(value: Any, replicas: int) -> list[Any]:
-    """A column of the history as one plain number or word per replica."""
-    if isinstance(value, Tensor):
-        return value.tolist()
-    return list(value) if isinstance(value, list) else [value] * replicas
+        self.collector.load_state_dict(state["collector"])

@@ -14,7 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from twinlib.policy.actor_critic import ActorCritic, Gaussian
+from twinlib.errors import InputError
+from twinlib.policy.actor_critic import ActorCritic
+from twinlib.policy.contracts import Distribution
 from twinlib.policy.rollout import Buffer
 
 
@@ -48,15 +50,15 @@ class TrustRegionConfig:
         _one_of("kl_reduction", self.kl_reduction, ("sum", "mean_over_actions"))
         _one_of("kl_direction", self.kl_direction, ("old_new", "new_old"))
         if self.delta <= 0 or self.damping < 0:
-            raise ValueError("TrustRegionConfig: delta must be positive and damping at least 0; change them.")
+            raise InputError("TrustRegionConfig: delta must be positive and damping at least 0; change them.")
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise ValueError(f"TrustRegionConfig: {name} is {value!r}; use one of {', '.join(allowed)}.")
+        raise InputError(f"TrustRegionConfig: {name} is {value!r}; use one of {', '.join(allowed)}.")
 
 
-def mean_kl(old: Gaussian, new: Gaussian, config: TrustRegionConfig | None = None) -> Tensor:
+def mean_kl(old: Distribution, new: Distribution, config: TrustRegionConfig | None = None) -> Tensor:
     """Mean KL over states [R] (Eq. 4), or with a config in the direction and reduction it names."""
     if config is None:
         return old.kl(new).mean(-1)
@@ -64,7 +66,7 @@ def mean_kl(old: Gaussian, new: Gaussian, config: TrustRegionConfig | None = Non
     return kl.mean(-1) / (old.events if config.kl_reduction == "mean_over_actions" else 1)
 
 
-def surrogate(policy: Gaussian, buffer: Buffer, advantage: Tensor) -> Tensor:
+def surrogate(policy: Distribution, buffer: Buffer, advantage: Tensor) -> Tensor:
     """The surrogate objective [R]: mean of ratio times advantage (Eq. 1-2)."""
     ratio = torch.exp(policy.log_prob(buffer.action) - buffer.log_prob)
     return (ratio * advantage).mean(-1)
@@ -107,8 +109,8 @@ def _by_tangents(policy: ActorCritic, obs: Tensor) -> Product:
     here = outputs.detach()
 
     def product(v: Tensor) -> Tensor:
-        moved = torch.func.jvp(lambda a: tuple(policy.distribution(obs, a)), (actor.detach(),), (v,))
-        cotangent = here.fisher(type(here)(*moved[1]))
+        moved = torch.func.jvp(lambda a: policy.distribution(obs, a), (actor.detach(),), (v,))
+        cotangent = here.fisher(moved[1])
         return torch.autograd.grad(tuple(outputs), actor, tuple(cotangent), retain_graph=True)[0]
 
     return product
@@ -206,9 +208,11 @@ def backtracking_line_search(
         # `<= delta` and `> before` are both False for nan: a step that breaks the policy is never taken.
         good = (kl <= delta) & (value > before) & ~outcome.accepted
         result = torch.where(good.unsqueeze(-1), trial, result)
-        found = (outcome.accepted | good, kl, value - before, torch.full_like(zero, fraction))
         outcome = LineSearch(
-            found[0], *(torch.where(good, n, o) for n, o in zip(found[1:], outcome[1:], strict=True))
+            outcome.accepted | good,
+            torch.where(good, kl, outcome.kl),
+            torch.where(good, value - before, outcome.improvement),
+            torch.where(good, fraction, outcome.fraction),
         )
         if bool(outcome.accepted.all()):
             break
@@ -263,7 +267,6 @@ def trust_region_update(
     `cg_start` [R, P_actor] is where conjugate gradients begin (default 0).
     """
     advantage, old = normalized(buffer.advantage), policy.distribution(buffer.obs).detach()
-    old = type(old)(*(x.clone() for x in old))
     gradient = policy_gradient(policy, buffer, advantage)
     direction = natural_gradient(policy, buffer, gradient, config, cg_start)
     alpha = step_length(gradient, direction, config.delta, config.epsilon)

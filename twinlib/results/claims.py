@@ -67,10 +67,10 @@ def _seeds(
     chosen = (rows["Algorithm"] == algorithm) & (rows["Split"] == split) & (rows["space"] == space)
     if "logs" in rows:
         chosen &= rows["logs"] == logs
-    found = rows[chosen].set_index("Seed")[metric].dropna()
-    if found.empty:
+    values = rows[chosen].set_index("Seed")[metric].dropna()
+    if values.empty:
         raise KeyError(f"{dataset} has no {metric} of {algorithm}")
-    return found
+    return values
 
 
 def _verdict(low: float, high: float) -> str:
@@ -84,13 +84,13 @@ def _difference(dataset: str, a: str, b: str, metric: str) -> Evidence:
     """Compare two algorithms by seed on a metric of which more is better."""
     first, second = _seeds(dataset, a, metric), _seeds(dataset, b, metric)
     shared = first.index.intersection(second.index)
-    found = paired_difference(first[shared], second[shared])
+    gain = paired_difference(first[shared], second[shared])
     chance = probability_of_improvement(first, second)
     text = (
-        f"{a} - {b}: {found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}], p {found.p_value:.3f}, "
-        f"probability of improvement {chance:.2f}, {found.n} seeds"
+        f"{a} - {b}: {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}], p {gain.p_value:.3f}, "
+        f"probability of improvement {chance:.2f}, {gain.n} seeds"
     )
-    return Evidence(text, _verdict(found.low, found.high))
+    return Evidence(text, _verdict(gain.low, gain.high))
 
 
 def better_than_ppo(dataset: str) -> Evidence:
@@ -127,9 +127,9 @@ def released_reward(dataset: str) -> Evidence:
         first, second = (
             _seeds(dataset, name, "reward", "released", logs=logs) for name in ("TRPO_PPO_zero_target", "PPO")
         )
-        found = paired_difference(first, second)
-        texts.append(f"{word} {found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}], {found.n} seeds")
-        verdicts.add(_verdict(found.low, found.high))
+        gain = paired_difference(first, second)
+        texts.append(f"{word} {gain.mean:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}], {gain.n} seeds")
+        verdicts.add(_verdict(gain.low, gain.high))
     text = "TRPO then PPO - PPO: " + "; ".join(texts)
     if len(verdicts) == 1:
         return Evidence(text, verdicts.pop())
@@ -153,9 +153,9 @@ def faster(dataset: str) -> Evidence:
     history = tables.read_table("described", dataset, "history")
     early = history[history["environment_steps"] <= history["environment_steps"].max() / 4]
     means = early.groupby(["Algorithm", "seed"])["reward"].mean()
-    found = paired_difference(means["two_stage"], means["PPO"])
-    text = f"reward per step, first quarter: {found.mean:+.5f} [{found.low:+.5f}, {found.high:+.5f}]"
-    return Evidence(text, _verdict(found.low, found.high))
+    gain = paired_difference(means["two_stage"], means["PPO"])
+    text = f"reward per step, first quarter: {gain.mean:+.5f} [{gain.low:+.5f}, {gain.high:+.5f}]"
+    return Evidence(text, _verdict(gain.low, gain.high))
 
 
 def trust_region(dataset: str) -> Evidence:
@@ -181,13 +181,13 @@ def fewer_updates(dataset: str) -> Evidence:
         raise KeyError("a run earned nothing at its end, so that no level is shared")
     level = 0.9 * min(map(min, ends.values()))
     first, second = ([_steps_to(c, level) for c in curves[n].values()] for n in ("PPO", "two_stage"))
-    found = paired_difference(first, second)
+    gain = paired_difference(first, second)
     text = (
         f"optimizer steps to a reward of {level:.5f}: PPO {np.mean(first):.0f}, two_stage "
-        f"{np.mean(second):.0f}; saved {found.mean:+.0f} [{found.low:+.0f}, {found.high:+.0f}], "
-        f"{found.n} seeds"
+        f"{np.mean(second):.0f}; saved {gain.mean:+.0f} [{gain.low:+.0f}, {gain.high:+.0f}], "
+        f"{gain.n} seeds"
     )
-    return Evidence(text, _verdict(found.low, found.high))
+    return Evidence(text, _verdict(gain.low, gain.high))
 
 
 def _last_tenth(values: pd.Series) -> float:
@@ -210,12 +210,12 @@ def smaller_gap(dataset: str) -> Evidence:
         gaps.append(
             _seeds(dataset, name, "pearson_delta", split="Train") - _seeds(dataset, name, "pearson_delta")
         )
-    found = paired_difference(gaps[0], gaps[1])
+    gain = paired_difference(gaps[0], gaps[1])
     text = (
         f"train - test: PPO {gaps[0].mean():+.4f}, two_stage {gaps[1].mean():+.4f}; difference "
-        f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}], {found.n} seeds"
+        f"{gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}], {gain.n} seeds"
     )
-    return Evidence(text, _verdict(found.low, found.high))
+    return Evidence(text, _verdict(gain.low, gain.high))
 
 
 def twins_agree(dataset: str) -> Evidence:
@@ -242,9 +242,9 @@ def experimental_twin(dataset: str) -> Evidence:
     """The experimental twin against the mean of each perturbation, on the primary metric."""
     ours = _seeds(dataset, "experimental", "pearson_delta")
     base = float(_seeds(dataset, "matching_mean", "pearson_delta").iloc[0])
-    found = paired_difference(ours, np.full(len(ours), base))
-    text = f"experimental {ours.mean():.4f}, mean of each perturbation {base:.4f}, {found.n} seeds"
-    return Evidence(text, _verdict(found.low, found.high))
+    gain = paired_difference(ours, np.full(len(ours), base))
+    text = f"experimental {ours.mean():.4f}, mean of each perturbation {base:.4f}, {gain.n} seeds"
+    return Evidence(text, _verdict(gain.low, gain.high))
 
 
 def deep_beats_mean(dataset: str) -> Evidence:
@@ -252,9 +252,10 @@ def deep_beats_mean(dataset: str) -> Evidence:
     best = max(("PPO", "two_stage"), key=lambda a: _seeds(dataset, a, "pearson_delta").mean())
     ours = _seeds(dataset, best, "pearson_delta")
     base = float(_seeds(dataset, "matching_mean", "pearson_delta").iloc[0])
-    found = paired_difference(ours, np.full(len(ours), base))
+    gain = paired_difference(ours, np.full(len(ours), base))
     return Evidence(
-        f"{best} {ours.mean():.4f}, mean of each perturbation {base:.4f}", _verdict(found.low, found.high)
+        f"{best} {ours.mean():.4f}, mean of each perturbation {base:.4f}",
+        _verdict(gain.low, gain.high),
     )
 
 
@@ -395,19 +396,19 @@ def _escapes(landscape: str, contestant: str) -> pd.DataFrame:
 def _reached(landscape: str, contestant: str) -> str:
     """Say how many final policies bring most of their cells to the target, with Wilson's interval."""
     runs = _escapes(landscape, contestant)
-    found = escape_tables.rate(runs)
+    share = escape_tables.rate(runs)
     return (
-        f"{contestant} {int(runs['reached'].sum())} of {len(runs)} [{found['low']:.2f}, {found['high']:.2f}]"
+        f"{contestant} {int(runs['reached'].sum())} of {len(runs)} [{share['low']:.2f}, {share['high']:.2f}]"
     )
 
 
 def _more_success(landscape: str, first: str, second: str) -> Evidence:
     """Compare the share of cells that end in the target's basin, paired by seed."""
     ours, theirs = (_escapes(landscape, name)["success"] for name in (first, second))
-    found = paired_difference(ours, theirs)
+    gain = paired_difference(ours, theirs)
     text = f"seeds that reach the target: {_reached(landscape, first)}, {_reached(landscape, second)}; "
-    text += f"share of cells {found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
-    return Evidence(text, _verdict(found.low, found.high))
+    text += f"share of cells {gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
+    return Evidence(text, _verdict(gain.low, gain.high))
 
 
 def escape_by_warm_start(landscape: str) -> Evidence:
@@ -427,10 +428,10 @@ def escape_by_restarts(landscape: str) -> Evidence:
 
 def trapped(landscape: str) -> Evidence:
     """Is PPO trapped: does it reach the target with fewer than half of its seeds?"""
-    found = escape_tables.rate(_escapes(landscape, "PPO"))
+    share = escape_tables.rate(_escapes(landscape, "PPO"))
     return Evidence(
         f"seeds that reach the target: {_reached(landscape, 'PPO')}",
-        _verdict(0.5 - found["high"], 0.5 - found["low"]),
+        _verdict(0.5 - share["high"], 0.5 - share["low"]),
     )
 
 
@@ -484,18 +485,18 @@ def evidence() -> pd.DataFrame:
     for number, claim in enumerate(all_claims(), start=1):
         for dataset in claim.datasets:
             try:
-                found = claim.measure(dataset)
+                shown = claim.measure(dataset)
             except (ResultsError, KeyError):
                 continue
             rows.append(
-                {"Claim": number, "Dataset": dataset, "Number": found.number, "Verdict": found.verdict}
+                {"Claim": number, "Dataset": dataset, "Number": shown.number, "Verdict": shown.verdict}
             )
     return pd.DataFrame(rows, columns=["Claim", "Dataset", "Number", "Verdict"])
 
 
 def page() -> str:
     """Return the text of book/claims.md."""
-    found = evidence()
+    table = evidence()
     lines = [
         "# Claims",
         "",
@@ -515,7 +516,7 @@ def page() -> str:
     for number, claim in enumerate(all_claims(), start=1):
         lines += [f"## {number}. {claim.statement}", "", f"- Where: {claim.where}", f"- Test: {claim.test}"]
         lines += [f"- What would change it: {claim.change}", ""]
-        rows = found[found["Claim"] == number].drop(columns="Claim")
+        rows = table[table["Claim"] == number].drop(columns="Claim")
         empty = "No packaged result measures it yet: cannot be told here."
         lines += [tables.markdown(rows) if len(rows) else empty, ""]
     return "\n".join(lines)

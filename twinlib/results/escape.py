@@ -11,6 +11,7 @@ import pandas as pd
 from twinlib.errors import ResultsError
 from twinlib.evaluation.statistics import PairedDifference, paired_difference, wilson_interval
 from twinlib.results import tables
+from twinlib.results.escape_design import Barrier, Design, Setting, unpacked
 
 #: Landscapes that can be escaped from, from the lowest barrier to the highest.
 BARRIERS = ("low", "middle", "high")
@@ -27,11 +28,11 @@ PARTS: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
 
 
 def escape_results(table: str = "runs") -> Any:
-    """Return `runs`, `curves` or `density` as a DataFrame, `manifest` or `paths` as a dict.
+    """Return `runs`, `curves` or `density` as a DataFrame; `manifest`, `settings` or `paths` as a dict.
 
     Raises ResultsError with one sentence where they are not there.
     """
-    kind = "json" if table in ("manifest", "paths") else "csv"
+    kind = "json" if table in ("manifest", "settings", "paths") else "csv"
     path = tables.results_folder() / "escape" / f"{table}.{kind}"
     if not path.is_file():
         raise ResultsError(
@@ -41,6 +42,26 @@ def escape_results(table: str = "runs") -> Any:
     if kind == "json":
         return json.loads(path.read_text())
     return pd.read_csv(path, dtype={"setting": str}, keep_default_na=True).fillna({"setting": ""})
+
+
+def recorded_design() -> Design:
+    """Return the design that the results were made with."""
+    fields = escape_results("manifest")["design"]
+    lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+    barriers = tuple(Barrier(**barrier) for barrier in fields["barriers"])
+    return Design(**fields | lists | {"barriers": barriers})
+
+
+def recorded_settings() -> dict[str, Setting]:
+    """Return every setting that was run, by its name."""
+    settings = [Setting(**fields) for fields in escape_results("settings")["settings"]]
+    return {setting.name: setting for setting in settings}
+
+
+def recorded_paths() -> dict[str, np.ndarray]:
+    """Return the paths [T + 1, n, 2] of cells under each final policy of the main experiment, by name."""
+    form = escape_results("settings")["paths"]
+    return {name: unpacked(text, **form) for name, text in escape_results("paths").items()}
 
 
 def chosen_runs(
@@ -87,9 +108,9 @@ def summary(runs: pd.DataFrame, barrier: str) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("contestant")
 
 
-def interval_text(found: dict[str, float]) -> str:
+def interval_text(known: dict[str, float]) -> str:
     """A rate with its interval as text."""
-    return f"{found['rate']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+    return f"{known['rate']:.2f} [{known['low']:.2f}, {known['high']:.2f}]"
 
 
 def compare(
@@ -134,13 +155,13 @@ def causes(runs: pd.DataFrame, barrier: str) -> pd.DataFrame:
     """What each part of the warm start does alone: cells in B with it minus without it, paired by seed."""
     rows = {}
     for name, (without, with_it) in PARTS.items():
-        found = compare(runs, with_it, without, barrier)
+        difference = compare(runs, with_it, without, barrier)
         rows[name] = {
             "runs that reached B": rate(chosen_runs(runs, with_it[0], barrier, with_it[1]))["rate"],
-            "cells in B, minus PPO": found.mean,
-            "low": found.low,
-            "high": found.high,
-            "p": found.p_value,
+            "cells in B, minus PPO": difference.mean,
+            "low": difference.low,
+            "high": difference.high,
+            "p": difference.p_value,
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("what is added to PPO")
 
@@ -154,14 +175,14 @@ def changes(runs: pd.DataFrame, barrier: str) -> pd.DataFrame:
         part = varied[varied["experiment"] == experiment]
         for setting in dict.fromkeys(part["setting"]):
             own = part[part["setting"] == setting].set_index("seed").sort_index()
-            found = paired_difference(own["success"], main["success"])
+            difference = paired_difference(own["success"], main["success"])
             name = setting if experiment == "cause" else f"{experiment.replace('_', ' ')} {setting}"
             rows[name] = {
                 "runs that reached B": rate(own)["rate"],
-                "cells in B, minus two_stage": found.mean,
-                "low": found.low,
-                "high": found.high,
-                "p": found.p_value,
+                "cells in B, minus two_stage": difference.mean,
+                "low": difference.low,
+                "high": difference.high,
+                "p": difference.p_value,
                 "last log s.d.": own["final_log_std"].mean(),
             }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("changed in two_stage")
@@ -196,12 +217,12 @@ def escape_claims(
     """
     rows = []
     for barrier in BARRIERS:
-        found = compare(runs, (contestant, ""), (rival, ""), barrier)
+        difference = compare(runs, (contestant, ""), (rival, ""), barrier)
         ours, theirs = (rate(chosen_runs(runs, name, barrier)) for name in (contestant, rival))
         text = (
             f"runs that reach B: {contestant} {interval_text(ours)}, {rival} {interval_text(theirs)}; "
-            f"cells in B {found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}], "
-            f"p {found.p_value:.3f}, {found.n} seeds"
+            f"cells in B {difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}], "
+            f"p {difference.p_value:.3f}, {difference.n} seeds"
         )
-        rows.append({"dataset": barrier, "number": text, "low": found.low, "high": found.high})
+        rows.append({"dataset": barrier, "number": text, "low": difference.low, "high": difference.high})
     return rows

@@ -12,6 +12,7 @@ import pandas as pd
 from twinlib.errors import ResultsError
 from twinlib.evaluation.evaluate import PER_CELL
 from twinlib.evaluation.metrics import POPULATION
+from twinlib.policy.algorithms import ALGORITHMS
 
 #: Rows of the in-silico tables (1, 4, 7), in their order.
 ORDER = (
@@ -25,11 +26,7 @@ ORDER = (
     "linear",
     "latent_shift",
     "experimental",
-    "PPO",
-    "TRPO",
-    "two_stage",
-    "alternating",
-    "PPO_restart",
+    *ALGORITHMS,
     "TRPO_PPO_zero_target",
     "TRPO_PPO_mended_logged",
     "TRPO_PPO_mended_kl",
@@ -44,12 +41,7 @@ SIMILARITY_ORDER = (
     "experimental",
     "experimental_shuffled",
     "random",
-    "PPO",
-    "TRPO",
-    "two_stage",
-    "two_stage_shuffled",
-    "alternating",
-    "PPO_restart",
+    *(row for name in ALGORITHMS for row in (name, f"{name}_shuffled")),
 )
 
 
@@ -69,7 +61,7 @@ def read_table(protocol: str, dataset: str, table: str = "regression") -> Any:
     if not path.is_file():
         raise ResultsError(
             f"No packaged {table} for {dataset}, {protocol} protocol; make it with "
-            f"'python -m experiments run --dataset {dataset} --protocol {protocol} --out DIR'."
+            f"'python -m experiments {protocol} --dataset {dataset} --out DIR'."
         )
     return json.loads(path.read_text()) if table == "manifest" else pd.read_csv(path)
 
@@ -181,15 +173,15 @@ def side_by_side(number: int, split: str = "Test") -> pd.DataFrame:
     if "Split" in paper:
         paper = paper[paper["Split"] == split].drop(columns="Split")
     paper = paper.rename(columns={"Algorithm": "Row"}).rename(columns={"System": "Row"} if place == 2 else {})
-    found = [paper.assign(Source="the paper, as printed")]
+    parts = [paper.assign(Source="the paper, as printed")]
     for protocol in ("released", "described"):
         try:
             rows = _beside(protocol, dataset, place, split)
         except ResultsError:
             continue
-        found.append(rows.assign(Source=f"{protocol}, {dataset}"))
+        parts.append(rows.assign(Source=f"{protocol}, {dataset}"))
     columns = ["Source", "Row", *(PER_CELL if place < 2 else ("DTW", "Wasserstein"))]
-    return pd.concat(found, ignore_index=True)[columns]
+    return pd.concat(parts, ignore_index=True)[columns]
 
 
 def _beside(protocol: str, dataset: str, place: int, split: str) -> pd.DataFrame:
@@ -263,14 +255,14 @@ def protocol_tables(
         return _released_tables(regression, similarity)
     twin = regression[regression["System"] != "experimental"]
     model = regression[regression["System"] == "experimental"]
-    found = [
+    named = [
         ("in-silico twin and references: test cells, z-scores, per cell", per_cell_table(twin)),
         ("in-silico twin and references: test populations, log1p units", population_table(twin)),
         ("experimental twin: z-scores, per cell, both splits", both_splits(model)),
         ("trajectories against the real one", similarity_table(similarity)),
         ("trajectories against the experimental twin's", similarity_table(similarity, "experimental")),
     ]
-    return [(name, table) for name, table in found if len(table)]
+    return [(name, table) for name, table in named if len(table)]
 
 
 def released_table(regression: pd.DataFrame, split: str = "Test", logs: int = 2) -> pd.DataFrame:
@@ -289,14 +281,14 @@ def _released_tables(regression: pd.DataFrame, similarity: pd.DataFrame) -> list
     """Return the tables of a released run."""
     model = regression[regression["System"] == "experimental"]
     twin = _table(model, ["System", "Algorithm", "Split"], list(PER_CELL), ORDER)
-    found = [("start to final state, data logged twice", released_table(regression))]
+    named = [("start to final state, data logged twice", released_table(regression))]
     if (regression["logs"] == 1).any():
-        found.append(("start to final state, data logged once", released_table(regression, logs=1)))
-    found.append(("twin of the next cells in pseudotime", twin))
+        named.append(("start to final state, data logged once", released_table(regression, logs=1)))
+    named.append(("twin of the next cells in pseudotime", twin))
     for system in ("Insilico", "Experimental"):
         rows = similarity[similarity["logs"] == 2]
-        found.append((f"row '{system}' of the paper", similarity_table(rows, system)))
-    return found
+        named.append((f"row '{system}' of the paper", similarity_table(rows, system)))
+    return named
 
 
 def both_splits(rows: pd.DataFrame, space: str = "z") -> pd.DataFrame:

@@ -1,36 +1,26 @@
-"""The experimental twin and its baselines on every split that the data can give.
+"""The experimental twin and its baselines on every split that a dataset can give.
 
-Without arguments: the tasks of the simulated dataset with two seeds, printed as JSON lines, nothing
-written. The committed tables come from
+splits.csv has one row a held-out group, context, algorithm and seed; regression.csv has the shape of the
+paper's Tables 2, 5 and 8; genes.csv has, for the split by cells, the genes that the twin of seed 0 misses
+most in each group. The seed moves the twin's training (and the halves of the ceiling); split, embedding and
+baselines are the same for all seeds.
 
-    python benchmarks/experimental_splits.py --tasks all --seeds 10 --out results/experimental
-
-`<out>/<dataset>/splits.csv` has one row a held-out group, context, algorithm and seed; `regression.csv` has
-the shape of the paper's Tables 2, 5 and 8; `genes.csv` has, for the split by cells, the genes that the twin
-of seed 0 misses most in each group; `manifest.json` names command, seeds, versions and data. The
-seed moves the twin's training (and the halves of the ceiling); split, embedding and baselines are the same
-for all seeds.
-
-For the split `cells` the packaged embedding is used; for every other split an embedding is trained here on
-that split's training cells, with few passes. Leaving one perturbation of papalexi2021 out at a time, gene
-panel, scaler and embedding come from the cells that are training cells in all of the nine folds.
+For the split `cells` the packaged embedding is used; for every other split an embedding is trained on that
+split's training cells, with few passes. Leaving one perturbation out at a time, gene panel, scaler and
+embedding come from the cells that are training cells in all folds.
 """
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-import json
-import os
-import pathlib
-import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import pandas as pd
 
-from twinlib.data.pairing import pair
+from experiments.experiment import Experiment, Part, Row, Scratch, at_least_one, one_of, option
+from twinlib.data.pairing import Pairs, pair
 from twinlib.data.preparation import Prepared, prepare, standard
 from twinlib.data.schema import CONTROL, parts
 from twinlib.data.simulated import simulate_waddington
@@ -49,6 +39,17 @@ from twinlib.evaluation.metrics import (
 from twinlib.experimental.baselines import BASELINES, ceiling, encode_rows
 from twinlib.experimental.perturbation_model import PerturbationModelConfig, fit_perturbation_model
 
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from experiments.folder import Parts
+    from twinlib.embedding.attention import Embedding
+
+#: Maps controls [n, G], n labels and a dose to predicted cells [n, G].
+Predict: TypeAlias = Callable[..., np.ndarray]
+#: Pairs of a split of cells, by the split and the kind of partner.
+Matched: TypeAlias = dict[tuple[str, str], Pairs]
+
 #: Groups with fewer test cells are not scored.
 FEWEST = 10
 #: Cells a side of the E-distance, which compares all pairs of cells.
@@ -66,15 +67,16 @@ FEW = 3
 MEAN_ONLY = PerturbationModelConfig(cell_network=False)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Fold:
     """One prepared split with its embedding: what every row of it shares."""
 
     dataset: str
+    #: Name of the split, and what this fold of it holds out.
     split: str
     held_out: str
     prepared: Prepared
-    embedding: object
+    embedding: Embedding
     #: Seeds of the twin.
     seeds: int
     #: Also fit the twin on shuffled labels, and write the paper-shaped table.
@@ -83,7 +85,7 @@ class Fold:
     config: PerturbationModelConfig = PerturbationModelConfig()
 
 
-def short_embedding(prepared: Prepared, epochs: int) -> object:
+def short_embedding(prepared: Prepared, epochs: int) -> Embedding:
     """Train an embedding on the training cells of this split, with few passes."""
     from twinlib.embedding.attention import EmbeddingConfig
     from twinlib.embedding.train import train_embedding
@@ -91,7 +93,7 @@ def short_embedding(prepared: Prepared, epochs: int) -> object:
     return train_embedding(prepared, EmbeddingConfig(epochs=epochs), seed=0)[0]
 
 
-def packaged_embedding(prepared: Prepared, epochs: int) -> object:
+def packaged_embedding(prepared: Prepared, epochs: int) -> Embedding:
     """Load the packaged embedding of the standard split, or train a short one where there is none."""
     from twinlib.embedding.train import pretrained
 
@@ -107,11 +109,13 @@ def packaged_embedding(prepared: Prepared, epochs: int) -> object:
 
 
 def cells_task(name: str, seeds: int, epochs: int) -> Iterator[Fold]:
+    """Hold out cells of every perturbation."""
     prepared = standard(name)
     yield Fold(name, "cells", "", prepared, packaged_embedding(prepared, epochs), seeds, full=True)
 
 
 def doubles_task(name: str, seeds: int, epochs: int) -> Iterator[Fold]:
+    """Hold out combinations of which both parts are known."""
     cells = load(name)
     labels = set(cells.obs["perturbation"].astype(str))
     both = [label for label in labels if len(parts(label)) > 1 and set(parts(label)) <= labels]
@@ -144,10 +148,11 @@ def give_back(base: Prepared, labels: set[str]) -> Prepared:
     fifth = np.random.default_rng(base.seed).random(len(back)) < 0.2
     cells.obs["validation"] = np.where(back, fifth, cells.obs["validation"])
     train = tuple(sorted(set(base.train_perturbations) | labels))
-    return dataclasses.replace(base, cells=cells, train_perturbations=train)
+    return replace(base, cells=cells, train_perturbations=train)
 
 
 def contexts_task(name: str, seeds: int, epochs: int) -> Iterator[Fold]:
+    """Leave one cell context out in turn."""
     cells = simulated(contexts=("reference", "slow")) if name == "waddington" else load(name)
     held = ["slow"] if name == "waddington" else sorted(set(cells.obs["cell_context"].astype(str)))
     for context in held:
@@ -156,12 +161,14 @@ def contexts_task(name: str, seeds: int, epochs: int) -> Iterator[Fold]:
 
 
 def doses_task(name: str, seeds: int, epochs: int) -> Iterator[Fold]:
+    """Hold out the middle dose."""
     cells = simulated(doses=(0.25, 0.5, 1.0), perturbations=SOME, n_cells=4000)
     prepared = prepare(cells, entry(name).panel, split="doses", held_out=[0.5])
     yield Fold(name, "doses", "0.5", prepared, short_embedding(prepared, epochs), min(seeds, FEW))
 
 
 def cytokines_task(name: str, seeds: int, epochs: int) -> Iterator[Fold]:
+    """Hold out two combinations of cytokines."""
     mixed = ("EPO", "TPO", "M-CSF", "G-CSF", "EPO+TPO", "G-CSF+M-CSF", "EPO+M-CSF", "G-CSF+TPO", "EPO+G-CSF")
     cells = simulated(cytokines=mixed, perturbations=SOME, n_cells=3500)
     held = ["EPO+TPO", "EPO+M-CSF"]
@@ -172,33 +179,33 @@ def cytokines_task(name: str, seeds: int, epochs: int) -> Iterator[Fold]:
 SOME = ("Gata1", "Gata2", "Pu1", "Cebpa", "Fli1", "EKLF", "Gfi1", "cJun", "EgrNab", "Gata1+Pu1", "Cebpa+Gfi1")
 
 
-def simulated(**design: object) -> object:
+def simulated(**design: Any) -> AnnData:
+    """Return simulated cells with a design of their own."""
     return simulate_waddington(seed=0, **design)
 
 
-Task = Callable[[str, int, int], Iterator[Fold]]
-TASKS: dict[str, tuple[str, Task]] = {
-    "waddington/doubles": ("waddington", doubles_task),
-    "papalexi2021/cells": ("papalexi2021", cells_task),
-    "norman2019/cells": ("norman2019", cells_task),
-    "norman2019/doubles": ("norman2019", doubles_task),
-    "kang2018/contexts": ("kang2018", contexts_task),
-    "papalexi2021/perturbations": ("papalexi2021", perturbations_task),
-    "waddington/cells": ("waddington", cells_task),
-    "kang2018/cells": ("kang2018", cells_task),
-    "cross_study/cells": ("cross_study", cells_task),
-    "waddington/perturbations": ("waddington", perturbations_task),
-    "waddington/contexts": ("waddington", contexts_task),
-    "waddington/doses": ("waddington", doses_task),
-    "waddington/cytokine_doubles": ("waddington", cytokines_task),
+Task: TypeAlias = Callable[[str, int, int], Iterator[Fold]]
+#: The splits of each dataset.
+TASKS: dict[str, dict[str, Task]] = {
+    "waddington": {
+        "cells": cells_task,
+        "doubles": doubles_task,
+        "perturbations": perturbations_task,
+        "contexts": contexts_task,
+        "doses": doses_task,
+        "cytokine_doubles": cytokines_task,
+    },
+    "papalexi2021": {"cells": cells_task, "perturbations": perturbations_task},
+    "norman2019": {"cells": cells_task, "doubles": doubles_task},
+    "kang2018": {"cells": cells_task, "contexts": contexts_task},
+    "cross_study": {"cells": cells_task},
 }
-QUICK = ("waddington/cells", "waddington/doubles")
 
 
 # --- scoring ---
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Group:
     """Held-out cells of one label, context and dose, and the controls from which they are predicted."""
 
@@ -222,7 +229,7 @@ def groups(fold: Fold) -> list[Group]:
     label, context = obs["perturbation"].to_numpy(dtype=str), obs["cell_context"].to_numpy(dtype=str)
     dose, test = obs["dose"].to_numpy(dtype=float), (obs["split"] == "test").to_numpy()
     centroid = np.mean([p.expression("train", name).mean(axis=0) for name in p.train_perturbations], axis=0)
-    found = []
+    split = []
     starts = {place: p.expression("test", CONTROL, place) for place in np.unique(context[test])}
     for name, place, level in sorted(set(zip(label[test], context[test], dose[test], strict=True))):
         mine = test & (label == name) & (context == place) & (dose == level)
@@ -231,8 +238,8 @@ def groups(fold: Fold) -> list[Group]:
             continue
         known = p.expression("train", CONTROL, place)
         reference = (known if len(known) else x).mean(axis=0)
-        found.append(Group(name, place, float(level), x, values[mine], reference, centroid))
-    return found
+        split.append(Group(name, place, float(level), x, values[mine], reference, centroid))
+    return split
 
 
 def mean_scores(group: Group, predicted: np.ndarray, truth: np.ndarray) -> dict[str, float]:
@@ -251,7 +258,7 @@ def mean_scores(group: Group, predicted: np.ndarray, truth: np.ndarray) -> dict[
     }
 
 
-def rows_of(fold: Fold, all_groups: list[Group], predict: Callable, algorithm: str, seed: int) -> list[dict]:
+def rows_of(fold: Fold, all_groups: list[Group], predict: Predict, algorithm: str, seed: int) -> list[Row]:
     """Return one row a group for one algorithm; PDS is filled in over the groups of one context and dose."""
     rows, guesses = [], []
     for group in all_groups:
@@ -262,7 +269,7 @@ def rows_of(fold: Fold, all_groups: list[Group], predict: Callable, algorithm: s
     return with_pds(fold, all_groups, rows, np.stack(guesses))
 
 
-def misses(fold: Fold, all_groups: list[Group], predict: Callable) -> Iterator[dict]:
+def misses(fold: Fold, all_groups: list[Group], predict: Predict) -> Iterator[Row]:
     """Yield the genes of each group whose mean is missed most, measured by the variance of sampling alone."""
     genes = np.array(fold.prepared.genes)
     for group in all_groups:
@@ -271,13 +278,14 @@ def misses(fold: Fold, all_groups: list[Group], predict: Callable) -> Iterator[d
         noise = group.y.var(axis=0) / len(group.y) + group.x.var(axis=0) / len(group.x) + 1e-4
         ratio = (guess - real) ** 2 / noise
         for i in np.argsort(-ratio)[:MISSES]:
-            row = {"dataset": fold.dataset, "split": fold.split, "perturbation": group.label}
+            row: Row = {"dataset": fold.dataset, "split": fold.split, "perturbation": group.label}
             row |= {"context": group.context, "dose": group.dose, "gene": genes[i]}
             row |= {"change": real[i] - group.reference[i], "error": guess[i] - real[i], "ratio": ratio[i]}
             yield row
 
 
-def head(fold: Fold, group: Group, algorithm: str, seed: int) -> dict:
+def head(fold: Fold, group: Group, algorithm: str, seed: int) -> Row:
+    """Return the columns that say which group, algorithm and seed a row is about."""
     return {
         "dataset": fold.dataset,
         "split": fold.split,
@@ -291,7 +299,8 @@ def head(fold: Fold, group: Group, algorithm: str, seed: int) -> dict:
     }
 
 
-def with_pds(fold: Fold, all_groups: list[Group], rows: list[dict], guesses: np.ndarray) -> list[dict]:
+def with_pds(fold: Fold, all_groups: list[Group], rows: list[Row], guesses: np.ndarray) -> list[Row]:
+    """Fill the perturbation discrimination score in over the groups of one context and dose."""
     column = {gene: i for i, gene in enumerate(fold.prepared.genes)}
     keys = [(group.context, group.dose) for group in all_groups]
     for key in set(keys):
@@ -305,7 +314,7 @@ def with_pds(fold: Fold, all_groups: list[Group], rows: list[dict], guesses: np.
     return rows
 
 
-def ceiling_rows(fold: Fold, all_groups: list[Group], seed: int) -> list[dict]:
+def ceiling_rows(fold: Fold, all_groups: list[Group], seed: int) -> list[Row]:
     """Return the technical duplicate: one random half of the real test cells against the other."""
     rows = []
     for group in all_groups:
@@ -328,10 +337,10 @@ def shuffled(prepared: Prepared, seed: int) -> Prepared:
         rows = np.flatnonzero(perturbed & (context == place))
         labels[rows] = np.random.default_rng(seed).permutation(labels[rows])
     cells.obs["perturbation"] = labels
-    return dataclasses.replace(prepared, cells=cells)
+    return replace(prepared, cells=cells)
 
 
-def paper_rows(fold: Fold, predict: Callable, algorithm: str, seed: int, matched: dict) -> Iterator[dict]:
+def paper_rows(fold: Fold, predict: Predict, algorithm: str, seed: int, matched: Matched) -> Iterator[Row]:
     """Yield the rows of the paper's Table 2: cell by cell against a partner, train and test."""
     p = fold.prepared
     values = np.asarray(p.cells.X)
@@ -341,11 +350,11 @@ def paper_rows(fold: Fold, predict: Callable, algorithm: str, seed: int, matched
         truth = values[pairs.perturbed]
         for space, change in (("log1p", np.asarray), ("z", p.scale)):
             scores = regression_metrics(change(truth), change(guess))
-            row = {"dataset": fold.dataset, "Algorithm": algorithm, "seed": seed, "Split": split}
+            row: Row = {"dataset": fold.dataset, "Algorithm": algorithm, "seed": seed, "Split": split}
             yield row | {"partner": partner, "space": space} | scores
 
 
-def all_pairs(prepared: Prepared, train: object) -> dict:
+def all_pairs(prepared: Prepared, train: Pairs) -> Matched:
     """Return a random part of the pairs of each block of the paper-shaped table."""
     blocks = {
         ("train", "ot"): train,
@@ -355,153 +364,117 @@ def all_pairs(prepared: Prepared, train: object) -> dict:
     return {key: part(pairs) for key, pairs in blocks.items()}
 
 
-def part(pairs: object) -> object:
+def part(pairs: Pairs) -> Pairs:
+    """Return a random part of some pairs."""
     keep = np.random.default_rng(0).permutation(len(pairs))[:PAIRS]
     names = ("control", "perturbed", "share", "perturbation")
-    return dataclasses.replace(pairs, **{name: getattr(pairs, name)[keep] for name in names})
+    return replace(pairs, **{name: getattr(pairs, name)[keep] for name in names})
 
 
 class Trainer:
-    """Fits the twin on one fold; cells are encoded once for seeds, and for folds that share an embedding."""
+    """Fits the twin on one fold."""
 
-    encoded: tuple[object, np.ndarray] = (None, np.empty(0))
-
-    def __init__(self, fold: Fold, found: list[Group]) -> None:
-        self.fold = fold
+    def __init__(self, fold: Fold, scored: list[Group], latent: np.ndarray) -> None:
+        self.fold, self.latent = fold, latent
         prepared, embedding = fold.prepared, fold.embedding
         self.pairs = pair(prepared) if fold.config.cell_network else None
-        if Trainer.encoded[0] is not embedding:
-            values = np.asarray(prepared.cells.X)
-            Trainer.encoded = (embedding, encode_rows(prepared, embedding, values).numpy())
-        self.latent = Trainer.encoded[1]
-        self.starts = {id(group.x): encode_rows(prepared, embedding, group.x) for group in found}
+        self.starts = {id(group.x): encode_rows(prepared, embedding, group.x) for group in scored}
 
-    def fit(self, seed: int, config: PerturbationModelConfig, prepared: Prepared | None = None) -> Callable:
+    def fit(self, seed: int, config: PerturbationModelConfig, prepared: Prepared | None = None) -> Predict:
         """Return the prediction function of a twin that was trained with one seed."""
         pairs = self.pairs if prepared is None else None
-        told = self.fold.prepared if prepared is None else prepared
-        model = fit_perturbation_model(told, self.fold.embedding, pairs, config, seed, latent=self.latent)
+        cells = self.fold.prepared if prepared is None else prepared
+        model = fit_perturbation_model(cells, self.fold.embedding, pairs, config, seed, latent=self.latent)
         return lambda x, labels, dose=None: model.predict(x, labels, dose, self.starts.get(id(x)))
 
 
-def run_fold(fold: Fold) -> tuple[list[dict], list[dict], list[dict]]:
+def latent_cells(fold: Fold) -> np.ndarray:
+    """Return the codes [n, D] of all cells of a fold."""
+    cells = encode_rows(fold.prepared, fold.embedding, np.asarray(fold.prepared.cells.X))
+    return np.asarray(cells.numpy())
+
+
+def run_fold(fold: Fold, latent: np.ndarray) -> dict[str, list[Row]]:
     """Score every baseline, the ceiling and the twin with its seeds on one fold; also what seed 0 misses."""
-    found = groups(fold)
-    trainer = Trainer(fold, found)
-    matched = all_pairs(fold.prepared, trainer.pairs) if fold.full else {}
-    rows, table, missed = [], [], []
-    for name, fit in BASELINES.items():
-        try:
-            predict = fit(fold.prepared, fold.embedding).predict
-            rows += rows_of(fold, found, predict, name, 0)
-            table += list(paper_rows(fold, predict, name, 0, matched))
-        except DataError as error:
-            print(json.dumps({"fold": [fold.dataset, fold.split, fold.held_out], name: f"n/a: {error}"}))
+    scored = groups(fold)
+    trainer = Trainer(fold, scored, latent)
+    matched = all_pairs(fold.prepared, trainer.pairs) if fold.full and trainer.pairs else {}
+    rows, table = baseline_rows(fold, scored, matched)
+    missed: list[Row] = []
     for seed in range(fold.seeds):
-        rows += ceiling_rows(fold, found, seed)
+        rows += ceiling_rows(fold, scored, seed)
         predict = trainer.fit(seed, fold.config)
-        rows += rows_of(fold, found, predict, "experimental", seed)
+        rows += rows_of(fold, scored, predict, "experimental", seed)
         if seed < FEW:
             table += list(paper_rows(fold, predict, "experimental", seed, matched))
         if fold.full and seed == 0:
-            missed = list(misses(fold, found, predict))
-    return rows + extra_rows(fold, found, trainer), table, missed
+            missed = list(misses(fold, scored, predict))
+    return {"splits": rows + extra_rows(fold, scored, trainer), "regression": table, "genes": missed}
 
 
-def extra_rows(fold: Fold, found: list[Group], trainer: Trainer) -> list[dict]:
+def baseline_rows(fold: Fold, scored: list[Group], matched: Matched) -> tuple[list[Row], list[Row]]:
+    """Score the baselines that a fold allows; `linear` needs measured targets."""
+    rows, table = [], []
+    for name, fit in BASELINES.items():
+        try:
+            predict = fit(fold.prepared, fold.embedding).predict
+            rows += rows_of(fold, scored, predict, name, 0)
+            table += list(paper_rows(fold, predict, name, 0, matched))
+        except DataError as error:
+            print(f"{fold.dataset} {fold.split} {fold.held_out}: {name} is left out. {error}")
+    return rows, table
+
+
+def extra_rows(fold: Fold, scored: list[Group], trainer: Trainer) -> list[Row]:
     """Score the twin without its cell network, and on shuffled labels where the fold asks for it."""
     rows = []
     for seed in range(min(FEW, fold.seeds)):
         if fold.config.cell_network:
             predict = trainer.fit(seed, MEAN_ONLY)
-            rows += rows_of(fold, found, predict, "experimental_mean_only", seed)
+            rows += rows_of(fold, scored, predict, "experimental_mean_only", seed)
         if fold.full and len(fold.prepared.train_perturbations) > 1:
             predict = trainer.fit(seed, MEAN_ONLY, shuffled(fold.prepared, seed))
-            rows += rows_of(fold, found, predict, "experimental_shuffled", seed)
+            rows += rows_of(fold, scored, predict, "experimental_shuffled", seed)
     return rows
 
 
-# --- output ---
+@dataclass(frozen=True)
+class ExperimentalSplits(Experiment):
+    """The experimental twin beside baselines and ceiling, on every split that a dataset can give."""
 
+    name = "experimental"
 
-def write_atomic(path: pathlib.Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text)
-    os.replace(beside, path)
+    dataset: str = option("waddington", f"one of {', '.join(TASKS)}; several: DIR/NAME each")
+    splits: tuple[str, ...] = option((), "splits of the dataset; default: all it has")
+    seeds: int = option(10, "training seeds of the twin")
+    epochs: int = option(1, "passes of an embedding that is trained for a split")
 
+    def __post_init__(self) -> None:
+        one_of("split table of", [self.dataset], tuple(TASKS))
+        one_of(f"split of {self.dataset}", self.splits, tuple(TASKS[self.dataset]))
+        at_least_one(self, "seeds", "epochs")
 
-def merge(path: pathlib.Path, new: pd.DataFrame, keys: list[str]) -> None:
-    """Put new rows into a table, in place of rows of the same task."""
-    if path.exists() and not new.empty:
-        old = pd.read_csv(path, keep_default_na=False, na_values=["nan"])
-        same = old.set_index(keys).index.isin(new.set_index(keys).index)
-        new = pd.concat([old[~same], new], ignore_index=True)
-    if not new.empty:
-        write_atomic(path, new.to_csv(index=False, float_format="%.6g", na_rep="nan"))
+    def parts(self, finished: Parts) -> Sequence[str]:
+        """One part a split: its folds may share an embedding."""
+        return self.splits or tuple(TASKS[self.dataset])
 
+    def compute(self, part: str, scratch: Scratch) -> Part:
+        """Score every fold of one split; cells are encoded once for folds that share an embedding."""
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        tables: dict[str, list[Row]] = {"splits": [], "regression": [], "genes": []}
+        folds: list[Row] = []
+        embedding, latent = None, np.empty(0)
+        for fold in TASKS[self.dataset][part](self.dataset, self.seeds, self.epochs):
+            if embedding is not fold.embedding:
+                embedding, latent = fold.embedding, latent_cells(fold)
+            for name, rows in run_fold(fold, latent).items():
+                tables[name] += rows
+            p = fold.prepared
+            folds.append({"held_out": fold.held_out, "data_hash": p.data_hash, "fingerprint": p.fingerprint})
+        return Part({**tables}, {"folds": folds, "config": asdict(fold.config)})
 
-def manifest(
-    path: pathlib.Path, task: str, folds: list[dict], seeds: int, epochs: int, config: object
-) -> None:
-    from importlib.metadata import version
-
-    old = json.loads(path.read_text()) if path.exists() else {"tasks": {}}
-    names = ("numpy", "scipy", "pandas", "torch", "anndata", "scanpy", "POT")
-    old["tasks"][task] = {
-        "command": f"python benchmarks/experimental_splits.py --tasks {task} --seeds {seeds} "
-        f"--epochs {epochs} --out results/experimental",
-        "seeds": seeds,
-        "embedding_epochs": epochs,
-        "folds": folds,
-        "versions": {name: version(name) for name in names} | {"python": sys.version.split()[0]},
-        "config": dataclasses.asdict(config),
-    }
-    write_atomic(path, json.dumps(old, indent=1, sort_keys=True) + "\n")
-
-
-def summary(rows: pd.DataFrame) -> Iterator[dict]:
-    """Yield one line an algorithm: means over groups and seeds."""
-    for name, part in rows.groupby("Algorithm", sort=False):
-        means = {m: round(float(part[m].mean()), 4) for m in ("pearson_delta", "l2", "e_distance", "w1")}
-        yield {"Algorithm": name, "groups": int(part["perturbation"].nunique())} | means
-
-
-def run_task(task: str, seeds: int, epochs: int, out: pathlib.Path | None) -> None:
-    name, build = TASKS[task]
-    rows, table, missed, folds = [], [], [], []
-    for fold in build(name, seeds, epochs):
-        new_rows, new_table, new_missed = run_fold(fold)
-        rows += new_rows
-        table += new_table
-        missed += new_missed
-        p = fold.prepared
-        folds.append({"held_out": fold.held_out, "data_hash": p.data_hash, "fingerprint": p.fingerprint})
-        print(json.dumps({"task": task, "held_out": fold.held_out, "rows": len(new_rows)}), flush=True)
-    frame = pd.DataFrame(rows)
-    for line in summary(frame):
-        print(json.dumps({"benchmark": "experimental_splits", "task": task} | line), flush=True)
-    if out is not None:
-        merge(out / name / "splits.csv", frame, ["dataset", "split"])
-        merge(out / name / "regression.csv", pd.DataFrame(table), ["dataset"])
-        merge(out / name / "genes.csv", pd.DataFrame(missed), ["dataset", "split"])
-        manifest(out / name / "manifest.json", task, folds, seeds, epochs, fold.config)
-
-
-def main() -> None:
-    form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
-    parser.add_argument("--tasks", nargs="+", default=list(QUICK), help=f"all, or of {', '.join(TASKS)}")
-    parser.add_argument("--seeds", type=int, default=2, help="training seeds of the twin")
-    parser.add_argument("--epochs", type=int, default=2, help="passes of an embedding that is trained here")
-    parser.add_argument("--out", type=pathlib.Path, help="results folder; nothing is written without it")
-    told = parser.parse_args()
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    for task in TASKS if told.tasks == ["all"] else told.tasks:
-        if task not in TASKS:
-            parser.error(f"there is no task {task!r}: choose from {', '.join(TASKS)}")
-        run_task(task, told.seeds, told.epochs, told.out)
-
-
-if __name__ == "__main__":
-    main()
+    def facts(self, finished: Parts) -> Row:
+        """Return folds and settings by task."""
+        parts = {name: finished.facts(name) for name in self.parts(finished)}
+        kept = {name: {key: facts[key] for key in ("folds", "config")} for name, facts in parts.items()}
+        return {"tasks": {f"{self.dataset}/{name}": facts for name, facts in kept.items()}}

@@ -1,0 +1,120 @@
+"""What an experiment is: a frozen dataclass of options whose named parts are computed by one function."""
+
+from __future__ import annotations
+
+import shlex
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
+
+from twinlib.errors import RunError
+
+if TYPE_CHECKING:
+    import pathlib
+
+    import pandas as pd
+
+    from experiments.folder import Parts
+
+#: One row of a tidy table, or facts for a manifest.
+Row: TypeAlias = dict[str, Any]
+
+
+def option(default: Any, words: str) -> Any:
+    """Return a field of an experiment that is an option of its command, too; `words` are its help."""
+    return field(default=default, metadata={"help": words})
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one part of a run came to."""
+
+    #: Rows by the name of their table.
+    tables: dict[str, Sequence[Row] | pd.DataFrame]
+    #: Facts about the part (optimizer steps, ...).
+    facts: Row = field(default_factory=dict)
+    #: Facts about the whole run that a part has found out (hashes of the data, ...).
+    run: Row = field(default_factory=dict)
+
+
+class Scratch(NamedTuple):
+    """Where a part is computed."""
+
+    #: Holds the part's checkpoints, and the `.npz` files that finished parts have left for others.
+    folder: pathlib.Path
+    #: Show a bar while something trains?
+    progress: bool = False
+
+
+@dataclass(frozen=True)
+class Experiment(ABC):
+    """One run of one experiment; the data are loaded by the parts that need them, once a process.
+
+    An experiment travels to another process as its options alone.
+    """
+
+    #: Name of the command, and of the folder under results/.
+    name: ClassVar[str]
+
+    @abstractmethod
+    def parts(self, finished: Parts) -> Sequence[str]:
+        """Return the parts that can be computed once those are finished, in the order of the tables.
+
+        The run is over when all of them are finished.
+        """
+
+    def informed(self, finished: Parts) -> Experiment:
+        """Return the experiment as a worker needs it, with what the finished parts have decided."""
+        return self
+
+    @abstractmethod
+    def compute(self, part: str, scratch: Scratch) -> Part:
+        """Compute one part."""
+
+    def tables(self, finished: Parts) -> dict[str, pd.DataFrame]:
+        """Return the tables of the run: those of its parts, joined in order."""
+        return finished.tables(self.parts(finished))
+
+    def facts(self, finished: Parts) -> Row:
+        """Return what the manifest says beside command, options, versions and parts."""
+        return {}
+
+    def files(self, finished: Parts) -> dict[str, Row]:
+        """Return the JSON files of a finished run beside its manifest, by name."""
+        return {}
+
+    def options(self) -> Row:
+        """Return the options by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.metadata}
+
+    def identity(self) -> Row:
+        """Return what must be the same for a run to be resumed."""
+        return {"experiment": self.name, **asdict(self)}
+
+    def command(self) -> str:
+        """Return the command line that makes this run, with DIR for the folder."""
+        words = ["python", "-m", "experiments", self.name]
+        for field_ in fields(self):
+            value = getattr(self, field_.name)
+            if field_.metadata and (value != field_.default or field_.name in ("dataset", "seeds")):
+                words += [f"--{field_.name}", *map(str, value if isinstance(value, tuple) else (value,))]
+        return shlex.join([*words, "--out", "DIR"])
+
+    def __getstate__(self) -> Row:
+        """Leave behind what was loaded and worked out."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+def at_least_one(experiment: Experiment, *names: str) -> None:
+    """Refuse an option that must be 1 or more."""
+    for name in names:
+        if getattr(experiment, name) < 1:
+            raise RunError(f"{name} is {getattr(experiment, name)}; give 1 or more.")
+
+
+def one_of(kind: str, chosen: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse a name that is not known."""
+    for name in chosen:
+        if name not in known:
+            raise RunError(f"There is no {kind} {name!r}; choose from {', '.join(known)}.")
