@@ -44,7 +44,7 @@ class Course:
         yield "reversed", tracks.reversed_time(self.cells.trajectory)
 
 
-def courses(
+def real_courses(
     prepared: Prepared,
     embedding: Any,
     labels: tuple[str, ...],

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments import courses as paths
-from experiments.experiment import Part, Row, Scratch, at_least_one, option
+from experiments.experiment import Scratch, at_least_one, option
+from experiments.part import Part, Row
 from experiments.replication import Replication, name_of
 from experiments.settings import Choice, choice, training_settings
 from twinlib.evaluation import evaluate as evaluation
@@ -176,7 +177,9 @@ class Described(Replication):
     def courses(self) -> dict[str, paths.Course]:
         """The real course of every scored perturbation."""
         labels = self.asked["test"].labels
-        return paths.courses(self.prepared, self.embedding, labels, self.horizon, resamples=self.resamples)
+        return paths.real_courses(
+            self.prepared, self.embedding, labels, self.horizon, resamples=self.resamples
+        )
 
     @cached_property
     def no_change(self) -> dict[tuple[str, ...], dict[tuple[str, str], Row]]:

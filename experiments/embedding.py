@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.experiment import Experiment, Part, Row, Scratch, at_least_one, option
+from experiments.experiment import Experiment, Scratch, at_least_one, option
+from experiments.part import Part, Row
 from twinlib.data.sources import DATASETS
 from twinlib.embedding import quality
 from twinlib.errors import RunError

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from experiments.escape_density import DENSITY_ALGORITHMS, DensityDesign, density_rows
-from experiments.experiment import Experiment, Part, Row, Scratch, option
+from experiments.experiment import Experiment, Scratch, option
+from experiments.part import Part, Row
 from twinlib.environment.known_answers import ToggleConfig, ToggleDynamics, WatchedToggle
 from twinlib.landscapes.optimal_control import ValueGrid, best_return, best_success
 from twinlib.landscapes.toggle_switch import ToggleSwitch

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.experiment import Row
+from experiments.part import Row
 from twinlib.environment.assembly import make_world
 from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
 from twinlib.environment.packaged import packaged_world

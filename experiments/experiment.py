@@ -6,8 +6,9 @@ import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from experiments.part import Part, Row
 from twinlib.errors import RunError
 
 if TYPE_CHECKING:
@@ -17,25 +18,10 @@ if TYPE_CHECKING:
 
     from experiments.folder import Parts
 
-#: One row of a tidy table, or facts for a manifest.
-Row: TypeAlias = dict[str, Any]
-
 
 def option(default: Any, words: str) -> Any:
     """Return a field of an experiment that is an option of its command, too; `words` are its help."""
     return field(default=default, metadata={"help": words})
-
-
-@dataclass(frozen=True)
-class Part:
-    """What one part of a run came to."""
-
-    #: Rows by the name of their table.
-    tables: dict[str, Sequence[Row] | pd.DataFrame]
-    #: Facts about the part (optimizer steps, ...).
-    facts: Row = field(default_factory=dict)
-    #: Facts about the whole run that a part has found out (hashes of the data, ...).
-    run: Row = field(default_factory=dict)
 
 
 class Scratch(NamedTuple):

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from experiments.experiment import Experiment, Part, Row, Scratch, at_least_one, one_of, option
+from experiments.experiment import Experiment, Scratch, at_least_one, one_of, option
+from experiments.part import Part, Row
 from twinlib.data.pairing import Pairs, pair
 from twinlib.data.preparation import Prepared, prepare, standard
 from twinlib.data.schema import CONTROL, parts

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from experiments.experiment import Part, Row
+from experiments.part import Part, Row
 from twinlib.errors import FolderError
 from twinlib.files import write_atomic, write_json
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.experiment import Experiment, Part, Row, Scratch, one_of, option
+from experiments.experiment import Experiment, Scratch, one_of, option
+from experiments.part import Part, Row
 from twinlib.errors import RunError
 
 if TYPE_CHECKING:

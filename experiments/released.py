@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments import released_pipeline as pipeline
-from experiments.experiment import Part, Row, Scratch
+from experiments.experiment import Scratch
+from experiments.part import Part, Row
 from experiments.replication import Replication, name_of
 from twinlib.evaluation import metrics, similarity
 

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from experiments.experiment import Experiment, Part, Row, Scratch, at_least_one, one_of, option
+from experiments.experiment import Experiment, Scratch, at_least_one, one_of, option
+from experiments.part import Part, Row
 from experiments.settings import Choice, training_settings
 from twinlib.environment.assembly import make_world
 from twinlib.environment.dynamics import Dynamics, EnvironmentConfig

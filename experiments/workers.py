@@ -20,7 +20,8 @@ from functools import lru_cache
 from typing import Any
 
 from experiments import folder
-from experiments.experiment import Experiment, Part, Row, Scratch
+from experiments.experiment import Experiment, Scratch
+from experiments.part import Part, Row
 from twinlib.errors import RunError
 
 

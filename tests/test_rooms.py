@@ -28,8 +28,6 @@ MAY_IMPORT = {
 FORBIDDEN = {"stable_baselines3", "sb3_contrib", "torch_geometric", "cell_eval"}
 #: What `import twinlib` leaves to the functions that need it; gymnasium brings numpy.
 HEAVY = ("torch", "scanpy", "anndata", "pandas", "ot", "matplotlib", "seaborn", "sklearn", "numba")
-#: What the policy room does without, its own history's table aside.
-BIOLOGY = ("anndata", "scanpy", "pandas")
 
 PAGES = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.py"))
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -187,16 +185,6 @@ def test_the_style_of_figures_brings_no_statistics() -> None:
 
 def test_the_light_test_can_fail() -> None:
     assert "torch" in packages_after("import twinlib.policy.actor_critic")
-
-
-def test_the_policy_room_stands_alone() -> None:
-    """All its modules together load no other room (what registers the environments aside), nor a table."""
-    names = [dotted(path) for path in sorted((PACKAGE / "policy").glob("*.py"))]
-    loaded = loaded_after(f"import {', '.join(names)}")
-    ours = {name for name in loaded if name.startswith("twinlib.") and name.split(".")[1] in MAY_IMPORT}
-    allowed = {"twinlib.environment", "twinlib.environment.register", *names}
-    assert set(names) <= ours <= allowed
-    assert not {name.split(".")[0] for name in loaded} & set(BIOLOGY)
 
 
 @pytest.mark.parametrize("order", ["import twinlib, gymnasium", "import gymnasium, twinlib"])

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from twinlib.data import download as module
-from twinlib.data.download import RemoteFile, download, take_member
+from twinlib.data.download import RemoteFile, fetch, take_member
 from twinlib.errors import DataError
 
 CONTENT = os.urandom(3_000_000)
@@ -78,61 +78,61 @@ def left(folder):
 @pytest.mark.parametrize("kind", ["sha256", "md5"])
 def test_a_good_file_is_fetched_once(server, tmp_path, kind):
     file = remote(server, kind=kind)
-    path = download(file, tmp_path)
+    path = fetch(file, tmp_path)
     assert path.read_bytes() == CONTENT
-    assert download(file, tmp_path) == path and len(server.asked) == 1
+    assert fetch(file, tmp_path) == path and len(server.asked) == 1
     assert left(tmp_path) == ["file.bin"]
 
 
 def test_an_interruption_is_resumed_by_range(server, tmp_path):
     server.plan = ["drop"]
-    assert download(remote(server), tmp_path, wait=0).read_bytes() == CONTENT
+    assert fetch(remote(server), tmp_path, wait=0).read_bytes() == CONTENT
     assert server.asked[0] is None and server.asked[1].startswith("bytes=") and len(server.asked) == 2
 
 
 def test_a_killed_run_is_resumed_by_the_next_call(server, tmp_path):
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "file.bin.part").write_bytes(CONTENT[:1_000_000])
-    assert download(remote(server), tmp_path).read_bytes() == CONTENT
+    assert fetch(remote(server), tmp_path).read_bytes() == CONTENT
     assert server.asked == ["bytes=1000000-"]
 
 
 def test_a_server_without_ranges_is_asked_from_the_start(server, tmp_path):
     server.plan = ["drop", "no ranges"]
-    assert download(remote(server), tmp_path, wait=0).read_bytes() == CONTENT
+    assert fetch(remote(server), tmp_path, wait=0).read_bytes() == CONTENT
 
 
 def test_a_server_error_is_waited_out(server, tmp_path):
     server.plan = ["status 503", "status 500"]
-    assert download(remote(server), tmp_path, wait=0).read_bytes() == CONTENT
+    assert fetch(remote(server), tmp_path, wait=0).read_bytes() == CONTENT
 
 
 def test_a_server_that_never_recovers_ends_in_one_sentence_and_keeps_what_came(server, tmp_path):
     server.plan = ["drop"] + ["status 503"] * 5
-    assert "call again to resume" in message_of(download, remote(server), tmp_path, wait=0)
+    assert "call again to resume" in message_of(fetch, remote(server), tmp_path, wait=0)
     assert left(tmp_path) == ["file.bin.part"]
-    assert download(remote(server), tmp_path).read_bytes() == CONTENT
+    assert fetch(remote(server), tmp_path).read_bytes() == CONTENT
 
 
 def test_a_dead_address_ends_in_one_sentence(tmp_path):
     file = RemoteFile("set/file.bin", "http://127.0.0.1:9/file.bin", "md5:0", 10)
-    assert "stopped after 0 of 10 bytes" in message_of(download, file, tmp_path, attempts=2, wait=0)
+    assert "stopped after 0 of 10 bytes" in message_of(fetch, file, tmp_path, attempts=2, wait=0)
 
 
 def test_a_truncated_file_is_refused_before_it_is_read(server, tmp_path):
     server.plan = ["truncated"]
-    assert "truncated" in message_of(download, remote(server), tmp_path)
+    assert "truncated" in message_of(fetch, remote(server), tmp_path)
     assert left(tmp_path) == []
 
 
 def test_a_missing_file_is_refused(server, tmp_path):
     server.plan = ["status 404"]
-    assert "404" in message_of(download, remote(server), tmp_path)
+    assert "404" in message_of(fetch, remote(server), tmp_path)
 
 
 def test_the_wrong_hash_is_refused_and_deleted(server, tmp_path):
     assert "other bytes than pinned" in message_of(
-        download, remote(server, digest="sha256:" + "0" * 64), tmp_path
+        fetch, remote(server, digest="sha256:" + "0" * 64), tmp_path
     )
     assert left(tmp_path) == []
 
@@ -140,22 +140,20 @@ def test_the_wrong_hash_is_refused_and_deleted(server, tmp_path):
 def test_a_part_that_went_bad_is_fetched_anew(server, tmp_path):
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "file.bin.part").write_bytes(b"x" * 1000)
-    message_of(download, remote(server), tmp_path)
-    assert download(remote(server), tmp_path).read_bytes() == CONTENT
+    message_of(fetch, remote(server), tmp_path)
+    assert fetch(remote(server), tmp_path).read_bytes() == CONTENT
 
 
 def test_a_cached_file_that_changed_is_fetched_again(server, tmp_path):
-    path = download(remote(server), tmp_path)
+    path = fetch(remote(server), tmp_path)
     path.write_bytes(CONTENT[:-1] + b"?")
     os.utime(path, ns=(0, 0))
-    assert download(remote(server), tmp_path).read_bytes() == CONTENT
+    assert fetch(remote(server), tmp_path).read_bytes() == CONTENT
 
 
 def test_a_full_disk_is_found_before_the_first_byte(server, tmp_path, monkeypatch):
     monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
-    assert "bytes of free disk are needed and 1,000 are there" in message_of(
-        download, remote(server), tmp_path
-    )
+    assert "bytes of free disk are needed and 1,000 are there" in message_of(fetch, remote(server), tmp_path)
     assert server.asked == [] and left(tmp_path) == []
 
 
@@ -164,14 +162,14 @@ def test_a_disk_that_fills_up_meanwhile_is_one_sentence(server, tmp_path, monkey
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(module.Resuming, "_ask", full)
-    assert "disk became full" in message_of(download, remote(server), tmp_path)
+    assert "disk became full" in message_of(fetch, remote(server), tmp_path)
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
 def test_a_really_full_device_is_one_sentence(server, tmp_path):
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "file.bin.part").symlink_to("/dev/full")
-    message_of(download, remote(server), tmp_path, wait=0)
+    message_of(fetch, remote(server), tmp_path, wait=0)
 
 
 def archive(path, members, kind=zipfile.ZIP_DEFLATED):

@@ -14,8 +14,9 @@ import pytest
 
 from experiments.__main__ import EXPERIMENTS, experiment_class, main
 from experiments.described import Described
-from experiments.experiment import Experiment, Part, option
+from experiments.experiment import Experiment, option
 from experiments.folder import claimed
+from experiments.part import Part
 from experiments.replication import name_of
 from experiments.runner import run
 from twinlib import files

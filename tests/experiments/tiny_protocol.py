@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.experiment import Part, option
+from experiments.experiment import option
+from experiments.part import Part
 from experiments.replication import Replication, name_of
 
 

@@ -42,8 +42,8 @@ def confused(names: list[str], eye: str = "everyone") -> list[tuple[str, str]]:
 
 
 def rows_of_tables() -> set[str]:
-    """Every model row of a packaged table, and those that a table has a place for."""
-    names = {*tables.ORDER, *tables.SIMILARITY_ORDER}
+    """Every model row of a packaged table, and those that a table has a place for, controls aside."""
+    names = {name for name in (*tables.ORDER, *tables.SIMILARITY_ORDER) if not name.endswith("_shuffled")}
     for path in sorted(tables.results_folder().rglob("*.csv")):
         columns = set(pd.read_csv(path, nrows=0).columns) if path.stem != "history" else set()
         for column in {"Algorithm", "contestant"} & columns:

@@ -132,7 +132,7 @@ def agrees(path: pathlib.Path, file: RemoteFile) -> bool:
     return same_size and bool(pooch.file_hash(str(path), alg=kind) == digest)
 
 
-def download(file: RemoteFile, folder: pathlib.Path, attempts: int = 5, wait: float = 1.0) -> pathlib.Path:
+def fetch(file: RemoteFile, folder: pathlib.Path, attempts: int = 5, wait: float = 1.0) -> pathlib.Path:
     """Return the checked file under `folder`, fetching what is missing (see `Resuming`).
 
     Raises

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from twinlib.data import readers, schema
 from twinlib.data.canonical import Columns
-from twinlib.data.download import RemoteFile, agrees, download, take_member
+from twinlib.data.download import RemoteFile, agrees, fetch, take_member
 from twinlib.errors import DataError, Unreachable
 
 if TYPE_CHECKING:
@@ -395,7 +395,7 @@ def _from_folder(
 
 def _download(file: RemoteFile) -> pathlib.Path:
     """Fetch a file into the user's cache folder unless it is there; only a large one is asked for twice."""
-    return download(file, _cache_folder(), attempts=5 if file.size > LARGE else 1)
+    return fetch(file, _cache_folder(), attempts=5 if file.size > LARGE else 1)
 
 
 def available(name: str, data_dir: str | os.PathLike[str] | None = None) -> bool:

@@ -1,4 +1,4 @@
-"""Training R replicas side by side with any algorithm of the registry, on any task."""
+"""Training R replicas side by side on any task: Algorithm 1, and every other algorithm of the registry."""
 
 from __future__ import annotations
 
