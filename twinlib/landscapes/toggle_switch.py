@@ -112,7 +112,9 @@ class ToggleSwitch:
         """States [..., 2] after `time` without noise, from x [..., 2] (RK4, steps of 0.1, clipped at 0)."""
         x = np.array(x, dtype=float)
         for _ in range(round(time / 0.1)):
-            x = self.advance(x, u, multiplier, 0.1)
+            before, x = x, self.advance(x, u, multiplier, 0.1)
+            if np.array_equal(before, x):  # at rest to the last bit: no later step moves it
+                break
         return x
 
     def advance(self, x: Array, u: Input = None, multiplier: Input = None, dt: float = 0.1) -> Array:
