@@ -53,10 +53,11 @@ class ReleasedWorld:
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> ReleasedWorld:
         """A copy on another device or in another precision."""
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return dataclasses.replace(
-            self, **{name: t.to(device=device, dtype=dtype) for name, t in tensors.items()}
+        starts, weights, target, effects = (
+            tensor.to(device=device, dtype=dtype)
+            for tensor in (self.starts, self.weights, self.target, self.effects)
         )
+        return dataclasses.replace(self, starts=starts, weights=weights, target=target, effects=effects)
 
 
 class ReleasedDynamics(BatchedDynamics):

@@ -108,7 +108,7 @@ class Tuning(Experiment):
 
         for name in self.datasets:
             dataset(name)
-        one_of("algorithm", self.algorithms, ALGORITHMS)
+        one_of("algorithm", self.algorithms, tuple(ALGORITHMS))
         at_least_one(self, "timesteps")
 
     def parts(self, finished: Parts) -> Sequence[str]:

@@ -57,7 +57,7 @@ from twinlib.data.preparation import prepare, standard
 from twinlib.data.sources import choose, load
 from twinlib.errors import DataError
 from twinlib.page import plots, record
-from twinlib.data import schema, traps
+from twinlib.data import scale, schema, traps
 from twinlib.data.sources import DATASETS
 from twinlib.data.pairing import match_space, transport_plan
 
@@ -220,7 +220,7 @@ versions = {
     "X logged again": np.log1p(cells.X),
     "X without its logarithm": np.expm1(cells.X),
 }
-found = {name: schema.kind_of_values(values) for name, values in versions.items()}
+found = {name: scale.kind_of_values(values) for name, values in versions.items()}
 assert list(found.values()) == ["counts", "log1p", "log1p_twice", "normalised"]
 pd.Series(found, name="taken for").to_frame()
 
@@ -552,10 +552,10 @@ pd.DataFrame(
 # %%
 logged = cells[:2000]
 stale = sparse.csr_matrix(counts[:2000])
-print("challenge-like:", traps.flag_sentence({"log1p": {"base": None}}, schema.kind_of_values(logged.X)))
-print("Parse-like:    ", traps.flag_sentence({"log1p": {"base": None}}, schema.kind_of_values(stale)))
-print("forgotten flag:", traps.flag_sentence({}, schema.kind_of_values(logged.X)))
-assert "is stale" in traps.flag_sentence({"log1p": {}}, schema.kind_of_values(stale))
+print("challenge-like:", traps.flag_sentence({"log1p": {"base": None}}, scale.kind_of_values(logged.X)))
+print("Parse-like:    ", traps.flag_sentence({"log1p": {"base": None}}, scale.kind_of_values(stale)))
+print("forgotten flag:", traps.flag_sentence({}, scale.kind_of_values(logged.X)))
+assert "is stale" in traps.flag_sentence({"log1p": {}}, scale.kind_of_values(stale))
 
 # %% [markdown]
 # **Controls that are called perturbed.**

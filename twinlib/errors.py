@@ -9,6 +9,10 @@ class Unreachable(DataError):
     """A file that no address gave."""
 
 
+class Extrapolation(UserWarning):
+    """A question outside what a predictor was trained on."""
+
+
 class WorldError(ValueError):
     """A world that cannot be made or read."""
 

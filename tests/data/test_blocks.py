@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from twinlib.data import blocks, schema
+from twinlib.data import blocks, scale
 from twinlib.data.canonical import from_anndata
 from twinlib.data.pairing import pair
 from twinlib.data.preparation import prepare
@@ -114,7 +114,6 @@ def test_a_cluster_of_two_processes_gives_the_same(raw, tmp_path):
         assert sum(done.values()) > 0, "the work was done elsewhere"
 
 
-def test_scan_finds_the_smallest_and_the_broken(raw, path):
-    smallest, bad, _ = blocks.scan(blocks.open_lazy(path, 50).X)
-    assert (smallest, bad) == (0.0, 0)
-    assert schema.kind_of_values(blocks.open_lazy(path, 50).X) == "counts"
+def test_cells_on_disk_are_judged_like_cells_in_memory(raw, path):
+    assert scale.facts(blocks.open_lazy(path, 2000).X) == scale.facts(raw.X)
+    assert scale.kind_of_values(blocks.open_lazy(path, 50).X) == "counts"

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from twinlib.data import readers, schema, sources, traps
+from twinlib.data import readers, scale, sources, traps
 from twinlib.data.canonical import Columns
 from twinlib.data.download import RemoteFile
 from twinlib.data.sources import available, load
@@ -79,7 +79,7 @@ def test_vcc_takes_one_member_draws_and_says_what_it_found(vcc, tmp_path, capsys
     assert "already log1p" in capsys.readouterr().out
     assert "already log1p" in cells.uns["twinlib"]["found"] and "agrees" in cells.uns["twinlib"]["found"]
     assert 3900 <= cells.n_obs <= 4000 and cells.n_vars == 299
-    assert schema.kind_of_values(cells.X) == "log1p"
+    assert scale.kind_of_values(cells.X) == "log1p"
     assert set(cells.obs["perturbation_type"]) == {"CRISPRi", "none"}
     assert sorted(path.name for path in (tmp_path / "cache").rglob("*.h5")) == ["competition_train.h5"]
     again = load("vcc", n_cells=4000, seed=3)
@@ -147,7 +147,7 @@ def test_parse_counts_under_a_stale_flag_are_found(parse, capsys):
     cells = load("parse_cytokines", n_cells=1000)
     said = capsys.readouterr().out
     assert "X holds raw counts" in said and "is stale" in said
-    assert schema.kind_of_values(cells.X) == "log1p" and cells.layers["counts"].nnz
+    assert scale.kind_of_values(cells.X) == "log1p" and cells.layers["counts"].nnz
     assert set(cells.obs["perturbation"]) == {"control", "IFN-beta"}
     assert set(cells.obs["batch"]) == {"Donor101", "Donor107"} and cells.obs["cell_context"].nunique() == 5
     assert not cells.obs["target_measured"].any()

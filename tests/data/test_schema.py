@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from twinlib.data import schema
+from twinlib.data import scale
 from twinlib.data.schema import check, parts
 from twinlib.errors import DataError
 
@@ -67,13 +67,13 @@ def test_control_alone_is_refused(cells):
     refused(cells[cells.obs["perturbation"] == "control"].copy(), "Every cell is 'control'")
 
 
-def test_nine_cells_are_refused_and_ten_are_taken(cells):
-    rows = np.flatnonzero(cells.obs["perturbation"] == "A")
+def test_nine_controls_are_refused_and_ten_are_taken(cells):
+    rows = np.flatnonzero(cells.obs["perturbation"] == "control")
     keep = np.ones(cells.n_obs, dtype=bool)
     keep[rows[10:]] = False
     check(cells[keep].copy())
     keep[rows[9]] = False
-    refused(cells[keep].copy(), "'A'", "9 cells")
+    refused(cells[keep].copy(), "9 cells labelled 'control'")
 
 
 def test_x_logged_twice_is_refused(cells):
@@ -112,27 +112,27 @@ def test_unknown_type_and_strange_dtype_are_refused(cells):
 
 def test_kinds_are_told_from_the_numbers(cells):
     x, counts = cells.X, cells.layers["counts"]
-    assert schema.kind_of_values(counts) == "counts"
-    assert schema.kind_of_values(counts.astype(int)) == "counts"
-    assert schema.kind_of_values(x) == schema.kind_of_values(x.toarray()) == "log1p"
-    assert schema.kind_of_values(x.log1p()) == "log1p_twice"
-    assert schema.kind_of_values(x.expm1()) == "normalised"
-    assert schema.kind_of_values((x.expm1() * 100).log1p()) == "log1p_other"
+    assert scale.kind_of_values(counts) == "counts"
+    assert scale.kind_of_values(counts.astype(int)) == "counts"
+    assert scale.kind_of_values(x) == scale.kind_of_values(x.toarray()) == "log1p"
+    assert scale.kind_of_values(x.log1p()) == "log1p_twice"
+    assert scale.kind_of_values(x.expm1()) == "normalised"
+    assert scale.kind_of_values((x.expm1() * 100).log1p()) == "log1p_other"
     noise = np.random.default_rng(0).uniform(0, 3, x.shape)
-    assert schema.kind_of_values(noise) == "unknown"
+    assert scale.kind_of_values(noise) == "unknown"
 
 
 def test_counts_are_recovered_exactly_or_not_at_all(cells):
     has_one = np.asarray((cells.layers["counts"] == 1).sum(axis=1)).ravel() > 0
-    found = schema.recover_counts(cells.X[has_one])
+    found = scale.recover_counts(cells.X[has_one])
     assert (found != cells.layers["counts"][has_one]).nnz == 0
-    assert schema.recover_counts(np.random.default_rng(0).uniform(0.1, 3, (50, 20))) is None
-    assert schema.recover_counts(sparse.csr_matrix((3, 4))) is None
+    assert scale.recover_counts(np.random.default_rng(0).uniform(0.1, 3, (50, 20))) is None
+    assert scale.recover_counts(sparse.csr_matrix((3, 4))) is None
 
 
 def test_log_normalise_gives_ten_thousand_and_leaves_empty_cells_empty():
     counts = np.array([[1, 3, 0], [0, 0, 0], [2, 0, 2]])
-    x = schema.log_normalise(counts)
+    x = scale.log_normalise(counts)
     np.testing.assert_allclose(np.expm1(x.toarray()).sum(axis=1), [1e4, 0, 1e4], rtol=1e-5)
     np.testing.assert_allclose(x[0].toarray()[0], np.log1p([2500, 7500, 0]), rtol=1e-6)
 

@@ -11,7 +11,7 @@ import os
 import pathlib
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard, TypeVar
 
 import numpy as np
 from scipy import sparse
@@ -26,6 +26,8 @@ ROWS = 20_000
 
 #: A Dask array of cells; its own annotations contradict its use.
 Lazy: TypeAlias = Any
+
+Result = TypeVar("Result")
 
 
 class Matrix(Protocol):
@@ -144,22 +146,22 @@ def map_rows(x: Lazy, function: Callable[[Matrix], sparse.csr_matrix]) -> Lazy:
     return x.map_blocks(function, dtype=np.float32, meta=sparse.csr_matrix((0, 0), dtype=np.float32))
 
 
-def scan(x: Lazy) -> tuple[float, int, str]:
-    """Read a lazy x [n, G] once: smallest value, number of non-finite values, hash over the blocks."""
+def each(x: Lazy, function: Callable[[Matrix], Result]) -> list[Result]:
+    """Apply a function of a block [rows, G] to every block of a lazy x, in one pass over it."""
     from dask.delayed import delayed
 
-    blocks = [delayed(_scan_block)(block) for block in x.to_delayed().ravel()]
-    smallest, bad, digests = zip(*_compute(*blocks), strict=True)
-    return min(smallest), sum(bad), hashlib.sha256("".join(digests).encode()).hexdigest()
+    whole_rows = x if x.numblocks[1] == 1 else x.rechunk({1: -1})
+    return list(_compute(*[delayed(function)(block) for block in whole_rows.to_delayed().ravel()]))
 
 
-def _scan_block(block: Matrix) -> tuple[float, int, str]:
-    """Return smallest value, number of non-finite values and hash of one block."""
+def hash_of(x: Lazy) -> str:
+    """Return a hash over the blocks of a lazy x [n, G]."""
+    return hashlib.sha256("".join(each(x, _hash_of_block)).encode()).hexdigest()
+
+
+def _hash_of_block(block: Matrix) -> str:
     parts = (block.indptr, block.indices, block.data) if is_sparse(block) else (np.asarray(block),)
-    values = parts[-1]
     digest = hashlib.sha256()
     for part in parts:
         digest.update(np.ascontiguousarray(part).tobytes())
-    finite = np.isfinite(values)
-    smallest = float(values.min(where=finite, initial=0.0)) if values.size else 0.0
-    return smallest, int((~finite).sum()), digest.hexdigest()
+    return digest.hexdigest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,33 +11,14 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from twinlib.data import blocks, schema
+from twinlib.data import blocks, labels, scale, schema
 from twinlib.data.blocks import Lazy, Matrix
+from twinlib.data.labels import Columns
 from twinlib.data.schema import CONTROL
 from twinlib.errors import DataError
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Where the labels stand in the obs of a file, and how they are written."""
-
-    #: Column of perturbation labels.
-    perturbation: str
-    #: The label of unperturbed cells.
-    control: str
-    #: Column of cell contexts (cell type, line, donor); None: one context for all.
-    context: str | None = None
-    #: Column of batches; None: one batch for all.
-    batch: str | None = None
-    #: Column of doses; None: dose 1 for every perturbed cell.
-    dose: str | None = None
-    #: What joins the parts of a combination; None: labels are never split.
-    separator: str | None = "+"
-    #: Target of each guide, where the labels name guides.
-    guide_targets: Mapping[str, str] | None = None
 
 
 def from_anndata(
@@ -51,12 +32,14 @@ def from_anndata(
     perturbation_type: str = "CRISPRko",
     separator: str | None = "+",
     guide_targets: Mapping[str, str] | None = None,
+    gene_symbols: str | None = None,
     name: str = "yours",
 ) -> AnnData:
-    """Bring anyone's cells [n, G] to the canonical schema, and print what X was taken for.
+    """Bring anyone's cells [n, G] to the canonical schema; print what X was taken for, and what looks odd.
 
     X holds counts or log1p of normalised counts, sparse or dense, backed or a view; `adata` is left as it is.
-    A Dask array (`blocks.open_lazy`) stays on disk.
+    Counts in `layers["counts"]` are believed over an X that contradicts them. A Dask array
+    (`blocks.open_lazy`) stays on disk. The columns of obs and var are kept.
 
     Parameters
     ----------
@@ -77,7 +60,9 @@ def from_anndata(
     separator
         What joins the parts of a combination; None when labels are never combinations.
     guide_targets
-        Target of each guide, when the labels name guides.
+        Target of each guide, when the labels name guides; a control guide's target is the control label.
+    gene_symbols
+        Column of var with the names by which the labels call the genes; None takes the names of var.
     name
         Name of the dataset in `uns["twinlib"]`.
 
@@ -94,105 +79,54 @@ def from_anndata(
         )
     if adata.isbacked:
         adata = adata.to_memory()
-    columns = Columns(
-        perturbation_key, str(control), context_key, batch_key, dose_key, separator, guide_targets
-    )
-    made = bring(adata, columns, name, perturbation_type)
-    print(f"from_anndata: {made.uns['twinlib']['taken_for']}.")
+    control = str(control) if np.isscalar(control) else control
+    columns = Columns(perturbation_key, control, context_key, batch_key, dose_key, separator, guide_targets)
+    made = bring(adata, columns, str(name), perturbation_type, gene_symbols)
+    facts = made.uns["twinlib"]
+    print("\n".join(f"from_anndata: {told}." for told in (facts["taken_for"], facts["hints"]) if told))
     return schema.check(made)
 
 
-def bring(adata: AnnData, columns: Columns, name: str, kind: str) -> AnnData:
+def bring(adata: AnnData, columns: Columns, name: str, kind: str, gene_symbols: str | None = None) -> AnnData:
     """Build the canonical AnnData [n, G] of a file whose obs `columns` describes; hashed, not yet checked."""
     schema.check_shape_and_names(adata)
-    schema.check_numbers(adata.X, "X")
-    obs = read_obs(adata.obs, columns)
-    genes = [str(gene) for gene in adata.var_names]
-    made = _from_values(adata.X, adata.layers.get("counts"), complete_obs(obs, genes, kind), genes)
-    made.uns["twinlib"]["dataset"] = name
-    made.uns["twinlib"]["data_hash"] = content_hash(made)
+    var = read_var(adata.var, gene_symbols)
+    genes = [str(gene) for gene in var.index]
+    obs = complete_obs(labels.read_obs(adata.obs, columns, genes), genes, kind)
+    values = read_values(adata)
+    made = _assembled(values, obs, var)
+    measured = kind == "cytokine" or bool(obs["target_measured"].any())
+    made.uns["twinlib"] |= {
+        "dataset": name,
+        "data_hash": content_hash(made),
+        "hints": "; ".join(labels.hints(obs["perturbation"].astype(str), measured, genes, adata.var)),
+    }
     return made
 
 
-def read_obs(obs: pd.DataFrame, columns: Columns) -> pd.DataFrame:
-    """Return obs [n] with perturbation, cell_context, batch and dose, in the package's own words."""
-    labels = _column(obs, columns.perturbation, "perturbation")
-    made = pd.DataFrame(index=obs.index.astype(str))
-    made["perturbation"] = own_labels(labels, columns)
-    for ours, theirs in (("cell_context", columns.context), ("batch", columns.batch)):
-        made[ours] = "all" if theirs is None else _column(obs, theirs, ours)
-    made["dose"] = 1.0 if columns.dose is None else _doses(obs, columns.dose, labels == columns.control)
-    return made
-
-
-def _column(obs: pd.DataFrame, key: str, holds: str) -> np.ndarray:
-    """Return a column of obs as str [n]; a missing column or value is refused."""
-    if key not in obs:
+def read_var(var: pd.DataFrame, gene_symbols: str | None) -> pd.DataFrame:
+    """Return var [G] named by a column of symbols; a gene without a symbol of its own keeps its name."""
+    twice = var.columns[var.columns.duplicated()].unique()
+    if len(twice):
+        raise DataError(f"var has several columns named {twice[0]!r}: rename or drop all but one.")
+    if gene_symbols is None:
+        return var.set_axis(var.index.astype(str), axis=0)
+    if not isinstance(gene_symbols, str) or gene_symbols not in var:
         raise DataError(
-            f"obs has no column {key!r}: name the column of the {holds} (there are {list(obs.columns)})."
+            f"var has no column {gene_symbols!r}: name one of {list(var.columns)} with gene_symbols=."
         )
-    if obs[key].isna().any():
-        raise DataError(f"The column {key!r} of obs has {int(obs[key].isna().sum())} cells without a value.")
-    return obs[key].astype(str).to_numpy(dtype=str)
+    symbols = var[gene_symbols].astype(object)
+    own = symbols.notna().to_numpy() & ~symbols.duplicated(keep=False).to_numpy()
+    own &= ~symbols.isin(var.index).to_numpy() | (symbols.to_numpy() == var.index.to_numpy())
+    names = np.where(own, symbols.astype(str), var.index.astype(str))
+    return var.assign(gene_id=var.index.astype(str)).set_axis(pd.Index(names.astype(str)), axis=0)
 
 
-def _doses(obs: pd.DataFrame, key: str, control: np.ndarray) -> np.ndarray:
-    """Return doses [n], 0 for controls; every perturbed cell needs a finite dose above 0."""
-    if key not in obs:
-        raise DataError(f"obs has no column {key!r}: name the column of the doses.")
-    doses = pd.to_numeric(obs[key].astype(str), errors="coerce").to_numpy(dtype=np.float64)
-    wrong = ~control & ~(np.isfinite(doses) & (doses > 0))
-    if wrong.any():
-        first = obs[key].iloc[int(np.flatnonzero(wrong)[0])]
-        raise DataError(
-            f"{int(wrong.sum())} perturbed cells have no dose above 0 in {key!r} (first: {first!r})."
-        )
-    return np.where(control, 0.0, doses)
-
-
-def own_labels(labels: np.ndarray, columns: Columns) -> np.ndarray:
-    """Translate labels [n]: the control label to `control`, guides to targets, combinations to `A+B`.
-
-    Two orders of the same parts become one label.
-    """
-    codes, kinds = pd.factorize(labels)
-    unique = sorted(map(str, kinds))
-    if columns.control not in unique:
-        schema.check_groups(labels, columns.control)
-    first: dict[frozenset[str], str] = {}
-    own: dict[str, str] = {}
-    for label in unique:
-        own[label] = CONTROL if label == columns.control else _own_label(label, columns)
-        if own[label] != CONTROL:
-            own[label] = first.setdefault(frozenset(schema.parts(own[label])), own[label])
-    return np.asarray([own[str(label)] for label in kinds], dtype=str)[codes]
-
-
-def _own_label(label: str, columns: Columns) -> str:
-    """Translate one label of a perturbed cell."""
-    if columns.separator is None:
-        pieces = [label.strip()]
-    else:
-        pieces = [piece.strip() for piece in label.split(columns.separator)]
-    targets = columns.guide_targets or {}
-    pieces = [" ".join(targets.get(piece, piece).replace("+", " plus ").split()) for piece in pieces if piece]
-    named = [piece for piece in pieces if piece != columns.control]
-    if CONTROL in named:
-        raise DataError(
-            f"The label {label!r} holds the word 'control' beside control={columns.control!r}: rename one."
-        )
-    if pieces and not named:
-        return CONTROL
-    if not named:
-        raise DataError(f"The label {label!r} names no perturbation: rename it.")
-    return "+".join(named)
-
-
-def complete_obs(obs: pd.DataFrame, genes: list[str], kind: str) -> pd.DataFrame:
-    """Add perturbation_type, dose and target_measured to obs [n] where missing; text becomes categories."""
+def complete_obs(obs: pd.DataFrame, genes: Sequence[str], kind: str) -> pd.DataFrame:
+    """Add perturbation_type, dose, target_measured and small_group to obs [n]; text becomes categories."""
     obs = obs.copy()
-    labels = obs["perturbation"].astype(str)
-    control = (labels == CONTROL).to_numpy()
+    perturbed_by = obs["perturbation"].astype(str)
+    control = (perturbed_by == CONTROL).to_numpy()
     if "perturbation_type" not in obs:
         obs["perturbation_type"] = np.where(control, "none", kind)
     if "dose" not in obs:
@@ -200,86 +134,164 @@ def complete_obs(obs: pd.DataFrame, genes: list[str], kind: str) -> pd.DataFrame
     obs["dose"] = np.where(control, 0.0, obs["dose"].to_numpy(dtype=np.float64))
     known = set(genes) if kind.startswith("CRISPR") else set()
     measured = {
-        label: bool(schema.parts(label)) and set(schema.parts(label)) <= known for label in set(labels)
+        label: bool(schema.parts(label)) and set(schema.parts(label)) <= known for label in set(perturbed_by)
     }
-    obs["target_measured"] = labels.map(measured).to_numpy(dtype=bool)
+    obs["target_measured"] = perturbed_by.map(measured).to_numpy(dtype=bool)
+    obs["small_group"] = small_groups(perturbed_by)
     for column in ("perturbation", "perturbation_type", "cell_context", "batch"):
         obs[column] = pd.Categorical(obs[column].astype(str))
     return obs
 
 
-def from_counts(counts: Matrix, obs: pd.DataFrame, genes: list[str], origin: str) -> AnnData:
-    """Build an AnnData with X = log1p(CP10k) and the layer `counts` from counts [n, G] and a complete obs."""
-    from anndata import AnnData
-
-    if blocks.is_lazy(counts):
-        x = blocks.map_rows(counts, schema.log_normalise)
-    else:
-        counts = sparse.csr_matrix(counts, dtype=np.float32)
-        x = schema.log_normalise(counts)
-    adata = AnnData(x, obs=obs, var=pd.DataFrame(index=genes))
-    adata.layers["counts"] = counts
-    taken = "X was taken for raw counts (all values are whole)"
-    adata.uns["twinlib"] = {"counts": origin, "taken_for": taken}
-    return adata
+def small_groups(perturbed_by: pd.Series) -> np.ndarray:
+    """Return which cells [n] belong to a perturbation with under `schema.MIN_CELLS` cells."""
+    return (perturbed_by.map(perturbed_by.value_counts()) < schema.MIN_CELLS).to_numpy(dtype=bool)
 
 
-def _from_values(x: Matrix, counts: Matrix | None, obs: pd.DataFrame, genes: list[str]) -> AnnData:
-    """Build the AnnData from X [n, G] that holds counts or log1p, told from the numbers."""
-    kind = schema.kind_of_values(x)
+TAKEN_FOR_COUNTS = "X was taken for raw counts (all values are whole)"
+
+
+@dataclass(frozen=True, eq=False)
+class Values:
+    """What the numbers of a file were taken for: counts, or logged values with or without counts."""
+
+    #: Counts [n, G]; None: they are not known.
+    counts: Matrix | None
+    #: log1p(counts per 10,000) [n, G]; None: it is made of the counts.
+    logged: Matrix | None
+    #: Where the counts come from, or why there are none.
+    origin: str
+    #: What X was taken for.
+    taken_for: str
+
+
+def read_values(adata: AnnData) -> Values:
+    """Tell from the numbers what X and the layer `counts` hold; refuse what is neither counts nor one log1p.
+
+    Counts are believed over an X that contradicts them, unless they stand in another order.
+    """
+    x, given = adata.X, adata.layers.get("counts")
+    unusable = "not given" if given is None else _why_unusable(given)
+    schema.check_sparse(x, "X")
+    try:
+        kind = scale.kind_of(schema.check_numbers(x, "X"))
+    except DataError as error:
+        if unusable:
+            raise
+        return _from_layer(given, str(error).split(":")[0])
     if kind == "counts":
-        return from_counts(x, obs, genes, "given: X holds whole numbers")
-    if blocks.is_lazy(x) and kind in ("log1p", "unknown"):
-        return _from_lazy_log(x, obs, genes)
-    if kind in ("log1p", "log1p_other", "unknown") and not blocks.is_lazy(x):
-        return _from_log(x, counts, obs, genes, kind)
-    raise DataError(f"X is not log1p(counts per 10,000) taken once: {schema.MENDS[kind]}.")
+        return Values(
+            x, None, "given: X holds whole numbers", "X was taken for raw counts (all values are whole)"
+        )
+    if not unusable:
+        return _beside_counts(x, given, kind)
+    if kind in scale.MENDS and kind != "log1p_other":
+        raise scale.refusal(kind, _where_counts_are(adata, unusable))
+    if blocks.is_lazy(x):
+        return _from_lazy_log(x, kind)
+    return _from_log(x, kind, unusable)
 
 
-def _from_lazy_log(x: Lazy, obs: pd.DataFrame, genes: list[str]) -> AnnData:
-    """Build the AnnData from logged X [n, G] on disk; its first cells were looked at, counts stay away."""
-    from anndata import AnnData
+def _why_unusable(counts: Matrix) -> str:
+    """Return why the layer `counts` [n, G] cannot be used, or an empty text."""
+    try:
+        kind = scale.kind_of(schema.check_numbers(counts, 'layers["counts"]'))
+    except DataError as error:
+        return f"given but not usable: {str(error).split(':')[0]}"
+    if kind == "counts":
+        return ""
+    return f'given but not usable: layers["counts"] does not hold whole numbers ({kind})'
 
-    adata = AnnData(blocks.map_rows(x, _float_rows), obs=obs, var=pd.DataFrame(index=genes))
+
+def _where_counts_are(adata: AnnData, unusable: str) -> str:
+    """Say where counts stand that could be given, or why those given could not be used."""
+    if unusable != "not given":
+        return f" (the counts are {unusable})"
+    if adata.raw is not None and scale.kind_of_values(adata.raw.X) == "counts":
+        return " (adata.raw holds counts: pass adata.raw.to_adata())"
+    return ""
+
+
+def _from_layer(counts: Matrix, wrong: str) -> Values:
+    """Take the layer `counts` in place of an X with which something is wrong."""
+    taken = f"X was left aside ({wrong}) and made again from layers['counts']"
+    return Values(counts, None, "given: the layer counts", taken)
+
+
+def _beside_counts(x: Matrix, counts: Matrix, kind: str) -> Values:
+    """Hold X [n, G] against the counts given beside it."""
+    if blocks.is_lazy(x) or blocks.is_lazy(counts):
+        return _from_layer(counts, "it stays on disk and is not held against the counts")
+    order = scale.agreement(x, counts, kind)
+    if order in ("cells", "genes"):
+        raise DataError(
+            f"layers['counts'] holds the {order} of X in another order: give both in one order, or leave the "
+            "layer out."
+        )
+    if order == "same" and kind in ("log1p", "unknown"):
+        return Values(counts, x, "given: the layer counts", _taken_for_log(kind))
+    wrong = scale.MENDS.get(kind, "its values are not those of the counts").split(",")[0]
+    return _from_layer(counts, wrong)
+
+
+def _from_lazy_log(x: Lazy, kind: str) -> Values:
+    """Take logged X [n, G] that stays on disk; its counts are not recovered."""
+    if kind == "log1p_other":
+        raise scale.refusal(kind, " in memory")
     origin = "absent: they are not recovered for cells that stay on disk"
-    adata.uns["twinlib"] = {"counts": origin, "taken_for": "X was taken for log1p(counts per 10,000)"}
-    return adata
+    return Values(None, blocks.map_rows(x, _float_rows), origin, _taken_for_log(kind))
 
 
 def _float_rows(block: Matrix) -> sparse.csr_matrix:
-    return sparse.csr_matrix(block, dtype=np.float32)
+    return scale.plain_rows(block, np.float32)
 
 
-def _from_log(x: Matrix, counts: Matrix | None, obs: pd.DataFrame, genes: list[str], kind: str) -> AnnData:
-    """Build the AnnData from logged X [n, G]; counts come from the layer, or are recovered if they can be."""
-    from anndata import AnnData
-
-    if counts is not None and schema.kind_of_values(counts) == "counts":
-        layer, origin = sparse.csr_matrix(counts, dtype=np.float32), "given: the layer counts"
-    else:
-        layer, origin = _recovered(x, kind)
-    if kind == "log1p_other":
-        made = from_counts(layer, obs, genes, origin)
-        taken = "X was taken for log1p of counts scaled to another total, and scaled again to 10,000"
-    else:
-        made = AnnData(sparse.csr_matrix(x, dtype=np.float32), obs=obs, var=pd.DataFrame(index=genes))
-        if layer is not None:
-            made.layers["counts"] = layer
-        doubt = "" if kind == "log1p" else ", which the numbers neither confirm nor refuse"
-        taken = f"X was taken for log1p(counts per 10,000){doubt}"
-    made.uns["twinlib"] = {"counts": origin, "taken_for": taken}
-    return made
+def _taken_for_log(kind: str) -> str:
+    doubt = "" if kind == "log1p" else ", which the numbers neither confirm nor refuse"
+    return f"X was taken for log1p(counts per 10,000){doubt}"
 
 
-def _recovered(x: Matrix, kind: str) -> tuple[sparse.csr_matrix | None, str]:
-    """Recover the counts [n, G] of logged X, with the sentence that says how or why not."""
-    counts = schema.recover_counts(x) if kind != "unknown" else None
+def _from_log(x: Matrix, kind: str, unusable: str) -> Values:
+    """Take logged X [n, G]; the counts are recovered if they can be."""
+    counts = scale.recover_counts(x) if kind != "unknown" else None
     if counts is None:
-        return None, "absent: not given, and expm1(X) over each cell's smallest value is not whole"
-    return counts, (
+        why = f"{unusable}, and expm1(X) over each cell's smallest value is not whole"
+        absent = "absent: " if unusable == "not given" else ""
+        return Values(None, x, absent + why, _taken_for_log(kind))
+    origin = (
         "recovered: expm1(X) over each cell's smallest non-zero value is whole (within 0.02) for at least "
         "99.9 % of the values"
     )
+    if kind == "log1p_other":
+        taken = "X was taken for log1p of counts scaled to another total, and scaled again to 10,000"
+        return Values(counts, None, origin, taken)
+    return Values(counts, x, origin, _taken_for_log(kind))
+
+
+def _assembled(values: Values, obs: pd.DataFrame, var: pd.DataFrame) -> AnnData:
+    """Build the AnnData of what the values were taken for; the number of empty cells is told."""
+    from anndata import AnnData
+
+    x, counts = values.logged, values.counts
+    if x is None:
+        assert counts is not None
+        x = (
+            blocks.map_rows(counts, scale.log_normalise)
+            if blocks.is_lazy(counts)
+            else scale.log_normalise(counts)
+        )
+    adata = AnnData(x if blocks.is_lazy(x) else scale.plain_rows(x, np.float32), obs=obs, var=var)
+    if counts is not None:
+        adata.layers["counts"] = counts if blocks.is_lazy(counts) else scale.plain_rows(counts, np.float32)
+    empty = 0 if blocks.is_lazy(x) else int((np.diff(adata.X.indptr) == 0).sum())
+    told = f"; {empty} cells are empty, without any count" if empty else ""
+    adata.uns["twinlib"] = {"counts": values.origin, "taken_for": values.taken_for + told}
+    return adata
+
+
+def from_counts(counts: Matrix, obs: pd.DataFrame, genes: Sequence[str], origin: str) -> AnnData:
+    """Build an AnnData with X = log1p(CP10k) and the layer `counts` from counts [n, G] and a complete obs."""
+    return _assembled(Values(counts, None, origin, TAKEN_FOR_COUNTS), obs, pd.DataFrame(index=list(genes)))
 
 
 def draw(adata: AnnData, n_cells: int, seed: int) -> AnnData:
@@ -293,19 +305,20 @@ def draw(adata: AnnData, n_cells: int, seed: int) -> AnnData:
 
 def drawn_rows(n: int, n_cells: int, seed: int) -> np.ndarray:
     """Return `n_cells` of n row numbers, drawn without replacement and sorted."""
-    if not 0 < n_cells <= n:
+    if not isinstance(n_cells, int | np.integer) or not 0 < n_cells <= n:
         raise DataError(f"n_cells={n_cells} cannot be drawn from {n} cells: give 1 to {n}.")
     return np.sort(np.random.default_rng(seed).choice(n, n_cells, replace=False))
 
 
 def drop_small(adata: AnnData) -> AnnData:
     """Drop the perturbations under `schema.MIN_CELLS` cells and name them in `uns["twinlib"]["dropped"]`."""
-    labels = adata.obs["perturbation"].astype(str)
-    sizes = labels.value_counts()
-    small = sorted(sizes.index[(sizes < schema.MIN_CELLS) & (sizes.index != CONTROL)])
-    if small:
-        adata = adata[~labels.isin(small).to_numpy()].copy()
-    adata.uns["twinlib"] = {**adata.uns["twinlib"], "dropped": ", ".join(small)}
+    perturbed_by = adata.obs["perturbation"].astype(str)
+    small = small_groups(perturbed_by) & (perturbed_by != CONTROL).to_numpy()
+    dropped = sorted(set(perturbed_by[small]))
+    if dropped:
+        adata = adata[~small].copy()
+    adata.obs["small_group"] = small_groups(adata.obs["perturbation"].astype(str))
+    adata.uns["twinlib"] = {**adata.uns["twinlib"], "dropped": ", ".join(dropped)}
     return adata
 
 
@@ -314,9 +327,9 @@ def content_hash(adata: AnnData) -> str:
     digest = hashlib.sha256()
     x = adata.X
     if blocks.is_lazy(x):
-        digest.update(blocks.scan(x)[2].encode())
+        digest.update(blocks.hash_of(x).encode())
         x = np.empty(0)
-    arrays = (x.data, x.indices, x.indptr) if sparse.issparse(x) else (x,)
+    arrays = (x.data, x.indices, x.indptr) if blocks.is_sparse(x) else (x,)
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
     for names in (adata.var_names, adata.obs_names, adata.obs["perturbation"].astype(str)):

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from twinlib.data import blocks
-from twinlib.data.schema import CONTROL, check, parts
+from twinlib.data.canonical import small_groups
+from twinlib.data.schema import CONTROL, check, names, parts, whole
 from twinlib.errors import DataError
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class Prepared:
         self, split: str | None = None, perturbation: str | None = None, context: str | None = None
     ) -> np.ndarray:
         """Return the row numbers [n] of `cells` that belong to a split, a perturbation and a context."""
+        if split not in (None, "train", "test"):
+            raise DataError(f"There is no part {split!r} of a split: choose 'train', 'test' or None.")
         obs = self.cells.obs
         keep = np.ones(len(obs), dtype=bool)
         for column, wanted in (("split", split), ("perturbation", perturbation), ("cell_context", context)):
@@ -73,11 +76,19 @@ class Prepared:
 
     def scale(self, x: np.ndarray) -> np.ndarray:
         """Turn log1p expression [..., G] into z-scores of the training cells, float32; nothing is clipped."""
-        return ((np.asarray(x) - self.mean) / self.std).astype(np.float32)
+        return ((self._on_panel(x) - self.mean) / self.std).astype(np.float32)
 
     def unscale(self, z: np.ndarray) -> np.ndarray:
         """Turn z-scores [..., G] back into log1p expression, float32."""
-        return (np.asarray(z) * self.std + self.mean).astype(np.float32)
+        return (self._on_panel(z) * self.std + self.mean).astype(np.float32)
+
+    def _on_panel(self, x: np.ndarray) -> np.ndarray:
+        x = np.asarray(x)
+        if x.ndim == 0 or x.shape[-1] != len(self.genes):
+            raise DataError(
+                f"The array has shape {x.shape}: its last axis needs the {len(self.genes)} genes."
+            )
+        return x
 
 
 def prepare(
@@ -115,11 +126,17 @@ def prepare(
         One sentence: cells that are not canonical, an unknown gene, or a split that the data cannot give.
     """
     check(cells)
-    _check_request(cells, n_top_genes, split, test_size, keep_genes)
+    keep_genes, held_out = names(keep_genes, "keep_genes"), names(held_out, "held_out")
+    n_top_genes, seed = whole(n_top_genes, "n_top_genes", 1), whole(seed, "seed")
+    _check_request(cells, split, test_size, keep_genes)
     rng = np.random.default_rng(seed)
     test = _test_cells(cells, split, test_size, rng, held_out)
     validation = _stratified(cells.obs, 0.2, rng, ~test)
     chosen = _panel(cells, ~test, n_top_genes, keep_genes)
+    if len(chosen) < 2:
+        raise DataError(
+            "The panel holds one gene, and two are needed for a code of cells: raise n_top_genes."
+        )
     return _assemble(cells, test, validation, chosen, split, seed)
 
 
@@ -130,15 +147,11 @@ def standard(name: str, seed: int = 0) -> Prepared:
     return prepare(sources.load(name), sources.dataset(name).panel, seed=seed)
 
 
-def _check_request(
-    cells: AnnData, n_top_genes: int, split: str, test_size: float, keep_genes: Sequence[str]
-) -> None:
+def _check_request(cells: AnnData, split: str, test_size: float, keep_genes: Sequence[str]) -> None:
     if split not in SPLITS:
         raise DataError(f"There is no split {split!r}: choose one of {', '.join(SPLITS)}.")
-    if not 0 < test_size < 1:
+    if not isinstance(test_size, int | float | np.number) or not 0 < test_size < 1:
         raise DataError(f"test_size={test_size} is not a share: give a number between 0 and 1.")
-    if n_top_genes < 1:
-        raise DataError(f"n_top_genes={n_top_genes} leaves no gene: give at least 1.")
     unknown = [gene for gene in keep_genes if gene not in cells.var_names]
     if unknown:
         raise DataError(f"keep_genes names {unknown}, which were not measured: name genes of var_names.")
@@ -172,8 +185,9 @@ def _choose_held_out(
     if held_out:
         wrong = [label for label in held_out if label not in candidates]
         if wrong:
+            why = " (singles whose target is measured)" if split == "perturbations" else ""
             raise DataError(
-                f"The split {split!r} cannot hold out {wrong}: it can hold out {candidates} in these data."
+                f"The split {split!r} cannot hold out {wrong}: these data can hold out {candidates}{why}."
             )
         return list(held_out)
     number = min(max(1, round(share * len(candidates))), max(1, len(candidates) - 1))
@@ -308,6 +322,7 @@ def _assemble(
     panel = _cut_panel(cells, chosen)
     panel.obs["split"] = pd.Categorical(np.where(test, "test", "train"))
     panel.obs["validation"] = validation
+    panel.obs["small_group"] = small_groups(panel.obs["perturbation"].astype(str))
     mean, std = blocks.mean_and_std(panel.X[~test])
     std[std == 0] = 1.0
     labels = panel.obs["perturbation"].astype(str)

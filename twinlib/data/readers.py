@@ -14,16 +14,15 @@ from scipy import sparse
 
 from twinlib.data import schema, traps
 from twinlib.data.canonical import (
-    Columns,
     bring,
     complete_obs,
     draw,
     drawn_rows,
     drop_small,
     from_counts,
-    own_labels,
 )
 from twinlib.data.download import RemoteFile
+from twinlib.data.labels import Columns, own_labels
 from twinlib.data.schema import CONTROL
 from twinlib.errors import DataError
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from twinlib.data import readers, schema
-from twinlib.data.canonical import Columns
 from twinlib.data.download import RemoteFile, agrees, fetch, take_member
+from twinlib.data.labels import Columns
 from twinlib.errors import DataError, Unreachable
 
 if TYPE_CHECKING:

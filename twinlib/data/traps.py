@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
-from twinlib.data import schema
+from twinlib.data import scale
 from twinlib.data.blocks import Matrix
 from twinlib.data.schema import CONTROL
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def flag_sentence(uns: Mapping[str, object], kind: str) -> str:
-    """Say what the values hold (`schema.kind_of_values`) and what the flag `log1p` in `uns` says about it."""
+    """Say what the values hold (`scale.kind_of_values`) and what the flag `log1p` in `uns` says about it."""
     flag = "logged" if "log1p" in uns else "nothing about a logarithm"
     logged = kind in ("log1p", "log1p_other", "log1p_twice")
     if kind == "unknown":
@@ -29,7 +29,7 @@ def flag_sentence(uns: Mapping[str, object], kind: str) -> str:
         "log1p_other": "X is already log1p, of counts scaled to another total than 10,000",
         "log1p_twice": "X was logged twice",
         "normalised": "X is normalised and not logged",
-    }[kind]
+    }.get(kind, f"X is neither counts nor log1p of normalised counts: {scale.MENDS.get(kind)}")
     verdict = "agrees" if logged == ("log1p" in uns) else "is stale"
     return f"{words}, and the flag (it says {flag}) {verdict}"
 
@@ -94,7 +94,7 @@ def barcode_suffixes(names: Iterable[str]) -> dict[str, int]:
 
 def told_by(adata: AnnData, labels: np.ndarray) -> str:
     """Say in one line what the numbers of a drawn file [n, G] tell, whatever its flags say."""
-    kind = schema.kind_of_values(adata.X)
+    kind = scale.kind_of_values(adata.X)
     sentences = [flag_sentence(adata.uns, kind)]
     if kind in ("log1p", "log1p_other"):
         sentences.append(resampling_sentence(adata.X, labels, map(str, adata.var_names)))

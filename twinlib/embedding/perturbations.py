@@ -90,9 +90,10 @@ class PerturbationTable:
     def _add(self, row: Tensor, part: str) -> None:
         measured = part in self.measured and part in self._vector
         if not measured and part not in self._column:
+            never = "was never perturbed, though measured" if part in self._vector else "is not measured"
             raise DataError(
-                f"Perturbation {part!r} occurs in no training cell and its target gene is not measured, "
-                "so nothing is known about it; ask for a training perturbation or for a gene of the panel."
+                f"Perturbation {part!r} occurs in no training cell and its target gene {never}, so nothing "
+                "is known about it: ask for a training perturbation, or a held-out one that is measured."
             )
         if measured:
             row[: self._d] += self._vector[part]

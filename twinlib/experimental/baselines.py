@@ -8,6 +8,8 @@ dose it is the least-squares slope through the origin, which for doses of 1 is t
 
 from __future__ import annotations
 
+import itertools
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -16,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
-from twinlib.data.schema import CONTROL, parts
-from twinlib.errors import DataError
+from twinlib.data.schema import CONTROL, names, parts
+from twinlib.errors import DataError, Extrapolation
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,10 +90,85 @@ def training_shifts(prepared: Prepared) -> dict[str, Array]:
     return {label: shift_of(cells, label) for label in prepared.train_perturbations}
 
 
-def doses_of(labels: Sequence[str], dose: npt.ArrayLike | None = None) -> Array:
-    """Return one dose a cell [n]: 1 unless told, and 0 for controls."""
-    given = np.ones(len(labels)) if dose is None else np.broadcast_to(np.asarray(dose, float), (len(labels),))
-    return np.where(np.asarray(labels).astype(str) == CONTROL, 0.0, given)
+@dataclass(frozen=True)
+class Trained:
+    """What a predictor was trained on; every question is held against it."""
+
+    #: Names of the panel [G].
+    genes: tuple[str, ...]
+    #: The doses of each training perturbation, rising.
+    doses: Mapping[str, tuple[float, ...]]
+
+    @staticmethod
+    def on(prepared: Prepared) -> Trained:
+        """Collect genes and doses of prepared training cells."""
+        cells = training_cells(prepared)
+        doses = {
+            label: tuple(np.unique(cells.doses[cells.of(label)]).tolist())
+            for label in prepared.train_perturbations
+        }
+        return Trained(tuple(prepared.genes), doses)
+
+    def question(self, x_log1p: npt.ArrayLike, labels: Sequence[str]) -> tuple[Array, list[str]]:
+        """Return cells [n, G] and n labels as they are computed with; other shapes and values are refused."""
+        x = np.asarray(x_log1p)
+        if x.ndim != 2 or x.shape[1] != len(self.genes) or x.dtype.kind not in "fiub":
+            raise DataError(
+                f"The cells have shape {x.shape} and type {x.dtype}: give numbers [n, {len(self.genes)}]."
+            )
+        if not np.isfinite(x).all():
+            raise DataError("The cells hold NaN or infinite values: leave those cells out.")
+        asked = list(map(str, names(labels, "labels")))
+        if len(asked) != len(x):
+            raise DataError(f"There are {len(asked)} labels for {len(x)} cells: give one label a cell.")
+        return (x if x.dtype.kind == "f" else x.astype(np.float32)), asked
+
+    def doses_of(self, labels: Sequence[str], dose: npt.ArrayLike | None = None) -> Array:
+        """Return one dose a cell [n], 0 for controls; when none is told, the one that was trained.
+
+        Without a dose a label is refused where several were trained, its own or, of an unseen one, any.
+        """
+        given = [self._only(label) for label in labels] if dose is None else dose
+        try:
+            doses = np.broadcast_to(np.asarray(given, dtype=float), (len(labels),))
+        except (TypeError, ValueError):
+            raise DataError(f"dose={dose!r} is neither one number nor one a cell ({len(labels)}).") from None
+        if not np.isfinite(doses).all() or (doses < 0).any():
+            raise DataError(
+                f"dose={dose!r} holds a dose that is not finite or below 0: give doses from 0 on."
+            )
+        return np.where(np.asarray(labels, dtype=str) == CONTROL, 0.0, doses)
+
+    def _of(self, label: str) -> tuple[float, ...]:
+        """Return the doses of a label, of an unseen one those of all."""
+        return self.doses.get(label) or tuple(sorted(set(itertools.chain(*self.doses.values()))))
+
+    def _only(self, label: str) -> float:
+        doses = (0.0,) if label == CONTROL else self._of(label) or (1.0,)
+        if len(doses) > 1:
+            shown = ", ".join(f"{dose:g}" for dose in doses)
+            raise DataError(f"{label} needs a dose, since several were trained ({shown}): give dose=.")
+        return doses[0]
+
+    def extrapolates(self, labels: Sequence[str], doses: Array) -> NDArray[np.bool_]:
+        """Return whether each of n doses is above every one that its label was trained at."""
+        largest = {label: max(self._of(label), default=np.inf) for label in set(labels) - {CONTROL}}
+        return np.array([dose > largest.get(label, 0.0) for label, dose in zip(labels, doses, strict=True)])
+
+    def warn(self, labels: Sequence[str], doses: Array) -> None:
+        """Mark doses outside the trained range with a warning."""
+        beyond = np.flatnonzero(self.extrapolates(labels, doses))
+        if len(beyond):
+            label, dose = labels[beyond[0]], doses[beyond[0]]
+            range_ = f"trained from 0 to {max(self._of(label)):g}"
+            warnings.warn(f"The dose {dose:g} of {label} is an extrapolation ({range_}).", Extrapolation, 3)
+
+
+def moves(rule: Callable[[str], Array], labels: Sequence[str], doses: Array, width: int) -> Array:
+    """Return dose x shift of n labels [n, width]; zeros for the control."""
+    kinds, index = np.unique(np.asarray(labels, dtype=str), return_inverse=True)
+    table = [np.zeros(width) if kind == CONTROL else rule(str(kind)) for kind in kinds]
+    return doses[:, None] * np.reshape(table, (len(kinds), width))[index]
 
 
 @dataclass(frozen=True)
@@ -100,6 +177,8 @@ class ShiftBaseline:
 
     #: The shift [G] of one label, at dose 1.
     rule: Callable[[str], Array]
+    #: What it was trained on.
+    trained: Trained
 
     def shift(self, label: str) -> Array:
         """Return the shift [G] of a label; zeros for the control."""
@@ -107,12 +186,10 @@ class ShiftBaseline:
 
     def predict(self, x_log1p: Array, labels: Sequence[str], dose: npt.ArrayLike | None = None) -> Array:
         """Return x + dose * shift, [n, G] in log1p units; dose 0 and `control` give x exactly."""
-        x = np.asarray(x_log1p)
-        names, index = np.unique(np.asarray(labels).astype(str), return_inverse=True)
-        table = np.stack(
-            [np.zeros(x.shape[1]) if name == CONTROL else self.rule(str(name)) for name in names]
-        )
-        return (x + doses_of(labels, dose)[:, None] * table[index]).astype(x.dtype)
+        x, labels = self.trained.question(x_log1p, labels)
+        doses = self.trained.doses_of(labels, dose)
+        self.trained.warn(labels, doses)
+        return (x + moves(self.rule, labels, doses, x.shape[1])).astype(x.dtype)
 
 
 def mean_shift(shifts: Mapping[str, Array]) -> Array:
@@ -123,13 +200,13 @@ def mean_shift(shifts: Mapping[str, Array]) -> Array:
 def no_change(prepared: Prepared, embedding: Coder | None = None) -> ShiftBaseline:
     """Predict the control cell itself."""
     zero = np.zeros(len(prepared.genes))
-    return ShiftBaseline(lambda label: zero)
+    return ShiftBaseline(lambda label: zero, Trained.on(prepared))
 
 
 def mean(prepared: Prepared, embedding: Coder | None = None) -> ShiftBaseline:
     """Predict the mean change over training perturbations, whatever the label."""
     common = mean_shift(training_shifts(prepared))
-    return ShiftBaseline(lambda label: common)
+    return ShiftBaseline(lambda label: common, Trained.on(prepared))
 
 
 def matching_mean(prepared: Prepared, embedding: Coder | None = None) -> ShiftBaseline:
@@ -146,7 +223,7 @@ def matching_mean(prepared: Prepared, embedding: Coder | None = None) -> ShiftBa
             return shifts[label]
         return np.mean([shifts.get(part, common) for part in parts(label)], axis=0)
 
-    return ShiftBaseline(rule)
+    return ShiftBaseline(rule, Trained.on(prepared))
 
 
 def additive(prepared: Prepared, embedding: Coder | None = None) -> ShiftBaseline:
@@ -164,7 +241,7 @@ def additive(prepared: Prepared, embedding: Coder | None = None) -> ShiftBaselin
             return shifts[label]
         return np.sum([shifts.get(name, common) for name in names], axis=0)
 
-    return ShiftBaseline(rule)
+    return ShiftBaseline(rule, Trained.on(prepared))
 
 
 def gene_scores(profiles: Array, components: int) -> Array:
@@ -205,8 +282,9 @@ def linear(prepared: Prepared, embedding: Coder | None = None) -> ShiftBaseline:
     def target(label: str) -> Array:
         missing = [name for name in parts(label) if name not in measured]
         if missing:
+            never = "was never perturbed" if missing[0] in row else "is not among the genes"
             raise DataError(
-                f"The linear baseline cannot reach {missing[0]} in {label}, whose gene is not measured in "
+                f"The linear baseline cannot reach {missing[0]} in {label}, which {never} of "
                 f"{prepared.dataset}: choose one of {', '.join(sorted(measured))}."
             )
         return np.sum([scores[row[name]] for name in parts(label)], axis=0)
@@ -215,7 +293,8 @@ def linear(prepared: Prepared, embedding: Coder | None = None) -> ShiftBaseline:
     weights = _ridge_solve(
         scores, (changes - centre).T, np.stack([target(name) for name in known]), LINEAR_RIDGE
     )
-    return ShiftBaseline(lambda label: scores @ (weights @ target(label)) + centre)
+    trained = Trained.on(prepared)
+    return ShiftBaseline(lambda label: scores @ (weights @ target(label)) + centre, trained)
 
 
 @dataclass(frozen=True)
@@ -230,15 +309,17 @@ class LatentShift:
     embedding: Coder
     #: The latent shift [D] of one label at dose 1.
     rule: Callable[[str], Array]
+    #: What it was trained on.
+    trained: Trained
 
     def predict(self, x_log1p: Array, labels: Sequence[str], dose: npt.ArrayLike | None = None) -> Array:
         """Return x + std * (decode(z + dose * shift) - decode(z)), [n, G] in log1p units."""
         import torch
 
-        x = np.asarray(x_log1p)
-        move = ShiftBaseline(self.rule).predict(
-            np.zeros((len(x), self.embedding.latent_dim), dtype=np.float32), labels, dose
-        )
+        x, labels = self.trained.question(x_log1p, labels)
+        doses = self.trained.doses_of(labels, dose)
+        self.trained.warn(labels, doses)
+        move = moves(self.rule, labels, doses, self.embedding.latent_dim).astype(np.float32)
         with torch.no_grad():
             z = encode_rows(self.prepared, self.embedding, x)
             change = self.embedding.decode(z + torch.from_numpy(move)) - self.embedding.decode(z)
@@ -270,7 +351,7 @@ def latent_shift(prepared: Prepared, embedding: Coder | None = None) -> LatentSh
             return shifts[label]
         return np.sum([shifts.get(part, common) for part in parts(label)], axis=0)
 
-    return LatentShift(prepared, embedding, rule)
+    return LatentShift(prepared, embedding, rule, Trained.on(prepared))
 
 
 #: Name of a baseline -> its fit(prepared, embedding=None).
@@ -289,13 +370,13 @@ def ceiling(
 ) -> tuple[Array, Array]:
     """Split the real test cells of a perturbation at random into two halves [n/2, G], in log1p units.
 
-    The first half plays the prediction, the second the truth: the technical duplicate. Fewer than 4 test
-    cells raise a DataError.
+    The first half plays the prediction, the second the truth: the technical duplicate. A group of two or
+    three cells gives halves of one; under two test cells raise a DataError.
     """
     cells = prepared.expression("test", perturbation=perturbation, context=context)
-    if len(cells) < 4:
+    if len(cells) < 2:
         raise DataError(
-            f"{perturbation} has {len(cells)} test cells, too few for two halves: choose one with 4 or more."
+            f"{perturbation} has {len(cells)} test cells, too few for two halves: choose one with 2 or more."
         )
     order = np.random.default_rng(seed).permutation(len(cells))
     half = len(cells) // 2

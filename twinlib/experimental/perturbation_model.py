@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,8 +30,8 @@ from torch import Tensor, nn
 from twinlib.data.schema import CONTROL, parts
 from twinlib.experimental.baselines import (
     Array,
+    Trained,
     TrainingCells,
-    doses_of,
     encode_rows,
     shift_of,
     training_cells,
@@ -202,7 +203,13 @@ class PerturbationModel:
 
         A perturbation that cannot be embedded raises a DataError.
         """
-        return mean_effect(self.table, self.label_network, self.memory, labels, doses_of(labels, dose))
+        doses = self.trained.doses_of(labels, dose)
+        return mean_effect(self.table, self.label_network, self.memory, labels, doses)
+
+    @cached_property
+    def trained(self) -> Trained:
+        """Genes and doses of the training cells."""
+        return Trained.on(self.prepared)
 
     def predict(
         self,
@@ -213,11 +220,13 @@ class PerturbationModel:
     ) -> Array:
         """Return predicted cells [n, G] in log1p units for control cells [n, G].
 
-        A dose of 0 and the label `control` return the cell itself, to the bit. `latent` [n, D] is encode(x),
+        A dose of 0 and the label `control` return the cell itself, to the bit; without a dose the trained one
+        is taken, and one above it is marked by a warning (`Extrapolation`). `latent` [n, D] is encode(x),
         for callers that ask about many perturbations of the same cells.
         """
-        x = np.asarray(x_log1p)
-        doses = doses_of(labels, dose)
+        x, labels = self.trained.question(x_log1p, labels)
+        doses = self.trained.doses_of(labels, dose)
+        self.trained.warn(labels, doses)
         moved = doses != 0
         result = x.copy()
         if moved.any():
@@ -232,12 +241,20 @@ class PerturbationModel:
             scaled = (moved - self.embedding.decode(z) + head).numpy()
         return scaled * np.asarray(self.prepared.std, dtype=scaled.dtype)
 
-    def trajectory(self, x_log1p: Array, labels: Sequence[str], horizon: int = 15) -> NDArray[np.float32]:
-        """Return latent paths [n, H + 1, D] along the dose h / H, starting at encode(x)."""
-        path = [encode_rows(self.prepared, self.embedding, np.asarray(x_log1p))]
-        for h in range(1, horizon + 1):
-            push, _ = self.effect(labels, h / horizon)
-            path.append(path[0] + push + self.cell_network(path[0], push))
+    def trajectory(
+        self,
+        x_log1p: Array,
+        labels: Sequence[str],
+        horizon: int = 15,
+        dose: npt.ArrayLike | None = None,
+    ) -> NDArray[np.float32]:
+        """Return latent paths [n, H + 1, D] along h / H of the dose (the trained one), from encode(x)."""
+        x, labels = self.trained.question(x_log1p, labels)
+        path, doses = [encode_rows(self.prepared, self.embedding, x)], self.trained.doses_of(labels, dose)
+        with torch.no_grad():
+            for h in range(1, horizon + 1):
+                push, _ = self.effect(labels, doses * (h / horizon))
+                path.append(path[0] + push + self.cell_network(path[0], push))
         return torch.stack(path, dim=1).numpy()
 
 
@@ -690,23 +707,29 @@ def _remember(
     return {label: torch.from_numpy(slope).float() for label, slope in slopes.items()}
 
 
-def predict_anndata(model: PerturbationModel, prepared: Prepared, perturbation: str) -> AnnData:
-    """Predict one perturbation for all test controls, with names on both axes.
+def predict_anndata(
+    model: PerturbationModel, prepared: Prepared, perturbation: str, dose: float | None = None
+) -> AnnData:
+    """Predict one perturbation, at the dose that was trained or another, for all test controls.
 
     Returns
     -------
     AnnData [n, G]: X the observed controls, layers `prediction` and `delta` (prediction less control), all
-    log1p; var_names the genes, obs_names the control cells, obs `perturbation` the label asked for.
+    log1p; var_names the genes, obs_names the control cells, obs `perturbation` and `dose` what was asked for,
+    `extrapolated` whether that dose is above those that were trained.
     """
     from anndata import AnnData
 
     rows = prepared.cells.obs
     chosen = np.asarray((rows["split"] == "test") & (rows["perturbation"] == CONTROL))
     x = np.asarray(prepared.cells.X)[chosen]
-    prediction = model.predict(x, [perturbation] * len(x))
+    labels = [perturbation] * len(x)
+    doses = model.trained.doses_of(labels, dose)
+    prediction = model.predict(x, labels, doses)
     result = AnnData(x.copy(), obs=rows[chosen].copy(), var=pd.DataFrame(index=list(prepared.genes)))
     result.obs["control"] = result.obs["perturbation"].astype(str)
-    result.obs["perturbation"] = perturbation
+    result.obs["perturbation"], result.obs["dose"] = perturbation, doses
+    result.obs["extrapolated"] = model.trained.extrapolates(labels, doses)
     result.layers["prediction"] = prediction
     result.layers["delta"] = prediction - x
     result.uns["twinlib"] = {

@@ -1,0 +1,212 @@
+"""Any labels, shapes, scales and forms at the doors: the project's own error or the right cells (hypothesis).
+
+200 examples a door; TWINLIB_EXAMPLES=2000 runs more.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import anndata
+import numpy as np
+import pandas as pd
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+
+from twinlib.data import schema
+from twinlib.data.canonical import from_anndata
+from twinlib.data.preparation import SPLITS, prepare
+from twinlib.errors import DataError
+
+SLOW = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+PARTS = ("G0", "G1", "β-catenin", "drug X", "ctrl")
+BLANKS = st.sampled_from(["", " ", "  ", "\t"])
+
+
+def in_parts(x):
+    """Each value stored as a third of it and the rest, columns out of order."""
+    whole = sparse.coo_matrix(x)
+    third = np.floor(whole.data / 3) if whole.dtype.kind in "iu" else whole.data / 3
+    data = np.r_[third, whole.data - third].astype(x.dtype)
+    rows, columns = np.r_[whole.row, whole.row], np.r_[whole.col, whole.col]
+    order = np.argsort(rows, kind="stable")[::1]
+    pointer = np.r_[0, np.cumsum(np.bincount(rows, minlength=x.shape[0]))]
+    return sparse.csr_matrix((data[order], columns[order], pointer), shape=x.shape)
+
+
+def with_zeros(x):
+    """Every entry stored, the zeros, too."""
+    pointer = np.arange(x.shape[0] + 1) * x.shape[1]
+    return sparse.csr_matrix((x.ravel(), np.tile(np.arange(x.shape[1]), x.shape[0]), pointer), shape=x.shape)
+
+
+FORMS = {
+    "dense": np.asarray,
+    "fortran": np.asfortranarray,
+    "csr": sparse.csr_matrix,
+    "csc": sparse.csc_matrix,
+    "csr_array": sparse.csr_array,
+    "in parts": in_parts,
+    "with zeros": with_zeros,
+}
+
+
+def cp10k(counts, total=1e4):
+    sums = np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return counts / sums * total
+
+
+def half(counts):
+    x = counts.astype(float)
+    x[::2] = np.log1p(cp10k(counts))[::2]
+    return x
+
+
+#: What may have been done to counts before they came; most can only be refused or doubted.
+SCALES = {
+    "counts": lambda c: c,
+    "log1p": lambda c: np.log1p(cp10k(c)),
+    "log1p(CPM)": lambda c: np.log1p(cp10k(c, 1e6)),
+    "log1p twice": lambda c: np.log1p(np.log1p(cp10k(c))),
+    "CP10k": lambda c: cp10k(c),
+    "log2": lambda c: np.log2(1 + cp10k(c)),
+    "z-scores": lambda c: c - c.mean(axis=0) - 0.1,
+    "half of it": half,
+    "blurred": lambda c: np.log1p(cp10k(c)) * np.linspace(0.7, 1.3, c.size).reshape(c.shape),
+}
+
+
+@st.composite
+def files(draw):
+    """A file, the counts [n, G] behind it, how its label is written, and the parts behind every label."""
+    rng = np.random.default_rng(draw(st.integers(0, 10_000)))
+    separator = draw(st.sampled_from(["+", "|", " and "]))
+    groups = draw(st.lists(st.lists(st.sampled_from(PARTS), min_size=1, max_size=3), min_size=1, max_size=4))
+    groups = [["ctrl"], *groups]
+    sizes = [draw(st.integers(8, 30)), *(draw(st.integers(1, 25)) for _ in groups[1:])]
+    blanks = [draw(BLANKS) for _ in groups]
+    texts = [blank + separator.join(parts) + blank for parts, blank in zip(groups, blanks, strict=True)]
+    index = np.repeat(np.arange(len(groups)), sizes)
+    n_genes = draw(st.integers(1, 14))
+    counts = rng.poisson(rng.gamma(1, draw(st.sampled_from([0.3, 2, 20])), n_genes), (len(index), n_genes))
+    kind = draw(st.sampled_from(sorted(SCALES)))
+    x = SCALES[kind](counts)
+    dtype = draw(
+        st.sampled_from([np.float32, np.float64] + ([np.int32, np.uint16] if kind == "counts" else []))
+    )
+    obs = pd.DataFrame(
+        {"label": np.array(texts)[index], "uM": np.where(index == 0, "-", "2.5")},
+        index=[f"c{i}" for i in range(len(index))],
+    )
+    var = pd.DataFrame(index=[f"G{j}" for j in range(n_genes)])
+    raw = anndata.AnnData(FORMS[draw(st.sampled_from(sorted(FORMS)))](x.astype(dtype)), obs=obs, var=var)
+    if draw(st.booleans()):
+        raw.layers["counts"] = sparse.csr_matrix(counts, dtype=np.float32)
+    return raw, counts, separator, [frozenset(groups[i]) - {"ctrl"} for i in index]
+
+
+def brought(raw, **named):
+    """The cells, or None when they were refused in one sentence."""
+    try:
+        return from_anndata(raw, "label", "ctrl", **named)
+    except DataError as error:
+        assert "\n" not in str(error) and str(error).endswith("."), str(error)
+        return None
+
+
+@SLOW
+@given(files(), st.booleans())
+def test_a_file_is_refused_doubted_or_read_right(file, with_dose):
+    raw, counts, separator, parts = file
+    made = brought(raw, separator=separator, dose_key="uM" if with_dose else None)
+    if made is None:
+        event("refused")
+        return
+    assert schema.check(made) is made and made.shape == raw.shape
+    assert [frozenset(schema.parts(label)) for label in made.obs["perturbation"]] == parts
+    treated = np.array([bool(p) for p in parts])
+    np.testing.assert_array_equal(made.obs["dose"], np.where(treated, 2.5 if with_dose else 1.0, 0.0))
+    if "neither confirm nor refuse" in made.uns["twinlib"]["taken_for"]:
+        event("doubted")
+        given = raw.X.toarray() if sparse.issparse(raw.X) else np.asarray(raw.X)
+        np.testing.assert_allclose(made.X.toarray(), given, rtol=1e-5, atol=1e-6)
+        return
+    event("read")
+    np.testing.assert_allclose(made.X.toarray(), np.log1p(cp10k(counts)), rtol=2e-3, atol=1e-4)
+    if "counts" in made.layers:
+        shares = made.layers["counts"].toarray()
+        np.testing.assert_allclose(cp10k(shares), cp10k(counts), rtol=1e-3, atol=1e-3)
+
+
+@SLOW
+@given(
+    st.text(max_size=6),
+    st.one_of(st.none(), st.text(max_size=2)),
+    st.lists(st.text(max_size=8), min_size=1, max_size=5),
+    st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=3),
+)
+def test_any_text_as_label_control_separator_and_guide(control, separator, labels, targets):
+    names = np.array([control, *labels], dtype=object)[np.arange(60) % (len(labels) + 1)]
+    obs = pd.DataFrame({"label": names}, index=[f"c{i}" for i in range(60)])
+    counts = np.random.default_rng(0).poisson(3.0, (60, 4)).astype(np.float32)
+    raw = anndata.AnnData(counts, obs=obs, var=pd.DataFrame(index=list("abcd")))
+    try:
+        made = from_anndata(raw, "label", control, separator=separator, guide_targets=targets)
+    except DataError as error:
+        assert str(error).endswith(".")
+        return
+    event("read")
+    own = made.obs["perturbation"].astype(str).to_numpy()
+    for label in np.unique(own):
+        assert label == "control" or "+".join(schema.parts(label)) == label
+        assert len(set(schema.parts(label))) == len(schema.parts(label)), "a part counts once"
+    if control.strip() and control.strip() not in {guide.strip() for guide in targets}:
+        assert (own[names == control] == "control").all()
+
+
+@functools.cache
+def screen():
+    """Cells of two contexts and two doses, made once."""
+    rng = np.random.default_rng(1)
+    labels = np.array(["ctrl", "G0", "G1", "G0+G1", "G2", "drug"])[np.arange(180) % 6]
+    obs = pd.DataFrame(
+        {"label": labels, "type": np.arange(180) // 6 % 2, "uM": 1.0 + np.arange(180) % 4 // 2}
+    )
+    obs.index = [f"c{i}" for i in range(180)]
+    counts = rng.poisson(rng.gamma(1, 3, 25), (180, 25)).astype(np.float32)
+    raw = anndata.AnnData(counts, obs=obs, var=pd.DataFrame(index=[f"G{j}" for j in range(25)]))
+    return from_anndata(raw, "label", "ctrl", "type", dose_key="uM")
+
+
+NAMES = st.sampled_from(["G0", "G1", "G0+G1", "G9", "drug", "0", "1", 1.0, 2.0, "nobody"])
+
+
+@SLOW
+@given(
+    n_top_genes=st.one_of(st.integers(-1, 40), st.sampled_from([2.5, "10", None, True])),
+    split=st.sampled_from([*SPLITS, "halves"]),
+    test_size=st.one_of(st.floats(allow_nan=True), st.floats(0.05, 0.9), st.sampled_from(["0.2", None])),
+    seed=st.one_of(st.integers(-2, 20), st.sampled_from([0.5, "0"])),
+    keep_genes=st.one_of(st.lists(NAMES, max_size=2), st.sampled_from(["G5", None, 3])),
+    held_out=st.one_of(st.lists(NAMES, max_size=2), st.sampled_from(["G0", None])),
+)
+def test_any_request_of_prepare_is_refused_or_a_partition(**asked):
+    cells = screen()
+    try:
+        prepared = prepare(cells, **asked)
+    except DataError as error:
+        assert "\n" not in str(error) and str(error).endswith("."), str(error)
+        return
+    event("prepared")
+    train, test = prepared.rows("train"), prepared.rows("test")
+    assert len(train) + len(test) == cells.n_obs and not set(train) & set(test)
+    assert set(asked["keep_genes"]) | {"G0", "G1", "G2"} <= set(prepared.genes)
+    x = prepared.expression("train").astype(float)
+    np.testing.assert_allclose(prepared.mean, x.mean(axis=0), atol=1e-4)
+    np.testing.assert_allclose(prepared.unscale(prepared.scale(x)), x, atol=1e-4)
+    column = {"contexts": "cell_context", "doses": "dose"}.get(asked["split"], "perturbation")
+    if asked["held_out"]:
+        held = prepared.cells.obs[column].isin(asked["held_out"]).to_numpy()
+        perturbed = (prepared.cells.obs["perturbation"] != "control").to_numpy()
+        assert set(np.flatnonzero(held & perturbed)) == set(test) & set(np.flatnonzero(perturbed))
