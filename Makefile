@@ -9,7 +9,7 @@ BIN := .venv/bin
 BUILD := $(BIN)/jupyter-book build . --warningiserror --keep-going --nitpick --quiet
 export OMP_NUM_THREADS ?= 1
 export PYTHON
-.PHONY: book test environment lint types unit notebooks html pairs execute results home look colab links clean
+.PHONY: book test environment lint types unit notebooks html pages pairs execute results home look colab links clean
 
 book: environment
 	@$(BIN)/python scripts/execute.py --stale --jobs $(JOBS); status=$$?; \
@@ -18,7 +18,11 @@ book: environment
 	echo "Open _build/html/index.html in a browser."; \
 	exit $$status
 
-test: environment lint types html unit notebooks
+# Types and pages need one processor for two minutes, the unit tests two for longer: they run side by side.
+test: environment lint
+	@sh scripts/beside.sh "$(MAKE) --no-print-directory unit" \
+	  "$(MAKE) --no-print-directory --keep-going types pages"
+	@$(MAKE) --no-print-directory notebooks
 	@echo "Every check passed."
 
 environment:
@@ -32,7 +36,7 @@ types: environment
 	$(BIN)/mypy twinlib experiments
 
 unit: environment
-	$(BIN)/python -m pytest -q -n $(JOBS) tests
+	$(BIN)/python -m pytest -q -n $(JOBS) --ignore tests/book/test_built.py tests
 
 notebooks: environment
 	$(BIN)/python -m pytest -q -n $(JOBS) --nbmake --nbmake-timeout=$(NOTEBOOK_TIMEOUT) notebooks
@@ -41,6 +45,10 @@ notebooks: environment
 html: environment
 	@rm -rf _build/.doctrees
 	$(BUILD)
+
+# Links, images and tables of the built pages.
+pages: html
+	$(BIN)/python -m pytest -q tests/book/test_built.py
 
 pairs: environment
 	$(BIN)/python scripts/pair.py

@@ -24,6 +24,9 @@ from experiments.experiment import Experiment, Scratch
 from experiments.part import Part, Row
 from twinlib.errors import RunError
 
+#: How long a scheduler may take to answer.
+PATIENCE = "10s"
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -143,7 +146,7 @@ def _cluster(scheduler: str) -> Iterator[Any]:
         raise RunError("A cluster needs the package distributed; 'pip install distributed' first.") from None
     distributed: Any = dask  # the package carries no types
     try:
-        client = distributed.Client(scheduler, timeout="10s")
+        client = distributed.Client(scheduler, timeout=PATIENCE)
     except (OSError, TimeoutError, ValueError):
         raise RunError(f"No Dask scheduler answers at {scheduler}; start one, or mend the address.") from None
     with client:

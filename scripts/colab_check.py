@@ -47,7 +47,7 @@ NotebookClient(notebook, timeout=300, kernel_name="python3").execute(cwd=sys.arg
 
 def hidden(offline: bool) -> set[str]:
     """Return the names in site-packages that the environment must not see."""
-    names = {"pip", "_virtualenv.py", "__pycache__"}
+    names = {"_virtualenv.py", "__pycache__"}
     for package in importlib.metadata.distributions():
         name = re.sub(r"[-_.]+", "-", package.metadata["Name"]).lower()
         if name == "twinlib" or (name in NOT_ON_COLAB and not offline):
@@ -57,12 +57,12 @@ def hidden(offline: bool) -> set[str]:
 
 def environment(folder: pathlib.Path, offline: bool) -> pathlib.Path:
     """Make a virtual environment that sees the installed packages Colab has; return its Python."""
-    venv.create(folder / "venv", with_pip=True, symlinks=True)
+    venv.create(folder / "venv", symlinks=True)  # pip is seen, as the other packages are
     python = folder / "venv" / "bin" / "python"
     seen, unseen = folder / "seen", hidden(offline)
     seen.mkdir()
     for item in pathlib.Path(sysconfig.get_paths()["purelib"]).iterdir():
-        if item.name not in unseen and "twinlib" not in item.name and not item.name.startswith("pip-"):
+        if item.name not in unseen and "twinlib" not in item.name:
             (seen / item.name).symlink_to(item)
     (seen / "google").mkdir(exist_ok=True)
     (seen / "google" / "colab.py").write_text('"""A stand-in for the module that only Colab has."""\n')

@@ -13,6 +13,7 @@ import pytest
 import tiny_protocol
 from tiny_protocol import Tiny
 
+from experiments import workers
 from experiments.__main__ import main
 from experiments.runner import run
 from twinlib.errors import FolderError, RunError
@@ -93,7 +94,8 @@ def test_a_resume_on_a_cluster_computes_the_parts_that_are_missing(serial, clust
     assert_same_tables(serial, tmp_path)
 
 
-def test_a_scheduler_that_does_not_answer_and_a_dataset_named_twice_are_refused(tmp_path, capsys):
+def test_a_silent_scheduler_and_a_dataset_named_twice_are_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(workers, "PATIENCE", "0.5s")
     out = tmp_path / "out"
     assert main(["described", "--dataset", "waddington", "waddington", "--out", str(out)]) == 2
     assert "each dataset once" in capsys.readouterr().err
