@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.experiment import Experiment, Part, Row, Scratch, at_least_one, option
 from twinlib.embedding import quality
-from twinlib.errors import RunError
+from twinlib.errors import InputError
 
 if TYPE_CHECKING:
     from experiments.folder import Parts
@@ -115,7 +115,7 @@ class EmbeddingQuality(Experiment):
         at_least_one(self, "seeds", "epochs")
         if self.dataset not in quality.STRONG:
             known = ", ".join(quality.STRONG)
-            raise RunError(f"Strong perturbations of {self.dataset!r} are not known; choose from {known}.")
+            raise InputError(f"Strong perturbations of {self.dataset!r} are not known; choose from {known}.")
 
     def parts(self, finished: Parts) -> Sequence[str]:
         """One part a seed and model."""

@@ -13,6 +13,14 @@ class WorldError(ValueError):
     """A world that cannot be made or read."""
 
 
+class InputError(ValueError):
+    """An argument whose shape, value or name cannot be used."""
+
+
+class OrderError(RuntimeError):
+    """A call that comes before the one it needs."""
+
+
 class ResultsError(FileNotFoundError):
     """Results that are not there."""
 
@@ -26,4 +34,4 @@ class FolderError(ValueError):
 
 
 class RunError(ValueError):
-    """An experiment that cannot be run as it was asked for."""
+    """A run that has nothing to run on, or lost it."""
