@@ -6,6 +6,12 @@ import os
 import pathlib
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile(
+    "default", max_examples=int(os.environ.get("TWINLIB_EXAMPLES", "200")), deadline=None
+)
+settings.load_profile("default")
 
 
 @pytest.fixture(scope="session")
