@@ -306,6 +306,7 @@ def product_by_tangents(v):
 errors = {
     "tangents, on this page": product_by_tangents(v),
     "twinlib, tangents": fisher_vector_product(policy, buffer.obs, product="jvp")(v),
+    "twinlib, written out": fisher_vector_product(policy, buffer.obs, product="analytic")(v),
     "twinlib, two backward passes": fisher_vector_product(policy, buffer.obs, product="double_backward")(v),
 }
 for name, value in errors.items():
@@ -327,6 +328,9 @@ def multiplications(function):
     return counter.get_total_flops() / 2
 
 
+policy.compute = "reference"  # the counter sees autograd's products, not those written out in numpy
+
+
 def one_gradient():
     return policy_gradient(policy, buffer, normalized(buffer.advantage))
 
@@ -343,6 +347,7 @@ cost = pd.Series(
 ).to_frame()
 cost["in gradients"] = (cost.multiplications / cost.multiplications.iloc[0]).round(2)
 assert (cost["in gradients"] <= 3).all()
+policy.compute = "auto"
 cost
 
 # %% [markdown]
@@ -350,8 +355,10 @@ cost
 # Two backward passes keep the whole first backward pass and pay for the second one alone.
 # Tangents run the forward pass anew for each product, so in this small network they count more multiplications.
 # Multiplications are not seconds: a second backward pass has many element-wise steps that the counter does not see.
-# On a policy of full size `benchmarks/fisher_vector_product.py` measures processor time, and there the tangents were the faster way.
-# That is why `twinlib` uses them by default.
+# On a policy of full size `benchmarks/fisher_vector_product.py` measures processor time, and there the tangents were the faster of the two.
+#
+# For a Gaussian policy the same three factors can be written out layer by layer, without a graph: that is `product="analytic"`, the default of `twinlib` on a CPU, and the cell before holds it to the same dense matrix.
+# Tangents serve where the network lives on a GPU or the actions are discrete.
 #
 # ## Step 6: conjugate gradients
 #

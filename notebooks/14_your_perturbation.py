@@ -100,19 +100,19 @@ def show_table(table, digits=3):
 
 # %%
 if blood == "kang2018":
-    single, pair = "PTPN2", ("PDCD1", "CTLA4")
+    single, couple = "PTPN2", ("PDCD1", "CTLA4")
     record.say(
         "The predefined targets of this page: **PTPN2**, a phosphatase that brakes JAK-STAT signalling, and the "
         "combination **PDCD1** with **CTLA4**, the receptors that anti-PD-1 and anti-CTLA-4 antibodies block."
     )
 else:
-    single, pair = "Pu1", ("Gata1", "Gfi1")
+    single, couple = "Pu1", ("Gata1", "Gfi1")
     record.say(
         f"The blood cells of Kang 2018 cannot be had here, so the page runs on simulated cells; **{single}** stands "
-        f"in for PTPN2 and **{pair[0]}** with **{pair[1]}** for the checkpoint pair. Sentences about interferon do "
+        f"in for PTPN2 and **{couple[0]}** with **{couple[1]}** for the checkpoint pair. Sentences about interferon do "
         "not apply to them."
     )
-targets = (single, *pair)
+targets = (single, *couple)
 
 # %% [markdown]
 # ## Are the genes there at all?
@@ -189,7 +189,7 @@ print(f"validation error after {len(history)} passes: {history['validation_mse']
 
 # %%
 starts = prepared.expression("test", CONTROL)
-for label in (single, "+".join(pair)):
+for label in (single, "+".join(couple)):
     try:
         change = experimental.predict(starts, [label] * len(starts)).mean(0) - starts.mean(0)
         print(f"{label}: predicted, the mean moves by {np.linalg.norm(change):.3f}")
@@ -235,14 +235,14 @@ def knock_out(world, names, reach, x, labels, mode="linear"):
 
 
 env = gymnasium.make("twinlib/GeneScreen-v0", world=world, targets=[single])
-both = gymnasium.make("twinlib/Combination-v0", world=world, targets=list(pair))
+both = gymnasium.make("twinlib/Combination-v0", world=world, targets=list(couple))
 assert env.action_space.shape == (1,) and both.action_space.shape == (2,)
 
 label = world.labels[0]
 asked = [label] * len(starts)
 answers = {
     single: knock_out(world, [single], reach, starts, asked),
-    "+".join(pair): knock_out(world, list(pair), reach, starts, asked),
+    "+".join(couple): knock_out(world, list(couple), reach, starts, asked),
     "all genes of the panel": knock_out(world, list(genes), reach, starts, asked),
 }
 nothing = predict(
@@ -269,7 +269,7 @@ predicted = pd.DataFrame(rows)
 show_table(predicted)
 length = predicted["in units of what could be seen"]
 record.say(
-    f"**A prediction without a verdict.** No cell in `{blood}` has lost {single}, {pair[0]} or {pair[1]} for this "
+    f"**A prediction without a verdict.** No cell in `{blood}` has lost {single}, {couple[0]} or {couple[1]} for this "
     "page to compare with. "
     + (
         "The predicted changes of the named targets are smaller than what these cells could show, so that an "
@@ -298,10 +298,10 @@ departures = {}
 for mode in ("linear", "exact"):
     parts = {
         names: knock_out(world, list(names), reach, few, [label] * len(few), mode) - few
-        for names in (pair, pair[:1], pair[1:])
+        for names in (couple, couple[:1], couple[1:])
     }
-    together = parts[pair].mean(0)
-    beyond = together - parts[pair[:1]].mean(0) - parts[pair[1:]].mean(0)
+    together = parts[couple].mean(0)
+    beyond = together - parts[couple[:1]].mean(0) - parts[couple[1:]].mean(0)
     departures[mode] = float(np.linalg.norm(beyond) / np.linalg.norm(together))
 record.say(
     "Share of the pair's predicted change that the sum of the two parts does not explain: "
@@ -353,7 +353,7 @@ else:
     prepared_screen, encoder = standard(screen), pretrained(screen)
     screen_pairs = pair(prepared_screen)
     twin = fit_perturbation_model(prepared_screen, encoder, pairs=screen_pairs)
-known = ("JAK2", "STAT1") if screen == "papalexi2021" else (single, pair[0])
+known = ("JAK2", "STAT1") if screen == "papalexi2021" else (single, couple[0])
 screen_world = make_world(prepared_screen, encoder, pairs=screen_pairs, n_pairs=2000)
 at = {gene: i for i, gene in enumerate(prepared_screen.genes)}
 untreated = prepared_screen.expression("train", CONTROL)
