@@ -128,7 +128,8 @@ def _processes(number: int) -> Iterator[Executor]:
     """Start fresh processes (torch's threads do not survive a fork), and end them when the run is stopped."""
     pool = ProcessPoolExecutor(number, multiprocessing.get_context("spawn"))
     with _deaf():
-        pool.submit(int)  # they start now, and inherit that Ctrl-C is for this process alone
+        for _ in range(number):  # each starts now, and inherits that Ctrl-C is for this process alone
+            pool.submit(int)
     try:
         yield pool
     except BaseException:
