@@ -1,7 +1,8 @@
-"""Our batched attention against PyG on a disjoint union and against a loop over nodes; encoder and decoder.
+"""Our batched attention, compiled and plain, beside PyG on a disjoint union; a training step; encoding.
 
-Prints one JSON line a figure: cells a second, ours, the peer's, and their ratio. One layer, 4 heads x 8
-channels, 200 genes with 8 neighbours; the numbers of all three are compared before they are timed.
+Prints one JSON line a figure: one layer with 4 heads x 8 channels on 200 genes with 8 neighbours, whose
+outputs are compared before they are timed. All take turns, so that a busy machine slows all: `us_a_cell`
+holds each one's least and median time, `times_ours` the median over turns of its time in units of ours.
 """
 
 from __future__ import annotations
@@ -9,32 +10,43 @@ from __future__ import annotations
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from statistics import median
+from unittest import mock
 
 import torch
 from torch_geometric.nn import GATv2Conv
 
+from twinlib.embedding import attention
 from twinlib.embedding.attention import Embedding, EmbeddingConfig, GraphAttention
 from twinlib.embedding.gene_graph import edge_index, knn_graph
 
-GENES, NEIGHBOURS, HEADS, CHANNELS, FEATURES = 200, 8, 4, 8, 32
+GENES, NEIGHBOURS, HEADS, CHANNELS, FEATURES, CHUNK = 200, 8, 4, 8, 32, 32
+TURNS = 15
 
 
-def rate(call, cells, repeats=5, clock=time.perf_counter):
-    """Cells a second of a clock, best of some runs; time.process_time leaves out the machine's other work."""
+def timed(call):
+    start = time.perf_counter()
     call()
-    best = float("inf")
-    for _ in range(repeats):
-        start = clock()
-        call()
-        best = min(best, clock() - start)
-    return cells / best
+    return time.perf_counter() - start
 
 
-def line(name, ours, peer=None, **more):
-    figure = {"name": name, "ours": round(ours)}
-    if peer is not None:
-        figure |= {"peer": round(peer, 1), "ratio": round(ours / peer, 2)}
-    print(json.dumps(figure | more), flush=True)
+def in_turns(name, cells, calls, turns=TURNS):
+    """Time each call once a turn, `ours` among them; the first turn warms up and is not counted."""
+    rows = [{key: timed(call) / cells * 1e6 for key, call in calls.items()} for _ in range(turns + 1)][1:]
+    times = {key: [row[key] for row in rows] for key in calls}
+    figure = {
+        "name": name,
+        "us_a_cell": {key: [round(min(t), 1), round(median(t), 1)] for key, t in times.items()},
+        "times_ours": {
+            key: round(median(row[key] / row["ours"] for row in rows), 2) for key in calls if key != "ours"
+        },
+    }
+    print(json.dumps(figure), flush=True)
+
+
+def plainly(call):
+    """The same call where our layer takes the plain definition."""
+    return mock.patch.object(attention, "_fusable", lambda like: False)(call)
 
 
 def pyg_twin(layer):
@@ -66,13 +78,12 @@ def loop_over_nodes(layer, table, nodes):
     return torch.stack(rows) + layer.bias
 
 
-def in_chunks(layer, nodes, size=32):
-    return torch.cat([layer(part) for part in nodes.split(size, dim=2)], dim=2)
+def in_chunks(layer, nodes):
+    return torch.cat([layer(part) for part in nodes.split(CHUNK, dim=2)], dim=2)
 
 
-def with_backward(call, nodes):
-    (gradient,) = torch.autograd.grad(call(nodes).square().sum(), nodes)
-    return gradient
+def with_backward(layer, call, nodes):
+    return torch.autograd.grad(call(nodes).square().sum(), [nodes, *layer.parameters()])
 
 
 def layers(generator, cells=256):
@@ -81,32 +92,59 @@ def layers(generator, cells=256):
     conv, edges = pyg_twin(layer), union(table, cells)
     nodes = torch.randn(GENES, FEATURES, cells, generator=generator)
     flat = nodes.permute(2, 0, 1).reshape(-1, FEATURES).contiguous()
+    calls = {
+        "ours": lambda: in_chunks(layer, nodes),
+        "plain": plainly(lambda: in_chunks(layer, nodes)),
+        "pyg": lambda: conv(flat, edges),
+    }
     with torch.no_grad():
-        ours = in_chunks(layer, nodes).permute(2, 0, 1)
-        assert (conv(flat, edges).view_as(ours) - ours).abs().max() < 1e-5
-        assert (loop_over_nodes(layer, table, flat[:GENES]) - ours[0]).abs().max() < 1e-5
-        forward = rate(lambda: in_chunks(layer, nodes), cells)
-        line("layer_forward_vs_pyg_disjoint_union", forward, rate(lambda: conv(flat, edges), cells, 3))
-        loop = rate(lambda: loop_over_nodes(layer, table, flat[:GENES]), 1, 3)
-        line("layer_forward_vs_python_loop_over_nodes", forward, loop)
+        ours, loop = calls["ours"]().permute(2, 0, 1), loop_over_nodes(layer, table, flat[:GENES])
+        assert (calls["plain"]().permute(2, 0, 1) - ours).abs().max() < 1e-5
+        assert (calls["pyg"]().view_as(ours) - ours).abs().max() < 1e-5
+        assert (loop - ours[0]).abs().max() < 1e-5
+        in_turns("layer_forward", cells, calls)
+        one_cell = {
+            "ours": lambda: layer(nodes[..., :1]),
+            "loop": lambda: loop_over_nodes(layer, table, flat[:GENES]),
+        }
+        in_turns("layer_forward_one_cell_and_a_loop_over_nodes", 1, one_cell)
     nodes.requires_grad_(True)
     flat = flat.clone().requires_grad_(True)
-    line(
-        "layer_forward_backward_vs_pyg_disjoint_union",
-        rate(lambda: with_backward(lambda x: in_chunks(layer, x), nodes), cells),
-        rate(lambda: with_backward(lambda x: conv(x, edges), flat), cells, 3),
-    )
+    calls = {
+        "ours": lambda: with_backward(layer, lambda x: in_chunks(layer, x), nodes),
+        "plain": plainly(lambda: with_backward(layer, lambda x: in_chunks(layer, x), nodes)),
+        "pyg": lambda: with_backward(conv, lambda x: conv(x, edges), flat),
+    }
+    in_turns("layer_forward_and_backward", cells, calls)
 
 
-def embedding(generator, cells=4096):
+def training(generator, cells=128):
+    """One step of Adam on a batch of the default size, as `train_embedding` takes it."""
     x = torch.randn(cells, GENES, generator=generator)
-    model = Embedding([f"g{i}" for i in range(GENES)], knn_graph(x, NEIGHBOURS), EmbeddingConfig(), generator)
+    model = model_of(x, generator)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+
+    def step():
+        optimizer.zero_grad()
+        (model(x) - x).square().mean().backward()
+        optimizer.step()
+
+    in_turns("training_step", cells, {"ours": step, "plain": plainly(step)})
+
+
+def model_of(x, generator):
+    names = [f"g{i}" for i in range(GENES)]
+    return Embedding(names, knn_graph(x, NEIGHBOURS), EmbeddingConfig(), generator)
+
+
+def coding(generator, cells=1024):
+    x = torch.randn(cells, GENES, generator=generator)
+    model = model_of(x, generator)
     z = torch.randn(65536, model.latent_dim, generator=generator)
     with torch.no_grad():
-        encode = rate(lambda: model.encode(x), cells, 3)
-        line("encode_cells_per_s", encode, clock_s_for_20000=round(20000 / encode, 2))
-        processor = rate(lambda: model.decode(z), len(z), clock=time.process_time)
-        line("decode_cells_per_s", rate(lambda: model.decode(z), len(z)), per_processor_s=round(processor))
+        calls = {"ours": lambda: model.encode(x), "plain": plainly(lambda: model.encode(x))}
+        in_turns("encode", cells, calls, turns=5)
+        in_turns("decode", len(z), {"ours": lambda: model.decode(z)}, turns=5)
     encode_on_two_cores(model, generator)
 
 
@@ -123,15 +161,16 @@ def encode_on_two_cores(model, generator, cells=20_000):
         both = list(pool.map(encode, halves))
         clock, processor = time.perf_counter() - clock, time.process_time() - processor
     assert torch.allclose(both[1][-32:], encode(halves[1][-32:]), atol=1e-5)
-    figures = {"clock_s": round(clock, 2), "processor_s": round(processor, 2)}
-    line("encode_20000_cells_on_two_threads", cells / clock, **figures)
+    figure = {"clock_s": round(clock, 2), "processor_s": round(processor, 2)}
+    print(json.dumps({"name": "encode_20000_cells_on_two_threads"} | figure))
 
 
 def main():
     generator = torch.Generator().manual_seed(0)
-    print(json.dumps({"name": "threads", "ours": torch.get_num_threads()}))
+    print(json.dumps({"name": "threads", "torch": torch.get_num_threads()}))
     layers(generator)
-    embedding(generator)
+    training(generator)
+    coding(generator)
 
 
 if __name__ == "__main__":

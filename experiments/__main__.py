@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from experiments.experiment import Experiment
@@ -34,9 +35,17 @@ def experiment_class(name: str) -> type[Experiment]:
     return chosen
 
 
+class _Parser(argparse.ArgumentParser):
+    """Refuses in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and where help is, and leave."""
+        self.exit(REFUSED, f"{message[0].upper()}{message[1:]}; see '{self.prog} --help'.\n")
+
+
 def _parser(name: str | None) -> argparse.ArgumentParser:
     """Describe every command; the options of an experiment only where it is asked for."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m experiments",
         description="Run an experiment into a folder, or print what one has left.",
         epilog="Options of an experiment: python -m experiments NAME --help",
@@ -80,9 +89,10 @@ def _add_options(parser: argparse.ArgumentParser, kind: type[Experiment]) -> Non
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; a refusal is one sentence and exit status 2, Ctrl-C one sentence and 130."""
     words = sys.argv[1:] if arguments is None else list(arguments)
-    name = next((word for word in words if word in EXPERIMENTS), None)
-    options = _parser(name).parse_args(words)
+    options = argparse.Namespace(command=None)
     try:
+        name = next((word for word in words if word in EXPERIMENTS), None)
+        options = _parser(name).parse_args(words)
         if options.command == "report":
             from twinlib.results.tables import report
 
@@ -91,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _claims(options.out)
         else:
             _run(options)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:
@@ -102,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _experiments(options: argparse.Namespace) -> dict[pathlib.Path, Experiment]:
     """Return what is asked for, by folder; of several datasets each gets a folder of its own."""
-    from twinlib.errors import RunError
+    from twinlib.errors import InputError
 
     kind = experiment_class(options.command)
     chosen = {f.name: getattr(options, f.name) for f in fields(kind) if f.metadata}
@@ -111,7 +121,7 @@ def _experiments(options: argparse.Namespace) -> dict[pathlib.Path, Experiment]:
         return {options.out: kind(**chosen)}
     names = chosen.pop("dataset")
     if len(set(names)) < len(names):
-        raise RunError("Two runs of one dataset would share a folder; give each dataset once.")
+        raise InputError("Two runs of one dataset would share a folder; give each dataset once.")
     outs = [options.out] if len(names) == 1 else [options.out / name for name in names]
     return {out: kind(**chosen | {"dataset": name}) for out, name in zip(outs, names, strict=True)}
 
@@ -119,7 +129,10 @@ def _experiments(options: argparse.Namespace) -> dict[pathlib.Path, Experiment]:
 def _run(options: argparse.Namespace) -> None:
     """Run an experiment, and say where its results are or how to go on."""
     from experiments.runner import run
+    from twinlib.errors import InputError
 
+    if options.minutes is not None and not options.minutes >= 0:
+        raise InputError(f"minutes is {options.minutes:g}; give 0 or more.")
     experiments = _experiments(options)
     finished = run(
         experiments,
@@ -164,4 +177,8 @@ def _claims(path: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    status = main()
+    if status == STOPPED:  # where Ctrl-C met an import, Python would end as if nobody had taken it
+        sys.stderr.flush()
+        os._exit(status)
+    raise SystemExit(status)

@@ -13,7 +13,7 @@ from experiments.experiment import Experiment, Scratch, at_least_one, option
 from experiments.part import Part, Row
 from twinlib.data.sources import DATASETS
 from twinlib.embedding import quality
-from twinlib.errors import RunError
+from twinlib.errors import InputError
 
 if TYPE_CHECKING:
     from experiments.folder import Parts
@@ -119,7 +119,7 @@ class EmbeddingQuality(Experiment):
         at_least_one(self, "seeds", "epochs")
         if self.dataset not in STRONG:
             known = ", ".join(STRONG)
-            raise RunError(f"Strong perturbations of {self.dataset!r} are not known; choose from {known}.")
+            raise InputError(f"Strong perturbations of {self.dataset!r} are not known; choose from {known}.")
 
     def parts(self, finished: Parts) -> Sequence[str]:
         """One part a seed and model."""

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from experiments.part import Part, Row
-from twinlib.errors import RunError
+from twinlib.errors import InputError
 
 if TYPE_CHECKING:
     import pathlib
@@ -96,11 +96,13 @@ def at_least_one(experiment: Experiment, *names: str) -> None:
     """Refuse an option that must be 1 or more."""
     for name in names:
         if getattr(experiment, name) < 1:
-            raise RunError(f"{name} is {getattr(experiment, name)}; give 1 or more.")
+            raise InputError(f"{name} is {getattr(experiment, name)}; give 1 or more.")
 
 
 def one_of(kind: str, chosen: Sequence[str], known: Sequence[str]) -> None:
-    """Refuse a name that is not known."""
+    """Refuse a name that is not known, and a text in place of names."""
+    if isinstance(chosen, str):
+        raise InputError(f"{chosen!r} is a text where names are asked for; give ({chosen!r},).")
     for name in chosen:
         if name not in known:
-            raise RunError(f"There is no {kind} {name!r}; choose from {', '.join(known)}.")
+            raise InputError(f"There is no {kind} {name!r}; choose from {', '.join(known)}.")

@@ -42,7 +42,7 @@ class Parts:
         import pandas as pd
 
         paths = [self.folder / f"{name}.{table}.csv" for name in names]
-        read = [pd.read_csv(path, float_precision="round_trip") for path in paths if path.exists()]
+        read = [_csv(path) for path in paths if path.exists()]
         return pd.concat(read, ignore_index=True) if read else pd.DataFrame()
 
     def tables(self, names: Sequence[str]) -> dict[str, pd.DataFrame]:
@@ -75,11 +75,29 @@ def _json(path: pathlib.Path) -> Row:
     try:
         content: Row = json.loads(path.read_text())
     except (OSError, ValueError):
-        raise FolderError(
-            f"{path.parent.parent.name}/parts/{path.name} cannot be read; delete the folder "
-            f"{path.parent.parent.name!r}, or name another one."
-        ) from None
+        raise _broken(path) from None
     return content
+
+
+def _csv(path: pathlib.Path) -> pd.DataFrame:
+    """Read the rows of a part."""
+    import pandas as pd
+
+    try:
+        return pd.read_csv(path, float_precision="round_trip")
+    except (OSError, ValueError):
+        raise _broken(path) from None
+
+
+def _broken(path: pathlib.Path) -> FolderError:
+    """Say which file of a run is broken, and the mend."""
+    out = path.parent.parent
+    if path.name == "identity.json":
+        mend = f"delete the folder {str(out)!r}, or name another one"
+    else:
+        part = path.stem if path.suffix == ".json" else path.stem.rpartition(".")[0]
+        mend = f"delete {part}.json there, and --resume makes the part again"
+    return FolderError(f"{out.name}/parts/{path.name} cannot be read; {mend}.")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.experiment import Experiment, Scratch, one_of, option
 from experiments.part import Part, Row
-from twinlib.errors import RunError
+from twinlib.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -162,7 +162,7 @@ class Peers(Experiment):
     def __post_init__(self) -> None:
         one_of("task", self.tasks, tuple(TASKS))
         if len(self.seeds) != len(self.tasks) or min(self.seeds) < 1:
-            raise RunError(f"seeds is {self.seeds}; give 1 or more for each of {', '.join(self.tasks)}.")
+            raise InputError(f"seeds is {self.seeds}; give 1 or more for each of {', '.join(self.tasks)}.")
 
     def parts(self, finished: Parts) -> Sequence[str]:
         """Ours train side by side; theirs are one part a seed."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from experiments.experiment import Experiment, at_least_one, one_of, option
-from twinlib.errors import RunError
+from twinlib.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Replication(Experiment):
         one_of("algorithm", self.algorithms, self.ALGORITHMS)
         at_least_one(self, "seeds", "timesteps")
         if self.block < 0:
-            raise RunError(f"block is {self.block}; give 1 or more seeds, or 0 for all of them.")
+            raise InputError(f"block is {self.block}; give 1 or more seeds, or 0 for all of them.")
 
     @property
     def chosen(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import multiprocessing
 import pathlib
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
@@ -125,8 +126,9 @@ def workers_of(number: int, scheduler: str | None) -> Iterator[Workers]:
 @contextmanager
 def _processes(number: int) -> Iterator[Executor]:
     """Start fresh processes (torch's threads do not survive a fork), and end them when the run is stopped."""
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(number, context, signal.signal, (signal.SIGINT, signal.SIG_IGN))
+    pool = ProcessPoolExecutor(number, multiprocessing.get_context("spawn"))
+    with _deaf():
+        pool.submit(int)  # they start now, and inherit that Ctrl-C is for this process alone
     try:
         yield pool
     except BaseException:
@@ -135,6 +137,19 @@ def _processes(number: int) -> Iterator[Executor]:
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Ignore Ctrl-C; only a main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

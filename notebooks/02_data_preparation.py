@@ -184,7 +184,7 @@ record.say(
     f"Half of the cells have under {middle:.0f} molecules among these genes (5 % to 95 %: {low:.0f} to {high:.0f}). "
     + clean
     + f"The smallest group is {smallest} with {sizes.min()} cells. "
-    "Groups under ten cells would have been refused at the door: they cannot be split, matched and scored."
+    "Groups under ten cells would have been marked as small at the door: their scores say little."
 )
 
 # %% [markdown]

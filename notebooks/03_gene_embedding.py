@@ -287,7 +287,7 @@ plots.show(
 # Here the graph is the same for all cells; only the numbers on its nodes differ.
 # A union then copies the same edges once a cell, and must find the neighbours of each copy again.
 #
-# With one graph a neighbour is a *column of a table*: take the rows `source[table[:, k]]` for all cells at once, one $k$ at a time, and nothing has to be looked up for the single cell.
+# With one graph a neighbour is a *column of a table*: take the rows `source[table[:, k]]` for all cells at once, and nothing has to be looked up for the single cell.
 # That is the whole difference, and it must not change a number.
 
 # %%
@@ -311,7 +311,8 @@ if GATv2Conv is not None:
 # %% [markdown]
 # How much cheaper this is depends on the machine; `python benchmarks/attention.py` measures it on yours, beside a loop over nodes in plain Python.
 # One more thing had to be written by hand.
-# Automatic differentiation would keep an array of genes x neighbours x channels x cells for the way back, which does not fit a processor's cache, so `twinlib` computes the derivative itself, one neighbour at a time.
+# Automatic differentiation would keep an array of genes x neighbours x channels x cells for the way back, which does not fit a processor's cache, so `twinlib` computes the output and its derivative itself, one neighbour at a time, in loops that numba turns into machine code.
+# The plain definition stays in the package: it is what a GPU runs, and what the loops are tested against.
 # A hand-written derivative is a place for mistakes, so we compare it with a difference quotient.
 
 # %%

@@ -83,7 +83,7 @@ def test_arrows_point_down(room: str) -> None:
         assert not wrong, f"{place(path)} imports {sorted(wrong)}"
 
 
-@pytest.mark.parametrize("name", ["errors", "files"])
+@pytest.mark.parametrize("name", ["errors", "files", "checks"])
 def test_what_is_free_to_all_imports_no_room(name: str) -> None:
     assert not rooms_used(reached(PACKAGE / f"{name}.py"))
 

@@ -38,4 +38,4 @@ class FolderError(ValueError):
 
 
 class RunError(ValueError):
-    """An experiment that cannot be run as it was asked for."""
+    """A run that has nothing to run on, or lost it."""

@@ -4,7 +4,7 @@ import pytest
 from twinlib.data import pairing
 from twinlib.data.pairing import match_space, pair, transport_plan
 from twinlib.data.preparation import prepare
-from twinlib.errors import DataError
+from twinlib.errors import DataError, InputError
 
 
 @pytest.fixture
@@ -108,3 +108,50 @@ def test_transport_finds_the_true_counterpart_more_often_than_chance():
         found[method] = distance, (fate[pairs.control] == other[pairs.perturbed]).mean()
     assert found["ot"][0] < 0.85 * found["random"][0]
     assert found["ot"][1] > found["random"][1] + 0.1
+
+
+def masses_hold(plan, n, m):
+    return np.allclose(plan.sum(0), 1 / m, rtol=1e-6) and np.allclose(plan.sum(1), 1 / n, rtol=1e-6)
+
+
+@pytest.mark.parametrize("distance", [1.0, 15.0, 1e3, 1e6])
+def test_one_far_cell_leaves_every_mass_in_the_entropic_plan(distance, monkeypatch):
+    monkeypatch.setattr("twinlib.data.pairing.EXACT_ENTRIES", 0)
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(size=(51, 32)), rng.normal(size=(50, 32))
+    b[0] *= distance
+    plan, exact = transport_plan(a, b)
+    assert not exact and masses_hold(plan, 51, 50) and (plan >= 0).all()
+
+
+@pytest.mark.parametrize("sizes", [(30, 20), (20, 30), (25, 25), (1, 5), (5, 1)])
+def test_the_entropic_plan_is_that_of_the_logarithmic_iteration(sizes, monkeypatch):
+    import ot
+
+    monkeypatch.setattr("twinlib.data.pairing.EXACT_ENTRIES", 0)
+    rng = np.random.default_rng(2)
+    a, b = (rng.normal(size=(size, 4)) for size in sizes)
+    cost = ot.dist(a, b)
+    expected = ot.bregman.sinkhorn_log(
+        ot.unif(len(a)), ot.unif(len(b)), cost, 0.05 * cost.mean(), numItermax=100_000
+    )
+    plan, _ = transport_plan(a, b)
+    np.testing.assert_allclose(plan, expected, atol=1e-5 / len(a))
+
+
+def test_equal_cells_are_matched_with_entropy_too(monkeypatch):
+    monkeypatch.setattr("twinlib.data.pairing.EXACT_ENTRIES", 0)
+    plan, _ = transport_plan(np.zeros((4, 3)), np.zeros((3, 3)))
+    np.testing.assert_allclose(plan, 1 / 12)
+
+
+@pytest.mark.parametrize("entries", [0, 25_000_000])
+def test_cells_that_are_not_finite_have_no_plan(entries, monkeypatch):
+    monkeypatch.setattr("twinlib.data.pairing.EXACT_ENTRIES", entries)
+    cells = np.random.default_rng(0).normal(size=(6, 3))
+    broken = cells.copy()
+    broken[2, 1] = np.nan
+    with pytest.raises(InputError, match="NaN"):
+        transport_plan(cells, broken)
+    with pytest.raises(InputError, match="where D is 3"):
+        transport_plan(cells, cells[:, :2])

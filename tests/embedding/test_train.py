@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 
 import numpy as np
 import pytest
@@ -60,6 +61,30 @@ def test_test_cells_do_not_touch_the_training(fake_prepared, trained):
 def test_the_seed_decides(fake_prepared, trained):
     other, _ = train_embedding(fake_prepared, CONFIG, seed=2)
     assert not torch.allclose(other.gene_vectors, trained[0].gene_vectors)
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_the_number_of_threads_does_not_decide(fake_prepared, threads):
+    """The same codes at the start, whose components lie close, and the same error but for rounding after."""
+    x = np.random.default_rng(0).normal(size=(400, 31)).astype(np.float32)
+    cells = types.SimpleNamespace(X=x, obs=fake_prepared.cells.obs, uns={})
+    genes = tuple(f"g{i}" for i in range(31))
+    prepared = dataclasses.replace(fake_prepared, cells=cells, genes=genes, mean=x.mean(0), std=x.std(0))
+    starts, errors = [], []
+    for number in (1, 2):
+        threads(number)
+        starts.append(room._Trainer(prepared, EmbeddingConfig(), 0, "cpu").embedding.gene_vectors.detach())
+        trainer = room._Trainer(prepared, EmbeddingConfig(latent_dim=8), 0, "cpu")
+        trainer.run_epoch()
+        errors.append(trainer.history[0]["validation_mse"])
+    assert (starts[0] - starts[1]).abs().max() < 1e-6
+    assert errors[0] == pytest.approx(errors[1], rel=1e-3)
 
 
 def test_patience_stops(fake_prepared):

@@ -113,5 +113,5 @@ def test_nan_is_refused(call):
 
 
 def test_eq12_refuses_unequal_lengths():
-    with pytest.raises(ValueError, match="pairs steps"):
+    with pytest.raises(ValueError, match="must pair up"):
         sim.mean_absolute_difference([0.0, 1.0], [0.0, 1.0, 2.0])

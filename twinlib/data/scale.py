@@ -147,19 +147,19 @@ def _kind_of_broken(rows: sparse.csr_matrix) -> str:
     """Judge cells [n, G] none of which holds only whole numbers."""
     small = rows.data.max() <= LARGEST_ANY_LOG
     asked = list(UNDO) if small else ["normalised", "sqrt"]
-    above, fitting = (np.array(part) for part in zip(*(_fit(rows, UNDO[k]) for k in asked), strict=True))
-    shares = fitting.sum(axis=1) / np.maximum(above.sum(axis=1), 1)
-    enough = above.sum(axis=1) >= 20
-    for name, share, told in zip(asked, shares, enough, strict=True):
-        if told and share >= 0.999:
+    fits = []
+    for name in asked:
+        above, whole = _fit(rows, UNDO[name])
+        if above.sum() >= 20 and whole.sum() >= 0.999 * above.sum():
             return name
+        fits.append((above, whole))
     if small and _same_totals(rows, UNDO["log1p_twice"]):
         return "log1p_twice"
     if not small:
         return "normalised" if _same_totals(rows, np.asarray) else "fractional"
-    if not enough[0]:
+    if fits[0][0].sum() < 20:
         return "few"
-    return "mixed" if _kinds_of_cells(above, fitting) > 1 else "unknown"
+    return "mixed" if _kinds_of_cells(fits) > 1 else "unknown"
 
 
 def _fit(rows: sparse.csr_matrix, undo: Undo) -> tuple[np.ndarray, np.ndarray]:
@@ -172,10 +172,10 @@ def _fit(rows: sparse.csr_matrix, undo: Undo) -> tuple[np.ndarray, np.ndarray]:
     return np.add.reduceat(above.astype(int), starts), np.add.reduceat((above & near).astype(int), starts)
 
 
-def _kinds_of_cells(above: np.ndarray, fitting: np.ndarray) -> int:
+def _kinds_of_cells(fits: list[tuple[np.ndarray, np.ndarray]]) -> int:
     """Count the kinds that at least 5 cells, and a twentieth of those that tell, belong to."""
-    fits = (above >= 5) & (fitting >= 0.98 * above)
-    first = fits.argmax(axis=0)[fits.any(axis=0)]
+    belongs = np.array([(above >= 5) & (whole >= 0.98 * above) for above, whole in fits])
+    first = belongs.argmax(axis=0)[belongs.any(axis=0)]
     sizes = np.bincount(first, minlength=1)
     return int((sizes >= max(5, 0.05 * len(first))).sum())
 

@@ -6,6 +6,7 @@ all cells, which is what makes the gather cheap on a processor.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -88,66 +89,68 @@ def _glorot(*shape: int, generator: torch.Generator | None) -> nn.Parameter:
     return nn.Parameter((torch.rand(*shape, generator=generator) * 2 - 1) * bound)
 
 
-class _Attend(torch.autograd.Function):
-    """GATv2's scores, softmax and weighted sum with a backward pass written out by hand.
+def attention_weights(
+    source: Tensor, target: Tensor, score: Tensor, neighbours: Tensor, mask: Tensor | None
+) -> Tensor:
+    """Return the GATv2 weights [G, k + 1, h, n] of projected nodes source, target [G, h, c, n].
 
-    Both passes go over one neighbour at a time and keep nothing of size [G, k + 1, channels, cells], which
-    would not fit the processor's cache. source, target [G, W, n]; score [heads, channels]; mask [k + 1, G]
-    or None.
+    score: [h, c] (heads, channels); mask: [G, k + 1], True where a row is padded, or None where none is.
     """
+    hidden = F.leaky_relu(source[neighbours] + target.unsqueeze(1), SLOPE)
+    return _softmax((hidden * score.unsqueeze(-1)).sum(3), mask)
+
+
+def _softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
+    if mask is not None:
+        scores = scores.masked_fill(mask[..., None, None], -math.inf)
+    return scores.softmax(1)
+
+
+def attend(source: Tensor, target: Tensor, score: Tensor, neighbours: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the neighbours' source, weighted by `attention_weights`, as [G, h, c, n]."""
+    weights = attention_weights(source, target, score, neighbours, mask)
+    return (source[neighbours] * weights.unsqueeze(3)).sum(1)
+
+
+class _FusedAttend(torch.autograd.Function):
+    """`attend` and its derivative for floats on a processor, as compiled loops."""
 
     @staticmethod
     def forward(
         ctx: Any, source: Tensor, target: Tensor, score: Tensor, neighbours: Tensor, mask: Tensor | None
     ) -> Tensor:
-        weights = attention_weights(source, target, score, neighbours, mask)
-        ctx.save_for_backward(source, target, score, neighbours, weights)
-        return weighted_sum(source, weights, neighbours)
+        from twinlib.embedding import fused_attention
+
+        scores = fused_attention.scores(source, target, score, neighbours, SLOPE)
+        weights = _softmax(scores, mask)
+        ctx.save_for_backward(source, target, score, neighbours, mask, weights)
+        return fused_attention.weighted_sum(source, weights, neighbours)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        source, target, score, neighbours, weights = ctx.saved_tensors
-        shape = (len(source), *score.shape, -1)
-        out = gradients[0].reshape(shape)
-        columns = neighbours.unbind(1)
-        by_weight = torch.stack([(source.index_select(0, c).view(shape) * out).sum(2) for c in columns])
-        by_score = weights * (by_weight - (weights * by_weight).sum(0))
-        to_source, to_target, to_score = map(torch.zeros_like, (source, target, score))
-        for column, weight, slope in zip(columns, weights.unsqueeze(3), by_score.unsqueeze(3), strict=True):
-            sums = source.index_select(0, column).add_(target).view(shape)
-            leak = torch.where(sums > 0, slope, SLOPE * slope)
-            to_score += sums.mul_(leak).sum((0, 3))
-            leak *= score.unsqueeze(-1)
-            to_target += leak.view_as(target)
-            to_source.index_add_(0, column, leak.addcmul_(weight, out).view_as(source))
-        return to_source, to_target, to_score, None, None
+    def backward(ctx: Any, *out: Tensor) -> tuple[Tensor | None, ...]:
+        from twinlib.embedding import fused_attention
+
+        source, target, score, neighbours, mask, weights = ctx.saved_tensors
+        if torch.is_grad_enabled() or _transformed():  # these gradients will be differentiated or mapped
+            plain = functools.partial(attend, neighbours=neighbours, mask=mask)
+            pull = torch.func.vjp(plain, source, target, score)[1]
+            return (*pull(out[0]), None, None)
+        to = fused_attention.gradients(source, target, score, neighbours, SLOPE, weights, out[0])
+        return (*to, None, None)
 
 
-def attention_weights(
-    source: Tensor, target: Tensor, score: Tensor, neighbours: Tensor, mask: Tensor | None = None
-) -> Tensor:
-    """Return the GATv2 weights [k + 1, G, heads, n] of projected nodes source, target [G, W, n].
-
-    score: [heads, channels] with W = heads * channels; mask: [k + 1, G], True where there is no neighbour.
-    """
-    shape = (len(source), *score.shape, -1)
-    scores = []
-    for column in neighbours.unbind(1):
-        sums = F.leaky_relu_(source.index_select(0, column).add_(target), SLOPE)
-        scores.append((sums.view(shape) * score.unsqueeze(-1)).sum(2))
-    stacked = torch.stack(scores)
-    if mask is not None:
-        stacked.masked_fill_(mask[..., None, None], -math.inf)
-    return stacked.softmax(0)
+def _transformed() -> bool:
+    """True inside torch.func.grad, vmap and their kin, whose tensors have no memory to loop over."""
+    return bool(torch._C._are_functorch_transforms_active())
 
 
-def weighted_sum(source: Tensor, weights: Tensor, neighbours: Tensor) -> Tensor:
-    """Return sum over k of weights [k + 1, G, heads, n] times the neighbours' source rows, as [G, W, n]."""
-    shape = (len(source), weights.shape[2], -1, source.shape[2])
-    total = torch.zeros_like(source).view(shape)
-    for column, weight in zip(neighbours.unbind(1), weights.unsqueeze(3), strict=True):
-        total.addcmul_(source.index_select(0, column).view(shape), weight)
-    return total.view_as(source)
+def _fusable(like: Tensor) -> bool:
+    return like.device.type == "cpu" and like.dtype in (torch.float32, torch.float64) and not _transformed()
+
+
+def _for_each(weight: Tensor, nodes: Tensor) -> Tensor:
+    # a product for every gene: `weight @ nodes` would copy the nodes into one matrix and back
+    return weight.expand(len(nodes), -1, -1)
 
 
 class GraphAttention(nn.Module):
@@ -170,6 +173,11 @@ class GraphAttention(nn.Module):
         attention: str = "learned",
     ) -> None:
         super().__init__()
+        if ((neighbours < 0) | (neighbours >= len(neighbours))).any():
+            raise DataError(
+                f"GraphAttention: a neighbour lies outside the table's {len(neighbours)} genes; "
+                "make the table with knn_graph or from_edges."
+            )
         self.heads, self.channels, self.attention = heads, channels, attention
         width = heads * channels
         self.source = _glorot(width, in_channels, generator=generator)
@@ -183,21 +191,34 @@ class GraphAttention(nn.Module):
         self.padded = bool(self.mask.any())
 
     def forward(self, nodes: Tensor) -> Tensor:
-        """Map node features [G, F, n] to [G, heads * channels, n]."""
-        source = self.source @ nodes + self.source_bias.unsqueeze(-1)
-        return self._mix(source, nodes) + self.bias.unsqueeze(-1)
+        """Map node features [G, F, n] to [G, heads * channels, n]; raises DataError for another G."""
+        if len(nodes) != len(self.neighbours):
+            raise DataError(
+                f"GraphAttention: nodes of {len(nodes)} genes, but a table of {len(self.neighbours)}; "
+                "pass nodes [G, F, n] of the table's genes."
+            )
+        return self._mix(self._source(nodes), nodes).flatten(1, 2) + self.bias.unsqueeze(-1)
+
+    def _source(self, nodes: Tensor) -> Tensor:
+        return self._project(self.source, self.source_bias, nodes)
+
+    def _target(self, nodes: Tensor) -> Tensor:
+        return self._project(self.target, self.target_bias, nodes)
+
+    def _project(self, weight: Tensor, bias: Tensor, nodes: Tensor) -> Tensor:
+        projected = torch.baddbmm(bias.unsqueeze(-1), _for_each(weight, nodes), nodes)
+        return projected.unflatten(1, (self.heads, self.channels))
 
     def _mix(self, source: Tensor, nodes: Tensor) -> Tensor:
         if self.attention == "none":
             return source
         if self.attention == "uniform":  # the same weights for every cell: one product of matrices
             return (self._fixed_weights(source) @ source.flatten(1)).view_as(source)
-        target = self.target @ nodes + self.target_bias.unsqueeze(-1)
-        attend: Callable[..., Tensor] = _Attend.apply
-        return attend(source, target, self.score, self.neighbours, self._mask())
+        mix: Callable[..., Tensor] = _FusedAttend.apply if _fusable(source) else attend
+        return mix(source, self._target(nodes), self.score, self.neighbours, self._mask())
 
     def _mask(self) -> Tensor | None:
-        return self.mask.T if self.padded else None
+        return self.mask if self.padded else None
 
     def _fixed_weights(self, like: Tensor) -> Tensor:
         seen = (~self.mask).to(like)
@@ -212,10 +233,8 @@ class GraphAttention(nn.Module):
         if self.attention in ("uniform", "none"):
             fixed = self._fixed_weights(nodes).gather(1, self.neighbours).masked_fill(self.mask, 0.0)
             return fixed[..., None, None].expand(-1, -1, self.heads, nodes.shape[-1])
-        source = self.source @ nodes + self.source_bias.unsqueeze(-1)
-        target = self.target @ nodes + self.target_bias.unsqueeze(-1)
-        learned = attention_weights(source, target, self.score, self.neighbours, self._mask())
-        return learned.permute(1, 0, 2, 3)
+        source, target = self._source(nodes), self._target(nodes)
+        return attention_weights(source, target, self.score, self.neighbours, self._mask())
 
 
 class Encoder(nn.Module):
@@ -254,8 +273,8 @@ class Encoder(nn.Module):
         expression = x.T.unsqueeze(1)
         nodes = self._first_nodes(expression, gene_vectors)
         for layer in self.layers:
-            nodes = nodes + F.elu(layer(nodes))
-        features = torch.cat([self.project @ nodes, expression], dim=1)
+            nodes = nodes + F.elu_(layer(nodes))
+        features = torch.cat([torch.bmm(_for_each(self.project, nodes), nodes), expression], dim=1)
         return features.flatten(0, 1).T @ self.readout + self.readout_bias
 
     def attention_weights(self, x: Tensor, gene_vectors: Tensor) -> Tensor:
@@ -264,7 +283,7 @@ class Encoder(nn.Module):
         for layer in self.layers:
             assert isinstance(layer, GraphAttention)
             weights.append(layer.weights(nodes))
-            nodes = nodes + F.elu(layer(nodes))
+            nodes = nodes + F.elu_(layer(nodes))
         return torch.stack(weights)
 
     def _first_nodes(self, expression: Tensor, gene_vectors: Tensor) -> Tensor:
@@ -379,7 +398,9 @@ class Embedding(nn.Module):
         """
         d, n_genes = self.latent_dim, len(self.genes)
         centre = x.mean(dim=0)
-        _, _, components = torch.linalg.svd(x - centre, full_matrices=False)
+        # in float32 close components turn into each other by an angle that depends on the number of threads
+        _, _, right = torch.linalg.svd((x - centre).cpu().double(), full_matrices=False)
+        components = right.to(x)
         rotation, _ = torch.linalg.qr(torch.randn(d, d, generator=generator).to(x))
         loadings = components[:d].T @ rotation[: len(components)]
         readout = self.encoder.readout.view(n_genes, -1, d)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from twinlib.checks import require_number
 from twinlib.errors import InputError, OrderError
 from twinlib.policy.contracts import Box, Step
 
@@ -41,8 +42,8 @@ class BatchedDynamics:
     resumable = True
 
     def __init__(self, replicas: int, n_cells: int, dtype: torch.dtype, device: torch.device) -> None:
-        if replicas < 1 or n_cells < 1:
-            raise InputError(f"replicas={replicas} and n_cells={n_cells} must both be at least 1.")
+        require_number("replicas", replicas, 1, whole=True)
+        require_number("n_cells", n_cells, 1, whole=True)
         self.replicas, self.n_cells = replicas, n_cells
         self.dtype, self.device = dtype, device
         self._generators: list[torch.Generator] = []
@@ -143,7 +144,7 @@ class BatchedDynamics:
     def reset_to(self, options: Mapping[str, object], generators: Sequence[torch.Generator]) -> Tensor:
         """Start anew `[R, N, O]` where the options of gymnasium's reset say; an unknown one is refused."""
         if options:
-            raise InputError(f"reset knows no option {sorted(options)} here: leave options out.")
+            raise InputError(f"reset knows no option {sorted(map(str, options))} here: leave options out.")
         return self.reset(generators)
 
     def info(self) -> dict[str, Tensor]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from twinlib.checks import finite_arrays, name_list, require_number, require_type
 from twinlib.environment.batched import BatchedDynamics, Outcome, State
 from twinlib.environment.world import Start, World
 from twinlib.errors import InputError, WorldError
@@ -56,15 +58,15 @@ class EnvironmentConfig:
                 raise InputError(
                     f"{name}={getattr(self, name)!r} is unknown: choose from {', '.join(allowed)}."
                 )
-        if self.horizon < 1:
-            raise InputError(f"horizon={self.horizon} must be at least 1.")
+        require_number("horizon", self.horizon, 1, whole=True)
         for name in ("process_noise", "l1", "l2", "kick_size", "drift_rate"):
-            if getattr(self, name) < 0:
-                raise InputError(
-                    f"{name}={getattr(self, name)} must not be negative: set it to 0 to switch it off."
-                )
+            require_number(name, getattr(self, name), 0)
+        for name in ("action_scale", "cytokine_scale"):
+            if getattr(self, name) is not None:
+                require_number(name, getattr(self, name), 0)
         for name in ("efficacy", "response"):
-            if any(v < 1 or int(v) != v for v in getattr(self, name)):
+            (pair,) = finite_arrays(**{name: (getattr(self, name), "ab=2")})
+            if (pair < 1).any() or (pair != np.floor(pair)).any():
                 raise InputError(f"{name}={getattr(self, name)} must be two whole numbers of at least 1.")
 
     def quiet(self) -> EnvironmentConfig:
@@ -82,7 +84,9 @@ class Dynamics(BatchedDynamics):
     def __init__(
         self, world: World, config: EnvironmentConfig | None = None, replicas: int = 1, n_cells: int = 64
     ) -> None:
-        config = config or EnvironmentConfig()
+        config = EnvironmentConfig() if config is None else config
+        require_type("world", world, World)
+        require_type("config", config, EnvironmentConfig)
         super().__init__(replicas, n_cells, world.z0.dtype, world.z0.device)
         if config.drift == "density" and world.density is None:
             raise WorldError('drift="density" needs a world made with make_world(..., density=True).')
@@ -115,7 +119,7 @@ class Dynamics(BatchedDynamics):
         Given cells hold for this episode; the auto-reset after it draws at random again.
         """
         if cells is not None:
-            start = self.world.starts(cells.to(self.device).expand(self.replicas, self.n_cells))
+            start = self.world.starts(self._indices(cells.cpu()))
         self._given, self._final = start, {}
         return super().reset(generators)
 
@@ -233,29 +237,47 @@ class Dynamics(BatchedDynamics):
 
     def reset_to(self, options: Mapping[str, object], generators: Sequence[torch.Generator]) -> Tensor:
         """Start at given cells from `cell` (indices), or at `x` with `label` (and `y`), all in log1p."""
-        unknown = set(options) - {"cell", "x", "label", "y"}
-        if unknown:
-            raise InputError(
-                f"reset knows no option {sorted(unknown)}: use 'cell', or 'x' with 'label' (and 'y')."
-            )
-        if "cell" in options:
-            return self.reset(generators, cells=self._given_cells(options["cell"]))
-        return self.reset(generators, start=self._given_start(options) if "x" in options else None)
+        given = set(options)
+        if not given:
+            return self.reset(generators)
+        if given == {"cell"}:
+            one = _is_whole(options["cell"])
+            cells = self._indices([options["cell"]] * self.n_cells if one else options["cell"])
+            return self.reset(generators, cells=cells)
+        if given in ({"x", "label"}, {"x", "label", "y"}):
+            return self.reset(generators, start=self._given_start(**options))
+        raise InputError(
+            f"reset cannot start from the options {sorted(map(str, given))}: "
+            "give 'cell', or 'x' with 'label' (and 'y'), or none."
+        )
 
-    def _given_cells(self, cell: object) -> Tensor:
-        cells = torch.as_tensor(cell, dtype=torch.long).reshape(-1)
-        if bool((cells < 0).any()) or bool((cells >= len(self.world)).any()):
-            raise InputError(f"option 'cell' must lie in 0..{len(self.world) - 1}.")
-        return cells.expand(self.n_cells)
+    def _indices(self, cells: object) -> Tensor:
+        """Numbers of the world's cells `[R, N]` from `[N]` or `[R, N]`."""
+        (numbers,) = finite_arrays(cell=(cells, f"... N={self.n_cells}"))
+        if (numbers != np.floor(numbers)).any() or numbers.min() < 0 or numbers.max() >= len(self.world):
+            raise InputError(f"cell must hold whole numbers from 0 to {len(self.world) - 1}, one a cell.")
+        if numbers.shape[:-1] not in ((), (self.replicas,)):
+            raise InputError(f"cell has shape {numbers.shape}; give [N] or [R, N] with R = {self.replicas}.")
+        return torch.from_numpy(numbers).long().to(self.device).expand(self.replicas, self.n_cells)
 
-    def _given_start(self, options: Mapping[str, object]) -> Start:
-        labels = np.atleast_1d(np.asarray(options.get("label", []))).tolist()
-        x = torch.as_tensor(np.atleast_2d(np.asarray(options["x"])))
-        y = torch.as_tensor(np.atleast_2d(np.asarray(options["y"]))) if "y" in options else None
-        if len(x) != self.n_cells or len(labels) != self.n_cells:
-            raise InputError(f"options 'x' and 'label' must each name {self.n_cells} cells.")
-        start = self.world.starts_from(x, labels, y)
+    def _given_start(self, x: object, label: object, y: object = None) -> Start:
+        """The start `[1, N, ...]` of N given cells and labels."""
+        labels = name_list("label", [label] if isinstance(label, str) else label)
+        if len(labels) != self.n_cells:
+            raise InputError(f"label holds {len(labels)} names for {self.n_cells} cells; give one a cell.")
+        match = None if y is None else self._profiles(y=y)
+        start = self.world.starts_from(self._profiles(x=x), labels, match)
         return Start(*(value.unsqueeze(0) for value in vars(start).values()))
+
+    def _profiles(self, **given: object) -> Tensor:
+        """Profiles `[n, G]` from one `[G]` or several."""
+        axes = f"... G={len(self.world.genes)}"
+        (profiles,) = finite_arrays(**{name: (values, axes) for name, values in given.items()})
+        return torch.from_numpy(np.atleast_2d(profiles))
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _default_scale(world: World, config: EnvironmentConfig) -> float:

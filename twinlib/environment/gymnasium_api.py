@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import multiprocessing
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import gymnasium
@@ -9,6 +11,9 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
+
+from twinlib.checks import finite_arrays, require_type
+from twinlib.errors import InputError, OrderError
 
 if TYPE_CHECKING:
     import torch
@@ -35,9 +40,19 @@ def register_environments() -> None:
 class _Frame:
     """What both interfaces share: the dynamics with R = 1, the spaces, the generator and the paths so far."""
 
-    def __init__(self, task: str, n_cells: int, settings: dict[str, object]) -> None:
+    def __init__(self, task: str, n_cells: int, render_mode: str | None, settings: dict[str, object]) -> None:
         from twinlib.environment.tasks import TASKS
 
+        if render_mode not in (None, "rgb_array"):
+            raise InputError(f"render_mode={render_mode!r} is unknown: choose 'rgb_array' or None.")
+        if task not in TASKS:
+            raise InputError(f"there is no task {task!r}: choose from {', '.join(TASKS)}.")
+        known = set(inspect.signature(TASKS[task]).parameters) - {"n_cells", "replicas"}
+        if settings.keys() - known:
+            raise InputError(
+                f"{task} knows no setting {sorted(settings.keys() - known)}: choose from {sorted(known)}."
+            )
+        _take_one_thread_in_a_worker()
         self.dynamics: BatchedDynamics = TASKS[task](n_cells=n_cells, **settings)
         self.observation = spaces.Box(-np.inf, np.inf, (self.dynamics.observation_dim,), np.float32)
         low = np.broadcast_to(_array(self.dynamics.action_low), (self.dynamics.action_dim,))
@@ -50,6 +65,8 @@ class _Frame:
         """Start anew `[N, O]`; a seed gives a new generator, else the old one goes on."""
         import torch
 
+        if options is not None:
+            require_type("options", options, dict)
         if self.generator is None or reseed:
             self.generator = torch.Generator(self.dynamics.device)
             self.generator.manual_seed(int(rng.integers(2**62)))
@@ -58,21 +75,39 @@ class _Frame:
         return _array(obs)
 
     def step(self, action: np.ndarray) -> Step:
-        """One step of all N cells."""
+        """One step of all N cells with checked actions `[N, A]`."""
         import torch
 
-        tensor = torch.as_tensor(np.asarray(action), dtype=self.dynamics.dtype, device=self.dynamics.device)
+        self.require_reset("step")
+        tensor = torch.as_tensor(action, dtype=self.dynamics.dtype, device=self.dynamics.device)
         start = [self.dynamics.latent[0]] if self.ended else self.paths
-        step = self.dynamics.step(tensor.reshape(1, self.dynamics.n_cells, -1))
+        step = self.dynamics.step(tensor.unsqueeze(0))
         self.paths = [*start, self.dynamics.final_latent[0]]
         self.ended = bool((step.terminated | step.truncated).all())
         return step
+
+    def require_reset(self, call: str) -> None:
+        """Refuse a call before the first reset."""
+        if not self.paths:
+            raise OrderError(f"{call} was called before reset: call reset() first.")
 
     def frames(self) -> tuple[np.ndarray, ...]:
         """One picture a cell of its path since the reset, `[400, 400, 3]` uint8 each."""
         import torch
 
+        self.require_reset("render")
         return tuple(self.dynamics.picture(path) for path in torch.stack(self.paths, dim=1))
+
+
+def _take_one_thread_in_a_worker() -> None:
+    """Let torch compute on one thread in a process of `multiprocessing`: an asynchronous environment's.
+
+    Its siblings have the other cores; and after a fork torch would wait for ever for its parent's threads.
+    """
+    if multiprocessing.parent_process() is not None:
+        import torch
+
+        torch.set_num_threads(1)
 
 
 class CellEnv(gymnasium.Env[np.ndarray, np.ndarray]):
@@ -86,7 +121,9 @@ class CellEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 5}  # type: ignore[misc]
 
     def __init__(self, task: str, render_mode: str | None = None, **settings: object) -> None:
-        self._frame = _Frame(task, 1, settings)
+        self._frame = _Frame(task, 1, render_mode, settings)
+        self._end: tuple[np.ndarray, float, bool, bool, dict[str, object]] | None = None
+        self._warned = False
         self.observation_space, self.action_space = self._frame.observation, self._frame.action
         self.render_mode = render_mode
 
@@ -101,13 +138,29 @@ class CellEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         """Start a new cell; the dynamics' `reset_to` says which options there are."""
         super().reset(seed=seed)
         obs = self._frame.reset(self.np_random, seed is not None, options)[0]
+        self._end, self._warned = None, False
         return obs, self._info()
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, object]]:
-        """Act and return observation `[O]`, reward, terminated, truncated, info."""
-        step = self._frame.step(action)
+        """Act `[A]` and return observation `[O]`, reward, terminated, truncated, info.
+
+        After the end of an episode the cell stays where it ended, unrewarded, and a warning asks for `reset`.
+        """
+        (checked,) = finite_arrays(action=(action, f"A={self._frame.dynamics.action_dim}"))
+        if self._end is not None:
+            self._warn_of_the_end()
+            return self._end
+        step = self._frame.step(checked[None])
         flags = bool(step.terminated[0, 0]), bool(step.truncated[0, 0])
-        return _array(step.final_obs[0, 0]), float(step.reward[0, 0]), *flags, self._info()
+        obs, info = _array(step.final_obs[0, 0]), self._info()
+        if any(flags):
+            self._end = (obs, 0.0, *flags, info)
+        return obs, float(step.reward[0, 0]), *flags, info
+
+    def _warn_of_the_end(self) -> None:
+        if not self._warned:
+            gymnasium.logger.warn("step was called after the episode's end: nothing moves until reset().")
+        self._warned = True
 
     def _info(self) -> dict[str, object]:
         return {name: value[0, 0].item() for name, value in self._frame.dynamics.info().items()}
@@ -129,7 +182,7 @@ class CellVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def __init__(
         self, task: str, num_envs: int = 1, render_mode: str | None = None, **settings: object
     ) -> None:
-        self._frame = _Frame(task, num_envs, settings)
+        self._frame = _Frame(task, num_envs, render_mode, settings)
         self.num_envs, self.render_mode = num_envs, render_mode
         self.single_observation_space, self.single_action_space = self._frame.observation, self._frame.action
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
@@ -151,7 +204,9 @@ class CellVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, object]]:
         """Act on N cells `[N, A]`; `info["final_obs"]` holds what finished cells ended with."""
-        step = self._frame.step(actions)
+        axes = f"N={self.num_envs} A={self._frame.dynamics.action_dim}"
+        (checked,) = finite_arrays(actions=(actions, axes))
+        step = self._frame.step(checked)
         terminated, truncated = step.terminated[0].cpu().numpy(), step.truncated[0].cpu().numpy()
         ended = terminated | truncated
         info = {"final_obs": _array(step.final_obs[0]), "_final_obs": ended} if ended.any() else {}

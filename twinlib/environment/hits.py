@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from twinlib.checks import finite_arrays, name_list, require_number
 from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
 from twinlib.environment.world import World
 from twinlib.errors import InputError
@@ -53,6 +54,9 @@ def overlap_of_seeds(actions: np.ndarray, top: int) -> float:
 
     nan for a single seed.
     """
+    (actions,) = finite_arrays(actions=(actions, "R A"))
+    require_number("top", top, 1, whole=True)
+    top = min(top, actions.shape[1])
     best = [set(np.argsort(-np.abs(row))[:top]) for row in actions]
     shares = [len(a & b) / top for a, b in combinations(best, 2)]
     return float(np.mean(shares)) if shares else float("nan")
@@ -74,7 +78,8 @@ def screen_hits(
     """
     import pandas as pd
 
-    chosen = labels or [world.labels[i] for i in sorted(set(world.label.tolist()))]
+    present = [world.labels[i] for i in sorted(set(world.label.tolist()))]
+    chosen = present if labels is None else name_list("labels", labels)
     tables = []
     for label in chosen:
         actions = mean_actions(policy, world, config, label, n_cells).numpy()
@@ -107,6 +112,6 @@ def precision(hits: pd.DataFrame, known: Collection[str]) -> pd.DataFrame:
     Columns: precision, expected (the share of known genes among the hits of all perturbations together,
     what a screen that ignores the perturbation would score).
     """
-    hit = hits.gene.isin(list(known))
+    hit = hits.gene.isin(name_list("known", known))
     table = hit.groupby(hits.perturbation).mean().rename("precision").to_frame()
     return table.assign(expected=float(hit.mean()))

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from twinlib.checks import require_number, require_type
 from twinlib.environment.batched import BatchedDynamics, Outcome, State
 from twinlib.errors import InputError
 from twinlib.landscapes.myeloid import FATES, GENES, MyeloidNetwork, fate, gene_vector
@@ -56,12 +57,13 @@ class ToggleConfig:
         _require("reward", self.reward, _REWARDS)
         for name in ("start", "target"):
             _require(name, getattr(self, name), tuple(self.switch.attractors))
-        if not 0 <= self.strength <= (1.0 if self.controls == "crispri" else np.inf):
-            raise InputError(f"strength={self.strength} must be at least 0, and at most 1 for crispri.")
-        if self.horizon < 1 or not 0 < self.dt <= self.interval:
-            raise InputError("the toggle switch needs horizon >= 1 and 0 < dt <= interval.")
-        if self.l1 < 0:
-            raise InputError(f"l1={self.l1} must be at least 0: it is what an action costs.")
+        require_number("strength", self.strength, 0, 1 if self.controls == "crispri" else np.inf)
+        require_number("horizon", self.horizon, 1, whole=True)
+        require_number("interval", self.interval, 0)
+        require_number("dt", self.dt, 0, self.interval)
+        require_number("l1", self.l1, 0)
+        if self.dt == 0:
+            raise InputError("dt=0 is no step of time: give a number above 0.")
 
 
 @functools.lru_cache(maxsize=16)
@@ -95,7 +97,8 @@ class ToggleDynamics(BatchedDynamics):
         device: str = "cpu",
     ) -> None:
         super().__init__(replicas, n_cells, dtype, torch.device(device))
-        self.config = config = config or ToggleConfig()
+        self.config = config = ToggleConfig() if config is None else config
+        require_type("config", config, ToggleConfig)
         self.horizon = config.horizon
         self.action_low = 0.0 if config.controls == "crispri" else -1.0
         places = config.switch.attractors
@@ -237,8 +240,9 @@ class MyeloidConfig:
         _require("reward", self.reward, _REWARDS)
         for name in ("start", "target"):
             _require(name, getattr(self, name), tuple(FATES))
-        if self.horizon < 1 or self.interval < self.network.dt or self.release < 0:
-            raise InputError("the myeloid network needs horizon >= 1, interval >= its dt and release >= 0.")
+        require_number("horizon", self.horizon, 1, whole=True)
+        require_number("interval", self.interval, self.network.dt)
+        require_number("release", self.release, 0)
 
 
 class MyeloidDynamics(BatchedDynamics):
@@ -260,7 +264,8 @@ class MyeloidDynamics(BatchedDynamics):
         device: str = "cpu",
     ) -> None:
         super().__init__(replicas, n_cells, dtype, torch.device(device))
-        self.config = config = config or MyeloidConfig()
+        self.config = config = MyeloidConfig() if config is None else config
+        require_type("config", config, MyeloidConfig)
         self.horizon = config.horizon
         self.start, self.target = (self._pattern(name) for name in (config.start, config.target))
         self._amplitude = self._tensor(

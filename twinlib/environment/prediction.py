@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from twinlib.checks import finite_arrays
 from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
 from twinlib.environment.world import Start, World
 from twinlib.errors import InputError
@@ -43,12 +44,10 @@ def rollout_cells(
     labels
         n perturbation labels.
     """
-    x = torch.as_tensor(np.asarray(x_log1p))
-    if x.dim() != 2 or len(labels) != len(x):
-        raise InputError(
-            f"x has shape {tuple(x.shape)} and there are {len(labels)} labels: pass [n, G] and n labels."
-        )
-    start = world.starts_from(x, labels)
+    (x,) = finite_arrays(x=(x_log1p, f"n G={len(world.genes)}"))
+    if len(labels) != len(x):
+        raise InputError(f"there are {len(x)} cells and {len(labels)} labels: pass one label a cell.")
+    start = world.starts_from(torch.from_numpy(x), labels)
     dynamics = Dynamics(world, config.quiet(), policy.replicas, len(x))
     spread = Start(*(value.expand(dynamics.replicas, *value.shape) for value in vars(start).values()))
     return dynamics.path(policy.act, spread)

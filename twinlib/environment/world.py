@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from twinlib.checks import finite_arrays, name_list
 from twinlib.errors import WorldError
 from twinlib.files import write_atomic
 
@@ -126,6 +127,7 @@ class World:
 
     def label_index(self, labels: Sequence[str]) -> Tensor:
         """Indices `[n]` of labels; an unknown one is refused."""
+        labels = name_list("labels", labels)
         known = {name: i for i, name in enumerate(self.labels)}
         missing = sorted({name for name in labels if name not in known})
         if missing:
@@ -139,6 +141,9 @@ class World:
     def starts_from(self, x_log1p: Tensor, labels: Sequence[str], y_log1p: Tensor | None = None) -> Start:
         """Starts of given controls `[n, G]` (log1p) and labels; without y, the mean match of the label."""
         index = self.label_index(labels)
+        cells = f"n={len(index)} G={len(self.genes)}"
+        y_given = x_log1p if y_log1p is None else y_log1p
+        finite_arrays(x=(x_log1p.cpu(), cells), y=(y_given.cpu(), cells))
         x = self.scale(x_log1p.to(self.z0))
         y = self.scale(y_log1p.to(self.z0)) if y_log1p is not None else self._mean_match(index)
         z = encode_blocks(self.embedding, x)
@@ -151,15 +156,18 @@ class World:
 
     def only(self, targets: Sequence[str]) -> World:
         """The same world with the actions named in `targets` alone."""
+        targets = name_list("targets", targets)
         missing = [name for name in targets if name not in self.action_names]
         if missing or not targets:
             raise WorldError(
                 f"targets={list(targets)} must name actions of this world, and "
                 f"{', '.join(map(repr, missing)) or 'an empty list'} does not: see world.action_names."
             )
+        if len(set(targets)) < len(targets):
+            raise WorldError(f"targets={list(targets)} names an action twice: name each once.")
         rows = torch.tensor([self.action_names.index(name) for name in targets], device=self.z0.device)
         return dataclasses.replace(
-            self, action_names=tuple(targets), effects=self.effects[rows], action_gene=self.action_gene[rows]
+            self, action_names=targets, effects=self.effects[rows], action_gene=self.action_gene[rows]
         )
 
     @torch.no_grad()

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from twinlib.errors import InputError
+from twinlib.checks import finite_arrays, require_number
 from twinlib.evaluation.statistics import wilson_interval
 from twinlib.evaluation.trajectories import RealCells, do_nothing, trajectory_distance
 
@@ -26,8 +26,9 @@ def spoiled(
     perturbed, as when a guide does not cut. With `by` the perturbed cells of another experiment are: a
     swapped label.
     """
-    if not 0 <= share <= 1:
-        raise InputError(f"share is {share}; give a number from 0 to 1.")
+    require_number("share", share, 0, 1)
+    if by is not None:
+        finite_arrays(cells=(cells.latent, "n D"), by=(by.latent, "m D"))
     perturbed = np.flatnonzero(cells.perturbed)
     lost = rng.permutation(perturbed)[: round(share * len(perturbed))]
     source = cells if by is None else by
@@ -54,7 +55,7 @@ def realised(twin: ArrayLike, cells: RealCells) -> float:
     The shift of the mean perturbed cell from the mean control, projected on the twin's shift from its first
     to its last point. It uses no pseudotime.
     """
-    path = np.asarray(twin, dtype=np.float64)
+    path, _ = finite_arrays(twin=(twin, "T D"), cells=(cells.latent, "n D"))
     predicted = path[-1] - path[0]
     observed = cells.latent[cells.perturbed].mean(axis=0) - cells.start
     size = float(predicted @ predicted)
@@ -78,7 +79,9 @@ def alarm_rates(
     shows the rate of false alarms in truth. Every round draws the cells anew. Columns: share, flagged,
     low, high (Wilson, 95 %), agreement (median).
     """
-    path = np.asarray(twin, dtype=np.float64)
+    path, _ = finite_arrays(twin=(twin, "T D"), cells=(cells.latent, "n D"))
+    require_number("rounds", rounds, 1, whole=True)
+    require_number("false_alarms", false_alarms, 0, 1)
 
     def draws(share: float) -> Array:
         return np.array(

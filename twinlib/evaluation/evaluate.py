@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from twinlib.checks import finite_arrays, name_list
 from twinlib.errors import InputError
 from twinlib.evaluation import metrics
 
@@ -65,7 +66,7 @@ class Questions:
 
     def only(self, labels: Sequence[str]) -> Questions:
         """Return the same questions for some of the perturbations."""
-        kept = tuple(name for name in self.labels if name in set(labels))
+        kept = tuple(name for name in self.labels if name in set(name_list("labels", labels)))
         cut = [
             tuple(part[np.isin(pairs[2], kept)] for part in pairs) for pairs in (self.matched, self.random)
         ]
@@ -127,8 +128,14 @@ def no_change(x: Array, labels: Sequence[str]) -> Array:
 
 
 def _predict(predictor: Predictor, x: Array, labels: Sequence[str]) -> Array:
-    """Predict [R, n, G] in chunks of rows."""
-    parts = [predictor(x[i : i + _CHUNK], labels[i : i + _CHUNK]) for i in range(0, len(x), _CHUNK)]
+    """Predict [R, n, G] in chunks of rows; a prediction for other cells or genes is refused."""
+    parts: list[Array] = []
+    for i in range(0, len(x), _CHUNK):
+        cells = x[i : i + _CHUNK]
+        predictions = np.asarray(predictor(cells, labels[i : i + _CHUNK]))
+        replicas = f"R={len(parts[0])}" if parts else "R"
+        finite_arrays(predictions=(predictions, f"{replicas} n={len(cells)} G={cells.shape[1]}"))
+        parts.append(predictions)
     return np.concatenate(parts, axis=1)
 
 
@@ -193,9 +200,13 @@ def population_metrics(
     control [G]) from both means; it holds the sampling error of the controls, too, so that doing nothing
     does not score 0. Without controls (the ceiling, which answers no control) both are the same.
     """
-    truth, guess = np.asarray(truth, dtype=np.float64), np.asarray(guess, dtype=np.float64)
-    answers = controls is not None
-    shift = (guess - np.asarray(controls, float)).mean(axis=0) if answers else guess.mean(axis=0) - reference
+    truth, guess, reference, start = finite_arrays(
+        truth=(truth, "k G"),
+        guess=(guess, "n G"),
+        reference=(reference, "G"),
+        controls=(reference, "G") if controls is None else (controls, "n G"),
+    )
+    shift = guess.mean(axis=0) - reference if controls is None else (guess - start).mean(axis=0)
     answer = metrics.Answer(truth, guess, shift, reference)
     return {name: metric.value(answer) for name, metric in metrics.POPULATION.items()}
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from twinlib.checks import finite_arrays, require_number
 from twinlib.errors import InputError
 
 Array = NDArray[np.float64]
@@ -19,32 +20,25 @@ BEST = {
 }
 
 
-def _matrix(values: ArrayLike, name: str) -> Array:
-    """Return [n, G] float64, refusing what a metric would silently turn into nonsense."""
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 2 or not array.size:
-        raise InputError(f"{name} has shape {array.shape}; give a non-empty matrix of cells x genes.")
-    if not np.isfinite(array).all():
-        raise InputError(f"{name} holds NaN or infinity; drop or mend those cells before scoring.")
-    return array
-
-
-def _vector(values: ArrayLike, name: str) -> Array:
-    """Return [G] float64, finite."""
-    return _matrix(np.atleast_2d(np.asarray(values, dtype=np.float64)), name)[0]
-
-
 def pearson(a: ArrayLike, b: ArrayLike) -> float:
     """Return the Pearson correlation of two vectors [G], 0 where either is constant.
 
-    A correlation with a constant is undefined; 0 says that it carries no information about the other.
+    A correlation with a constant is undefined; 0 says that it carries no information about the other. One
+    number has no correlation at all and is refused.
 
     >>> pearson([1, 2, 3], [2, 4, 6])
     1.0
     >>> pearson([1, 2, 3], [5, 5, 5])
     0.0
     """
-    return float(_pearson_columns(_vector(a, "a")[:, None], _vector(b, "b")[:, None])[0])
+    first, second = finite_arrays(a=(a, "G"), b=(b, "G"))
+    _require_genes(len(first))
+    return float(_pearson_columns(first[:, None], second[:, None])[0])
+
+
+def _require_genes(number: int) -> None:
+    if number < 2:
+        raise InputError("A correlation over genes needs at least two genes; choose a larger panel.")
 
 
 def _pearson_columns(a: Array, b: Array) -> Array:
@@ -53,14 +47,14 @@ def _pearson_columns(a: Array, b: Array) -> Array:
     a, b = a - a.mean(axis=0), b - b.mean(axis=0)
     spread = np.sqrt((a * a).sum(axis=0) * (b * b).sum(axis=0))
     moving &= spread > 0  # differences so small that their squares underflow count as constant
-    return np.where(moving, (a * b).sum(axis=0) / np.where(moving, spread, 1.0), 0.0)
+    return np.where(moving, ((a * b).sum(axis=0) / np.where(moving, spread, 1.0)).clip(-1.0, 1.0), 0.0)
 
 
 def _r2_columns(y_true: Array, y_pred: Array) -> Array:
     """Return R2 of each column [G]; a constant truth gives 1 if met exactly, else 0 (as scikit-learn)."""
     residual = ((y_true - y_pred) ** 2).sum(axis=0)
     total = ((y_true - y_true.mean(axis=0)) ** 2).sum(axis=0)
-    varies = np.ptp(y_true, axis=0) > 0
+    varies = (np.ptp(y_true, axis=0) > 0) & (total > 0)  # tiny differences have no square
     return np.where(varies, 1.0 - residual / np.where(varies, total, 1.0), (residual == 0).astype(float))
 
 
@@ -70,9 +64,7 @@ def regression_metrics(y_true: ArrayLike, y_pred: ArrayLike) -> dict[str, float]
     Both arrays are [n, G] in the same units; row i of one answers row i of the other. RMSE is the mean of the
     per-dimension roots, so it is not the root of MSE. Pearson is 0 where a dimension is constant.
     """
-    y_true, y_pred = _matrix(y_true, "y_true"), _matrix(y_pred, "y_pred")
-    if y_true.shape != y_pred.shape:
-        raise InputError(f"y_true is {y_true.shape} and y_pred {y_pred.shape}; they must pair up.")
+    y_true, y_pred = finite_arrays(y_true=(y_true, "n G"), y_pred=(y_pred, "n G"))
     error = y_pred - y_true
     mse = (error**2).mean(axis=0)
     return {
@@ -96,11 +88,14 @@ def pearson_delta(true_mean: ArrayLike, pred_mean: ArrayLike, reference_mean: Ar
     >>> pearson_delta([1, 3, 2], [1, 1, 2], [1, 1, 2])
     0.0
     """
-    reference = _vector(reference_mean, "reference_mean")
-    predicted = _vector(pred_mean, "pred_mean") - reference
+    truth, predicted, reference = finite_arrays(
+        true_mean=(true_mean, "G"), pred_mean=(pred_mean, "G"), reference_mean=(reference_mean, "G")
+    )
+    _require_genes(len(truth))
+    predicted = predicted - reference
     if np.ptp(predicted) <= 1e-12 * max(1.0, float(np.abs(reference).max())):
         return 0.0  # rounding left by adding and subtracting the reference is not a prediction
-    return pearson(_vector(true_mean, "true_mean") - reference, predicted)
+    return pearson(truth - reference, predicted)
 
 
 def pseudobulk_mse(true_mean: ArrayLike, pred_mean: ArrayLike) -> float:
@@ -109,8 +104,8 @@ def pseudobulk_mse(true_mean: ArrayLike, pred_mean: ArrayLike) -> float:
     >>> pseudobulk_mse([1.0, 2.0], [1.0, 4.0])
     2.0
     """
-    difference = _vector(true_mean, "true_mean") - _vector(pred_mean, "pred_mean")
-    return float((difference**2).mean())
+    truth, predicted = finite_arrays(true_mean=(true_mean, "G"), pred_mean=(pred_mean, "G"))
+    return float(((truth - predicted) ** 2).mean())
 
 
 def e_distance(x: ArrayLike, y: ArrayLike) -> float:
@@ -120,7 +115,7 @@ def e_distance(x: ArrayLike, y: ArrayLike) -> float:
     average to 0 (and may come out slightly negative). Needs two cells on each side. Source: Szekely & Rizzo
     2013.
     """
-    first, second = _matrix(x, "x"), _matrix(y, "y")
+    first, second = finite_arrays(x=(x, "n G"), y=(y, "m G"))
     if min(len(first), len(second)) < 2:
         raise InputError("The E-distance compares pairs of cells: give at least two cells on each side.")
     centre = first.mean(axis=0)  # distances do not change, and their squares lose fewer digits
@@ -144,7 +139,7 @@ def w1_per_gene(x: ArrayLike, y: ArrayLike) -> Array:
 
     The area between the two quantile functions, for any two sample sizes.
     """
-    x, y = np.sort(_matrix(x, "x"), axis=0), np.sort(_matrix(y, "y"), axis=0)
+    x, y = (np.sort(cells, axis=0) for cells in finite_arrays(x=(x, "n G"), y=(y, "m G")))
     n, m = len(x), len(y)
     # Integers i*m and j*n in place of i/n and j/m: shared breakpoints meet exactly.
     breaks = np.union1d(np.arange(1, n + 1) * m, np.arange(1, m + 1) * n)
@@ -168,8 +163,8 @@ def pds(true_delta: ArrayLike, pred_delta: ArrayLike, target: ArrayLike | None =
     perturbation's own target gene, which is left out (-1: none). Score = 1 - (truths nearer than one's own)
     / P, ties counted half, so that chance is about 0.5. Source: Virtual Cell Challenge 2025.
     """
-    truth, guess = _matrix(true_delta, "true_delta"), _matrix(pred_delta, "pred_delta")
-    left_out = np.full(len(truth), -1) if target is None else np.asarray(target)
+    truth, guess = finite_arrays(true_delta=(true_delta, "P G"), pred_delta=(pred_delta, "P G"))
+    left_out = _columns(target, *truth.shape)
     scores = np.empty(len(truth))
     for p, own in enumerate(left_out):
         kept = np.arange(truth.shape[1]) != own
@@ -177,6 +172,16 @@ def pds(true_delta: ArrayLike, pred_delta: ArrayLike, target: ArrayLike | None =
         nearer = (distance < distance[p]).sum() + 0.5 * ((distance == distance[p]).sum() - 1)
         scores[p] = 1.0 - nearer / len(truth)
     return scores
+
+
+def _columns(target: ArrayLike | None, n_perturbations: int, n_genes: int) -> NDArray[np.int64]:
+    """Return the column [P] that each perturbation leaves out, -1 for none."""
+    if target is None:
+        return np.full(n_perturbations, -1)
+    (columns,) = finite_arrays(target=(target, f"P={n_perturbations}"))
+    if (columns != np.floor(columns)).any() or columns.min() < -1 or columns.max() >= n_genes:
+        raise InputError(f"target holds {columns}; give a column from 0 to {n_genes - 1}, or -1 for none.")
+    return columns.astype(np.int64)
 
 
 def overlap_at_n(true_delta: ArrayLike, pred_delta: ArrayLike, n: int) -> float:
@@ -187,9 +192,8 @@ def overlap_at_n(true_delta: ArrayLike, pred_delta: ArrayLike, n: int) -> float:
     >>> overlap_at_n([3.0, 0.1, -2.0], [1.0, 0.0, -1.0], n=2)
     1.0
     """
-    truth, guess = _vector(true_delta, "true_delta"), _vector(pred_delta, "pred_delta")
-    if not 0 < n <= len(truth):
-        raise InputError(f"n is {n}; give a number of genes from 1 to {len(truth)}.")
+    truth, guess = finite_arrays(true_delta=(true_delta, "G"), pred_delta=(pred_delta, "G"))
+    require_number("n", n, 1, len(truth), whole=True)
     if np.ptp(guess) == 0:
         return 0.0
     top = [set(np.argsort(-np.abs(change), kind="stable")[:n].tolist()) for change in (truth, guess)]

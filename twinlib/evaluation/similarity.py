@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from twinlib.errors import InputError
+from twinlib.checks import finite_arrays, require_number
 
 Array = NDArray[np.float64]
 
@@ -13,22 +13,12 @@ Array = NDArray[np.float64]
 _CHUNK = 128
 
 
-def _series(values: ArrayLike, name: str) -> Array:
-    """Return [..., T] float64, refusing NaN (which would pass through a minimum unseen) and empty series."""
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim == 0 or array.shape[-1] == 0:
-        raise InputError(f"{name} has shape {array.shape}; give at least one point on the last axis.")
-    if not np.isfinite(array).all():
-        raise InputError(f"{name} holds NaN or infinity; a trajectory must be finite at every step.")
-    return array
-
-
 def dtw_matrix(a: ArrayLike, b: ArrayLike) -> Array:
     """Return the table D [T, S] of Eq. 10 with the absolute cost of Eq. 11, in the plainest form.
 
     `a` is [T], `b` is [S]; D[i, j] is the least cumulative cost of aligning a[:i+1] with b[:j+1].
     """
-    a, b = _series(a, "a"), _series(b, "b")
+    a, b = finite_arrays(a=(a, "T"), b=(b, "S"))
     table = np.full((len(a) + 1, len(b) + 1), np.inf)
     table[0, 0] = 0.0
     for i in range(1, len(a) + 1):
@@ -69,7 +59,7 @@ def dtw_distances(a: ArrayLike, b: ArrayLike) -> Array:
     `a` is [..., T], `b` is [..., S]; the answer is [...]. Equal to `dtw(a, b)[0]` pair by pair: D is filled
     one anti-diagonal at a time, since the cells of an anti-diagonal do not depend on one another.
     """
-    a, b = _series(a, "a"), _series(b, "b")
+    a, b = finite_arrays(a=(a, "... T"), b=(b, "... S"))
     lead = np.broadcast_shapes(a.shape[:-1], b.shape[:-1])
     # Time first, so that every slice below is contiguous.
     first = np.broadcast_to(a, (*lead, a.shape[-1])).reshape(-1, a.shape[-1]).T
@@ -107,9 +97,7 @@ def mean_absolute_difference(a: ArrayLike, b: ArrayLike) -> Array:
     >>> float(mean_absolute_difference([0, 1, 2], [2, 1, 0]))
     1.3333333333333333
     """
-    a, b = _series(a, "a"), _series(b, "b")
-    if a.shape[-1] != b.shape[-1]:
-        raise InputError(f"Eq. 12 pairs steps, but the series have {a.shape[-1]} and {b.shape[-1]} of them.")
+    a, b = finite_arrays(a=(a, "... T"), b=(b, "... T"))
     return np.asarray(np.abs(a - b).mean(axis=-1))
 
 
@@ -117,7 +105,7 @@ def _one_dimensional(a: ArrayLike, b: ArrayLike, p: int) -> Array:
     """Return POT's p-th power of W_p for samples on the last axis; leading axes broadcast."""
     import ot  # takes seconds to import
 
-    a, b = _series(a, "a"), _series(b, "b")
+    a, b = finite_arrays(a=(a, "... T"), b=(b, "... S"))
     lead = np.broadcast_shapes(a.shape[:-1], b.shape[:-1])
     first, second = (np.broadcast_to(x, (*lead, x.shape[-1])).reshape(-1, x.shape[-1]).T for x in (a, b))
     return np.asarray(ot.wasserstein_1d(first.copy(), second.copy(), p=p)).reshape(lead)
@@ -145,7 +133,8 @@ def sliced_wasserstein(
     """
     import ot
 
-    x, y = _series(x, "x"), _series(y, "y")
+    x, y = finite_arrays(x=(x, "n D"), y=(y, "m D"))
+    require_number("n_projections", n_projections, 1, whole=True)
     directions = rng.normal(size=(x.shape[-1], n_projections))
     directions /= np.linalg.norm(directions, axis=0)
     return float(ot.sliced_wasserstein_distance(x, y, projections=directions, p=p))

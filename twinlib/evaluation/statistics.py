@@ -8,18 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from twinlib.errors import InputError
+from twinlib.checks import finite_arrays, require_number
 
 Array = NDArray[np.float64]
 Interval = tuple[float, float]
 
 
-def _finite(values: ArrayLike, name: str) -> Array:
-    """Return a non-empty, finite float64 array."""
-    array = np.asarray(values, dtype=np.float64)
-    if not array.size or not np.isfinite(array).all():
-        raise InputError(f"{name} is empty or holds NaN; give one finite number a run.")
-    return array
+def _runs(**values: ArrayLike) -> list[Array]:
+    """Return arrays of one number a run [R], or of runs x tasks [R, tasks], as tables with the same tasks."""
+    columns = {name: np.asarray(value) for name, value in values.items()}
+    tables = {name: (a[:, None] if a.ndim == 1 else a, f"R_{name} tasks") for name, a in columns.items()}
+    return finite_arrays(**tables)
 
 
 def iqm(values: ArrayLike) -> float:
@@ -30,7 +29,8 @@ def iqm(values: ArrayLike) -> float:
     >>> iqm([0.0, 1.0, 2.0, 99.0])
     1.5
     """
-    return float(iqms(_finite(values, "values").reshape(1, -1))[0])
+    (finite,) = finite_arrays(values=(values, "..."))
+    return float(iqms(finite.reshape(1, -1))[0])
 
 
 def iqms(samples: Array) -> Array:
@@ -59,8 +59,9 @@ def bootstrap_interval(
     the bootstrap is stratified: runs are drawn anew inside each task (Agarwal 2021). All draws come from
     `rng`. One run has no spread to draw from, so that the interval is a point.
     """
-    table = _finite(values, "values")
-    table = table.reshape(len(table), -1)
+    (table,) = _runs(values=values)
+    require_number("level", level, 0, 1)
+    require_number("resamples", resamples, 1, whole=True)
     rows = rng.integers(len(table), size=(resamples, *table.shape))
     draws = np.take_along_axis(table[None], rows, axis=1).reshape(resamples, -1)
     low, high = np.quantile(statistic(draws), [(1 - level) / 2, (1 + level) / 2])
@@ -92,9 +93,8 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95, seed: int
     >>> paired_difference([2.0, 3.0, 4.0], [1.0, 2.0, 3.0]).mean
     1.0
     """
-    a, b = _finite(a, "a"), _finite(b, "b")
-    if a.shape != b.shape or a.ndim != 1:
-        raise InputError(f"Seeds must pair up one to one, but the shapes are {a.shape} and {b.shape}.")
+    a, b = finite_arrays(a=(a, "R"), b=(b, "R"))
+    require_number("level", level, 0, 1)
     difference = a - b
     if len(difference) < 2:
         return PairedDifference(float(difference.mean()), -np.inf, np.inf, 1.0, len(difference))
@@ -135,8 +135,7 @@ def probability_of_improvement(a: ArrayLike, b: ArrayLike) -> float:
     >>> probability_of_improvement([1, 2], [0, 2])
     0.625
     """
-    a, b = _finite(a, "a"), _finite(b, "b")
-    a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
+    a, b = _runs(a=a, b=b)
     gap = a[:, None, :] - b[None, :, :]
     return float(((gap > 0) + 0.5 * (gap == 0)).mean())
 
@@ -145,10 +144,9 @@ def wilson_interval(successes: int, n: int, level: float = 0.95) -> Interval:
     """Return Wilson's score interval for a rate of `successes` in `n` trials (Wilson 1927)."""
     from scipy.stats import norm
 
-    if not 0 <= successes <= n or n < 1:
-        raise InputError(
-            f"{successes} successes in {n} trials is not a rate; give 0 <= successes <= n, n >= 1."
-        )
+    require_number("n", n, 1, whole=True)
+    require_number("successes", successes, 0, n, whole=True)
+    require_number("level", level, 0, 1)
     z, rate = norm.ppf((1 + level) / 2), successes / n
     centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))

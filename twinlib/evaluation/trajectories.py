@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from twinlib.checks import finite_arrays, require_number
 from twinlib.errors import InputError
 from twinlib.evaluation import similarity
 
@@ -27,6 +28,9 @@ DISTANCES: dict[str, Distance] = {
     "w1": similarity.wasserstein_1,
 }
 
+#: A diffusion map of fewer distinct cells has too few components.
+MIN_DISTINCT = 5
+
 
 class Encoder(Protocol):
     """What a trajectory needs of an embedding."""
@@ -40,7 +44,8 @@ def encode(prepared: Prepared, embedding: Encoder, x_log1p: ArrayLike, batch: in
     """Return the latent cells [n, D] of log1p cells [n, G] in the space fitted on training cells."""
     import torch
 
-    scaled = torch.as_tensor(prepared.scale(np.asarray(x_log1p, dtype=np.float32)))
+    (cells,) = finite_arrays(x_log1p=(x_log1p, f"n G={len(prepared.genes)}"))
+    scaled = torch.as_tensor(prepared.scale(cells.astype(np.float32)))
     with torch.no_grad():
         parts = [embedding.encode(block).cpu().numpy() for block in torch.split(scaled, batch)]
     return np.concatenate(parts).astype(np.float64)
@@ -50,7 +55,7 @@ def medoid(cells: ArrayLike) -> int:
     """Return the row of the cell [n, D] whose summed distance to all others is least."""
     from scipy.spatial.distance import cdist
 
-    cells = np.asarray(cells, dtype=np.float64)
+    (cells,) = finite_arrays(cells=(cells, "n D"))
     return int(cdist(cells, cells).sum(axis=1).argmin())
 
 
@@ -61,11 +66,13 @@ def diffusion_pseudotime(latent: ArrayLike, root: int, neighbours: int = 15) -> 
     width is a median distance to neighbours, which many equal cells would make 0. Cells that the graph does
     not connect to the root come last, at the largest finite time.
     """
-    rounded = np.round(np.asarray(latent, dtype=np.float64), 6)
+    (cells,) = finite_arrays(latent=(latent, "n D"))
+    require_number("root", root, 0, len(cells) - 1, whole=True)
+    rounded = np.round(cells, 6)
     _, first, inverse = np.unique(rounded, axis=0, return_index=True, return_inverse=True)
     order = np.argsort(first)  # distinct cells in the order of the file, so that all distinct means as given
     place = np.argsort(order)[inverse.reshape(-1)]
-    return _distinct_pseudotime(np.asarray(latent)[first[order]], int(place[root]), neighbours)[place]
+    return _distinct_pseudotime(cells[first[order]], int(place[root]), neighbours)[place]
 
 
 def _distinct_pseudotime(latent: Array, root: int, neighbours: int) -> Array:
@@ -75,6 +82,10 @@ def _distinct_pseudotime(latent: Array, root: int, neighbours: int) -> Array:
     import scanpy as sc
     from anndata import AnnData
 
+    if len(latent) < MIN_DISTINCT:
+        raise InputError(
+            f"Pseudotime needs {MIN_DISTINCT} distinct cells, and there are {len(latent)}; add cells."
+        )
     cells = AnnData(latent.astype(np.float32))
     cells.uns["iroot"] = root
     with warnings.catch_warnings():
@@ -91,7 +102,8 @@ def binned(latent: ArrayLike, time: ArrayLike, horizon: int = 15) -> Array:
 
     Bin sizes differ by one at most; ties in time keep the order of the cells.
     """
-    latent, time = np.asarray(latent, dtype=np.float64), np.asarray(time)
+    latent, time = finite_arrays(latent=(latent, "n D"), time=(time, "n"))
+    require_number("horizon", horizon, 0, whole=True)
     if len(latent) < horizon + 1:
         raise InputError(
             f"{len(latent)} cells cannot fill {horizon + 1} bins; lower the horizon or add cells."
@@ -113,6 +125,11 @@ class RealCells:
     #: H: the trajectory has H + 1 points.
     horizon: int = 15
 
+    def __post_init__(self) -> None:
+        finite_arrays(latent=(self.latent, "n D"), time=(self.time, "n"), perturbed=(self.perturbed, "n"))
+        if np.asarray(self.perturbed).dtype.kind != "b":
+            raise InputError("perturbed must hold True or False for each cell, not numbers or names.")
+
     @property
     def trajectory(self) -> Array:
         """The real trajectory [H + 1, D]."""
@@ -121,6 +138,8 @@ class RealCells:
     @property
     def start(self) -> Array:
         """The mean control [D], where both twins and do-nothing start."""
+        if np.all(self.perturbed):
+            raise InputError("There is no control among these cells; give controls, too.")
         return self.latent[~self.perturbed].mean(axis=0)
 
     def rows(self, index: NDArray[np.int64]) -> RealCells:
@@ -197,7 +216,8 @@ def real_trajectory(
 
 def straight_line(start: ArrayLike, end: ArrayLike, horizon: int = 15) -> Array:
     """Return the path [H + 1, D] from the control mean [D] to the training mean of p [D] in H equal steps."""
-    start, end = np.asarray(start, dtype=np.float64), np.asarray(end, dtype=np.float64)
+    start, end = finite_arrays(start=(start, "D"), end=(end, "D"))
+    require_number("horizon", horizon, 0, whole=True)
     return start + np.linspace(0.0, 1.0, horizon + 1)[:, None] * (end - start)
 
 
@@ -208,7 +228,8 @@ def do_nothing(start: ArrayLike, horizon: int = 15) -> Array:
 
 def reversed_time(trajectory: ArrayLike) -> Array:
     """Return a trajectory [T, D] run backwards: its W1 to the original is 0, its DTW and Eq. 12 are not."""
-    return np.asarray(trajectory, dtype=np.float64)[::-1].copy()
+    (path,) = finite_arrays(trajectory=(trajectory, "T D"))
+    return path[::-1].copy()
 
 
 def halves(cells: RealCells, rng: np.random.Generator) -> tuple[Array, Array]:
@@ -220,18 +241,20 @@ def per_dimension(a: ArrayLike, b: ArrayLike, distance: str = "dtw") -> Array:
     """Return the distance of two trajectories [..., T, D] in each latent dimension [..., D]."""
     if distance not in DISTANCES:
         raise InputError(f"There is no distance {distance!r}; choose one of {', '.join(DISTANCES)}.")
-    first, second = (np.swapaxes(np.asarray(x, dtype=np.float64), -1, -2) for x in (a, b))
-    return np.asarray(DISTANCES[distance](first, second))
+    first, second = finite_arrays(a=(a, "... T D"), b=(b, "... S D"))
+    return np.asarray(DISTANCES[distance](first.swapaxes(-1, -2), second.swapaxes(-1, -2)))
 
 
 def trajectory_distance(a: ArrayLike, b: ArrayLike, distance: str = "dtw") -> float:
     """Return the mean over dimensions of the distance of two trajectories [T, D] (Tables 3, 6, 9)."""
-    return float(per_dimension(a, b, distance).mean())
+    first, second = finite_arrays(a=(a, "T D"), b=(b, "S D"))
+    return float(per_dimension(first, second, distance).mean())
 
 
 def path_length(trajectory: ArrayLike) -> float:
     """Return the summed absolute steps of a trajectory [T, D], averaged over dimensions: its scale."""
-    return float(np.abs(np.diff(np.asarray(trajectory, dtype=np.float64), axis=0)).sum(axis=0).mean())
+    (path,) = finite_arrays(trajectory=(trajectory, "T D"))
+    return float(np.abs(np.diff(path, axis=0)).sum(axis=0).mean())
 
 
 @dataclass(frozen=True)
@@ -285,7 +308,7 @@ class Yardstick:
         each bootstrapped distance lies above the distance it stands for. Each is therefore moved by its mean
         excess before the score is taken: the draws give the spread, the real cells the place.
         """
-        twin = np.asarray(twin, dtype=np.float64)
+        twin, _ = finite_arrays(twin=(twin, "T D"), real=(self.real, "S D"))
         d, ceiling = (trajectory_distance(path, self.real, self.distance) for path in (twin, self.still))
         floor = float(self.halves.mean())
         drawn = per_dimension(np.broadcast_to(twin, self.draws.shape), self.draws, self.distance).mean(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from twinlib.errors import RunError
+from twinlib.errors import InputError
 
 if TYPE_CHECKING:
     from twinlib.policy.training import TrainingConfig
@@ -79,11 +79,11 @@ class Design:
 
     def __post_init__(self) -> None:
         if self.ablation_barrier not in [b.name for b in self.barriers]:
-            raise RunError(f"ablation_barrier={self.ablation_barrier!r} is not the name of a barrier.")
+            raise InputError(f"ablation_barrier={self.ablation_barrier!r} is not the name of a barrier.")
         if min(self.timesteps, self.seeds, self.tuning_seeds, self.episodes, self.restarts) < 1:
-            raise RunError("the design needs at least one step, seed, tuning seed, episode and restart.")
+            raise InputError("the design needs at least one step, seed, tuning seed, episode and restart.")
         if self.steps_per_iteration % 40:
-            raise RunError("steps_per_iteration must be a multiple of 40, the length of an episode.")
+            raise InputError("steps_per_iteration must be a multiple of 40, the length of an episode.")
 
     def barrier(self, name: str) -> Barrier:
         """The landscape of that name."""

@@ -218,9 +218,15 @@ def report(folder: str | pathlib.Path) -> str:
     folder = pathlib.Path(folder)
     missing = [n for n in ("regression.csv", "similarity.csv", "manifest.json") if not (folder / n).is_file()]
     if missing:
-        raise ResultsError(f"{folder.name!r} has no {missing[0]}; finish the run, or name a finished one.")
-    manifest = json.loads((folder / "manifest.json").read_text())
-    regression, similarity = (pd.read_csv(folder / f"{n}.csv") for n in ("regression", "similarity"))
+        raise ResultsError(
+            f"{str(folder)!r} has no {missing[0]}; finish it, or name a finished run (described, released)."
+        )
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        regression, similarity = (pd.read_csv(folder / f"{n}.csv") for n in ("regression", "similarity"))
+    except ValueError as error:
+        reason = str(error).rstrip(".")
+        raise ResultsError(f"A file of {str(folder)!r} cannot be read ({reason}); run it again.") from None
     return "\n\n".join(_sections(manifest, regression, similarity)) + "\n"
 
 
