@@ -44,7 +44,7 @@ def run(code: str) -> str:
         text=True,
         start_new_session=True,
         cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "2"},
+        env=os.environ | {"OMP_NUM_THREADS": "2", "NUMBA_NUM_THREADS": "2"},
     )
     try:
         out, _ = child.communicate(timeout=PATIENCE)

@@ -107,7 +107,8 @@ def test_a_silent_scheduler_and_a_dataset_named_twice_are_refused(tmp_path, caps
 def test_a_worker_without_a_clone_says_what_it_needs(tmp_path):
     """Scheduler and worker outside of the repository have twinlib, and no `experiments`."""
     code = (
-        "import time\nfrom distributed import LocalCluster\n"
+        "import sys, time\nfrom distributed import LocalCluster\n"
+        "sys.modules['experiments'] = None  # an editable install has the repository on its path\n"
         "if __name__ == '__main__':\n"
         "    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as made:\n"
         "        print(made.scheduler_address, flush=True)\n        time.sleep(300)\n"

@@ -136,7 +136,7 @@ def test_minibatches_cover_every_row_once_in_each_replicas_own_order():
 def test_a_minibatch_keeps_the_columns_of_a_row_together(exact):
     policy, buffer = experience()
     generators = make_generators(range(policy.replicas), "order")
-    batches = list(minibatches(buffer, 1, 48, exact, generators))
+    batches = list(minibatches(buffer, 1, 48, exact, generators, torch.ones(2, dtype=torch.bool)))
     assert sum(b.obs.shape[1] for b in batches) == buffer.rows
     for batch in batches:
         assert batch.obs.shape[1] <= 48

@@ -44,6 +44,28 @@ def test_a_replica_equals_the_same_seed_alone(algorithm):
     assert (together.policy.theta[0] - together.policy.theta[1]).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("compute", ["auto", "reference"])
+def test_a_replica_that_stops_early_equals_the_same_seed_alone(compute):
+    """A stopped replica draws no more orders; else its next update would hang on its neighbours' stops."""
+    stopping = ProximalConfig(target_kl=2e-3, learning_rate=3e-3, minibatch_size=16)
+    settings = dataclasses.replace(config("PPO", 3), dtype="float64", proximal=stopping, compute=compute)
+    together = train(Quadratic(3, 8), settings, seeds=[5, 6, 7])
+    first = together.history[together.history.iteration == 1].optimizer_steps
+    assert first.nunique() > 1 and first.max() < 10 * 4  # they stopped, and not together
+    for r, seed in enumerate((5, 6, 7)):
+        alone = train(Quadratic(1, 8), settings, seeds=[seed])
+        assert (alone.policy.theta[0] - together.policy.theta[r]).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("compute", ["auto", "reference"])
+def test_a_last_minibatch_of_one_row_is_used_unscaled(compute):
+    """One advantage has no standard deviation; Stable-Baselines3 leaves it as it is, too."""
+    settings = dataclasses.replace(
+        config("PPO", 3), proximal=ProximalConfig(minibatch_size=21), compute=compute
+    )
+    assert torch.isfinite(train(Quadratic(1, 8), settings, seeds=[0]).policy.theta).all()
+
+
 @pytest.mark.parametrize("algorithm", ["two_stage", "alternating"])
 def test_a_killed_run_resumes_to_the_same_bits(tmp_path, algorithm):
     whole = train(Quadratic(2, 8), config(algorithm), seeds=[0, 1])

@@ -14,6 +14,7 @@ from twinlib.policy.actor_critic import ActorCritic
 from twinlib.policy.rollout import Buffer, Collector
 from twinlib.policy.training import make_generators
 from twinlib.policy.trust_region import (
+    PRODUCTS,
     TrustRegionConfig,
     backtracking_line_search,
     conjugate_gradient,
@@ -26,8 +27,6 @@ from twinlib.policy.trust_region import (
     surrogate,
     trust_region_update,
 )
-
-PRODUCTS = ("jvp", "double_backward")
 
 
 def experience(seeds=(0, 1), n_cells=16, discrete=False, steps=6) -> tuple[ActorCritic, Buffer]:
@@ -98,13 +97,24 @@ def test_product_is_symmetric_and_positive(product):
         assert bool(((v * multiply(v)).sum(-1) > 0).all())
 
 
-def test_both_products_agree_and_damping_adds_the_vector():
+def test_all_products_agree_and_damping_adds_the_vector():
     policy, buffer = experience()
     v = torch.randn_like(policy.actor)
-    fast, printed = (fisher_vector_product(policy, buffer.obs, 0.1, p)(v) for p in PRODUCTS)
-    assert (fast - printed).abs().max() <= 1e-6 * printed.abs().max()
-    bare = fisher_vector_product(policy, buffer.obs, 0.0)(v)
-    assert torch.allclose(fast - bare, 0.1 * v, atol=1e-12)
+    analytic, tangents, printed = (fisher_vector_product(policy, buffer.obs, 0.1, p)(v) for p in PRODUCTS)
+    assert (tangents - printed).norm() <= 1e-12 * printed.norm()
+    assert (analytic - printed).norm() <= 1e-12 * printed.norm()
+    bare, scaled = (fisher_vector_product(policy, buffer.obs, 0.0, scale=scale)(v) for scale in (1.0, 0.5))
+    assert torch.allclose(analytic - bare, 0.1 * v, atol=1e-12)
+    assert torch.allclose(scaled, 0.5 * bare, atol=1e-14)
+
+
+@pytest.mark.parametrize("hidden", [(), (5,), (6, 5, 4)])
+def test_the_analytic_product_knows_any_number_of_layers(hidden):
+    policy = ActorCritic(4, 3, 2, make_generators((0, 1), "weights"), hidden=hidden, dtype=torch.float64)
+    policy.theta += 0.3 * torch.randn_like(policy.theta)
+    obs, v = torch.randn(2, 30, 4, dtype=torch.float64), torch.randn_like(policy.actor)
+    analytic, _, printed = (fisher_vector_product(policy, obs, 0.0, p)(v) for p in PRODUCTS)
+    assert (analytic - printed).norm() <= 1e-12 * printed.norm()
 
 
 def test_categorical_product_agrees_with_double_backward():
@@ -112,8 +122,10 @@ def test_categorical_product_agrees_with_double_backward():
         4, 3, 2, make_generators((0, 1), "weights"), hidden=(5, 5), discrete=True, dtype=torch.float64
     )
     obs, v = torch.randn(2, 30, 4, dtype=torch.float64), torch.randn_like(policy.actor)
-    fast, printed = (fisher_vector_product(policy, obs, 0.0, p)(v) for p in PRODUCTS)
+    fast, printed = (fisher_vector_product(policy, obs, 0.0, p)(v) for p in ("auto", "double_backward"))
     assert (fast - printed).norm() <= 1e-8 * printed.norm()
+    with pytest.raises(ValueError, match="for Gaussian policies"):
+        fisher_vector_product(policy, obs, 0.0, "analytic")
 
 
 def symmetric(seed: int, size: int, replicas: int = 3) -> tuple[torch.Tensor, torch.Tensor]:

@@ -66,7 +66,8 @@ class Questions:
 
     def only(self, labels: Sequence[str]) -> Questions:
         """Return the same questions for some of the perturbations."""
-        kept = tuple(name for name in self.labels if name in set(name_list("labels", labels)))
+        wanted = set(name_list("labels", labels))
+        kept = tuple(name for name in self.labels if name in wanted)
         cut = [
             tuple(part[np.isin(pairs[2], kept)] for part in pairs) for pairs in (self.matched, self.random)
         ]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from twinlib.errors import InputError
+from twinlib.policy import gaussian_mlp
 from twinlib.policy.contracts import Distribution, Saved
 from twinlib.policy.distributions import Categorical, Gaussian
 
@@ -68,6 +69,9 @@ class ActorCritic:
         Start value of every log standard deviation.
     discrete
         A Categorical policy in place of the Gaussian one.
+    compute
+        "auto" takes a Gaussian policy's derivatives on a CPU from `gaussian_mlp`; "reference" takes all from
+        autograd.
     """
 
     def __init__(
@@ -81,13 +85,16 @@ class ActorCritic:
         discrete: bool = False,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        compute: str = "auto",
     ) -> None:
+        if compute not in ("auto", "reference"):
+            raise InputError(f"compute is {compute!r}; use 'auto' or 'reference'.")
         if len(generators) != replicas:
             raise InputError(
                 f"{replicas} replicas need as many generators, got {len(generators)}: pass one each."
             )
         self.observation_dim, self.action_dim, self.replicas = observation_dim, action_dim, replicas
-        self.hidden, self.discrete = tuple(hidden), discrete
+        self.hidden, self.discrete, self.compute = tuple(hidden), discrete, compute
         self.actor_widths = (observation_dim, *self.hidden, action_dim)
         self.critic_widths = (observation_dim, *self.hidden, 1)
         #: the first columns of theta belong to the actor
@@ -110,6 +117,15 @@ class ActorCritic:
         """The critics' parameters [R, P_critic], a view of theta."""
         return self.theta[:, self.actor_size :]
 
+    @property
+    def by_hand(self) -> bool:
+        """Do `gaussian_mlp`'s written-out derivatives stand in for autograd's?"""
+        return self.compute == "auto" and not self.discrete and self.theta.device.type == "cpu"
+
+    def _network(self, x: Tensor, vector: Tensor, widths: Sequence[int]) -> Tensor:
+        graphless = self.by_hand and not torch.is_grad_enabled()
+        return (gaussian_mlp.perceptron if graphless else perceptron)(x, vector, widths)
+
     def distribution(self, obs: Tensor, actor: Tensor | None = None) -> Distribution:
         """The policy in the states obs [R, B, O]: Gaussian(mean [R, B, A], log_std [R, A]), or Categorical.
 
@@ -117,13 +133,19 @@ class ActorCritic:
         """
         vector = self.actor if actor is None else actor
         if self.discrete:
-            return Categorical(torch.log_softmax(perceptron(obs, vector, self.actor_widths), -1))
+            return Categorical(torch.log_softmax(self._network(obs, vector, self.actor_widths), -1))
         network, log_std = torch.split(vector, [self.actor_size - self.action_dim, self.action_dim], dim=1)
-        return Gaussian(perceptron(obs, network, self.actor_widths), log_std)
+        return Gaussian(self._network(obs, network, self.actor_widths), log_std)
 
     def value(self, obs: Tensor, critic: Tensor | None = None) -> Tensor:
         """Value estimate [R, B] of the states obs [R, B, O]."""
-        return perceptron(obs, self.critic if critic is None else critic, self.critic_widths).squeeze(-1)
+        vector = self.critic if critic is None else critic
+        return self._network(obs, vector, self.critic_widths).squeeze(-1)
+
+    def entropy(self, obs: Tensor) -> Tensor:
+        """Entropy [R] of the policy, averaged over the states obs [R, B, O]."""
+        states = obs if self.discrete else obs[:, :1]  # a Gaussian's is the same in all
+        return self.distribution(states).entropy()
 
     def act(self, obs: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
         """Actions [R, B, A] in the states obs [R, B, O]: the mean, or a draw when generators are given."""
@@ -169,6 +191,12 @@ class Adam:
         self.first.lerp_(gradient, (1.0 - b1) * weight)
         self.second.lerp_(gradient * gradient, (1.0 - b2) * weight)
         self.parameters.sub_((self.first / self.second.sqrt().add_(eps)).mul_(size))
+
+    def row(self, index: int) -> gaussian_mlp.AdamRow:
+        """Replica `index` alone, as arrays in the same memory (on a CPU)."""
+        theta, first, second = (x[index].numpy() for x in (self.parameters, self.first, self.second))
+        settings = (self.learning_rate, self.eps, self.betas)
+        return gaussian_mlp.AdamRow(theta, first, second, self.steps[index : index + 1].numpy(), *settings)
 
     def state_dict(self) -> Saved:
         """Moments and step counts."""

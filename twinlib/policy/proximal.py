@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +15,18 @@ from twinlib.errors import InputError
 from twinlib.policy.actor_critic import ActorCritic, Adam, clip_rows
 from twinlib.policy.contracts import Distribution
 from twinlib.policy.distributions import take
+from twinlib.policy.gaussian_mlp import (
+    AdamRow,
+    Array,
+    Network,
+    Rows,
+    array,
+    clipped_gradient,
+    mean_over_blocks,
+    penalty_gradient,
+    standardised,
+    with_ones,
+)
 from twinlib.policy.rollout import Buffer
 from twinlib.policy.trust_region import normalized
 
@@ -89,12 +103,22 @@ def permuted(rows: int, generators: Sequence[torch.Generator], device: torch.dev
 
 
 def minibatches(
-    buffer: Buffer, epochs: int, size: int, exact: bool, generators: Sequence[torch.Generator]
+    buffer: Buffer,
+    epochs: int,
+    size: int,
+    exact: bool,
+    generators: Sequence[torch.Generator],
+    active: Tensor,
 ) -> Iterator[Minibatch]:
-    """Every epoch the buffer's rows in a new order, `size` at a time; with `exact` they carry theta'."""
+    """Every epoch the buffer's rows in a new order, `size` at a time; with `exact` they carry theta'.
+
+    `active` [R] is read at the begin of an epoch: a stopped replica draws no order, as when it runs alone.
+    """
     columns = (buffer.obs, buffer.action, buffer.log_prob, buffer.advantage, buffer.return_)
     for _ in range(epochs):
-        order = permuted(buffer.rows, generators, buffer.obs.device)
+        drawing = [g for g, on in zip(generators, active.tolist(), strict=True) if on]
+        order = torch.arange(buffer.rows, device=buffer.obs.device).repeat(len(generators), 1)
+        order[active] = permuted(buffer.rows, drawing, buffer.obs.device)
         slices = [torch.split(take(x, order), size, dim=1) for x in columns]
         reference = buffer.behaviour.minibatches(order, size) if exact else [None] * len(slices[0])
         yield from (Minibatch(*rows) for rows in zip(*slices, reference, strict=True))
@@ -177,26 +201,134 @@ def proximal_update(
     beta = zero + config.beta if beta is None else beta
     if target_kl is None and config.target_kl is not None:
         target_kl = zero + config.target_kl
-    exact = config.beta > 0 or (target_kl is not None and config.stop_estimate == "exact")
-    active, steps, sums = zero == 0, zero.clone(), torch.stack([zero] * 3)
-    for batch in minibatches(buffer, config.epochs, config.minibatch_size, exact, generators):
-        theta = policy.theta.detach().requires_grad_()
-        losses = proximal_losses(policy, theta, batch, config, beta)
-        if target_kl is not None:
-            # Once stopped a replica stays stopped; at the first minibatch nobody has moved, so nobody stops.
-            active = active & ((losses.kl.detach() <= 1.5 * target_kl) | (steps == 0))
-            if not bool(active.any()):
-                break
-        (gradient,) = torch.autograd.grad(losses.total.sum(), theta)
-        optimizer.step(clip_rows(gradient, config.max_gradient_norm), active)
-        steps += active
-        sums += torch.stack([losses.objective, losses.value, losses.clip_fraction]) * active
+    take_steps = _steps_by_hand if policy.by_hand else _steps_by_autograd
+    steps, sums = take_steps(policy, optimizer, buffer, config, generators, beta, target_kl)
     with torch.no_grad():
         kl = buffer.behaviour.kl(policy.distribution(buffer.obs)).mean(-1)
     if config.adaptive_beta and target_kl is not None:
         beta = adapted(beta, kl, target_kl)
     objective, value, clipped = sums / steps.clamp(min=1.0)
     return ProximalUpdate(kl, steps, objective, value, clipped, beta)
+
+
+def _needs_reference(config: ProximalConfig, target_kl: Tensor | None) -> bool:
+    """Is the exact KL from theta' part of the loss or of the stop?"""
+    return config.beta > 0 or (target_kl is not None and config.stop_estimate == "exact")
+
+
+def _steps_by_autograd(
+    policy: ActorCritic,
+    optimizer: Adam,
+    buffer: Buffer,
+    config: ProximalConfig,
+    generators: Sequence[torch.Generator],
+    beta: Tensor,
+    target_kl: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Steps taken [R], and sums [3, R] of objective, value loss and clip fraction over them."""
+    zero = torch.zeros_like(buffer.reward)
+    active, steps, sums = zero == 0, zero.clone(), torch.stack([zero] * 3)
+    plan = (config.epochs, config.minibatch_size, _needs_reference(config, target_kl), generators, active)
+    for batch in minibatches(buffer, *plan):
+        theta = policy.theta.detach().requires_grad_()
+        losses = proximal_losses(policy, theta, batch, config, beta)
+        if target_kl is not None:
+            # Once stopped a replica stays stopped; at the first minibatch nobody has moved, so nobody stops.
+            active &= (losses.kl.detach() <= 1.5 * target_kl) | (steps == 0)
+            if not bool(active.any()):
+                break
+        (gradient,) = torch.autograd.grad(losses.total.sum(), theta)
+        optimizer.step(clip_rows(gradient, config.max_gradient_norm), active)
+        steps += active
+        sums += torch.stack([losses.objective, losses.value, losses.clip_fraction]) * active
+    return steps, sums
+
+
+def _steps_by_hand(
+    policy: ActorCritic,
+    optimizer: Adam,
+    buffer: Buffer,
+    config: ProximalConfig,
+    generators: Sequence[torch.Generator],
+    beta: Tensor,
+    target_kl: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """The same as `_steps_by_autograd`, one replica after the other and without a graph."""
+    exact = _needs_reference(config, target_kl)
+    limit = torch.full_like(beta, torch.inf) if target_kl is None else 1.5 * target_kl
+    steps, sums = np.zeros(len(generators)), np.zeros((3, len(generators)))
+    for r, generator in enumerate(generators):
+        learner = _Learner(policy, optimizer, buffer, config, r, float(beta[r]), exact)
+        for rows in _orders(buffer.rows, config.epochs, config.minibatch_size, generator):
+            kl, *terms = learner.losses(rows)
+            if target_kl is not None and steps[r] > 0 and not kl <= limit[r].item():
+                break
+            learner.adam.step(learner.gradient, config.max_gradient_norm)
+            steps[r] += 1
+            sums[:, r] += terms
+    return torch.from_numpy(steps).to(buffer.reward), torch.from_numpy(sums).to(buffer.reward)
+
+
+def _orders(rows: int, epochs: int, size: int, generator: torch.Generator) -> Iterator[Rows]:
+    """Every epoch one replica's rows in a new order, `size` at a time."""
+    for _ in range(epochs):
+        order = permuted(rows, [generator], torch.device("cpu"))[0].numpy()
+        yield from (order[at : at + size] for at in range(0, rows, size))
+
+
+class _Learner:
+    """One replica's networks, data and row of Adam as arrays; networks and Adam in the tensors' memory."""
+
+    def __init__(
+        self,
+        policy: ActorCritic,
+        optimizer: Adam,
+        buffer: Buffer,
+        config: ProximalConfig,
+        index: int,
+        beta: float,
+        exact: bool,
+    ) -> None:
+        self.config, self.adam = config, optimizer.row(index)
+        theta, k = self.adam.theta, policy.actor_size
+        self.gradient, spread = np.zeros_like(theta), slice(k - policy.action_dim, k)
+        self.actor = Network(theta[:k], self.gradient[:k], policy.actor_widths)
+        self.critic = Network(theta[k:], self.gradient[k:], policy.critic_widths)
+        self.log_std, self.log_std_gradient = theta[spread], self.gradient[spread]
+        columns = (buffer.obs, buffer.action, buffer.log_prob, buffer.advantage, buffer.return_)
+        obs, self.action, self.log_prob, self.advantage, self.return_ = (
+            array(x[index], theta) for x in columns
+        )
+        self.obs = with_ones(obs)
+        self.exact, self.old_mean, self.old_log_std = (
+            exact,
+            *(array(x[index], theta) for x in buffer.behaviour),
+        )
+        self.beta = theta.dtype.type(beta if config.beta > 0 else 0.0)
+        self.clip = theta.dtype.type(config.clip_range or np.inf)
+
+    def losses(self, rows: Rows) -> Array:
+        """KL, objective, value and clip fraction as in `Losses` on the rows [B]; fills the gradient."""
+        normalize = self.config.normalize_advantage
+        advantage = standardised(self.advantage, rows) if normalize else self.advantage[rows]
+        return mean_over_blocks(lambda at: self._block(rows[at], advantage[at]), len(rows), self.gradient)
+
+    def _block(self, rows: Rows, advantage: Array) -> Array:
+        """The same for so few rows that they stay in the cache; advantage [B] is scaled."""
+        obs, f = self.obs[rows], self.gradient.dtype.type
+        mean, log_std = self.actor.forward(obs), self.log_std
+        slopes = (self.actor.deltas[-1], self.log_std_gradient)
+        objective, clipped, kl = clipped_gradient(
+            mean, log_std, self.action, self.log_prob, rows, advantage, self.clip, *slopes
+        )
+        if self.exact:
+            kl = penalty_gradient(mean, log_std, self.old_mean, self.old_log_std, rows, self.beta, *slopes)
+        self.log_std_gradient -= f(self.config.entropy_coefficient)
+        error = self.critic.forward(obs)[:, 0] - self.return_[rows]
+        np.multiply(error, f(self.config.value_coefficient / len(rows)), out=self.critic.deltas[-1][:, 0])
+        self.actor.backward()
+        self.critic.backward()
+        return np.array([kl, objective, 0.5 * (error @ error) / len(rows), clipped])
 
 
 def critic_update(
@@ -208,6 +340,11 @@ def critic_update(
     generators: Sequence[torch.Generator],
 ) -> Tensor:
     """Fit the critics alone by minibatch Adam on the squared error (TRPO's value step); mean loss [R]."""
+    if policy.by_hand:
+        rows = zip(range(policy.replicas), buffer.obs, buffer.return_, generators, strict=True)
+        plan = (policy.critic_widths, epochs, minibatch_size)
+        fits = [_fit_by_hand(optimizer.row(r), obs, return_, *plan, g) for r, obs, return_, g in rows]
+        return torch.tensor(fits, dtype=torch.float64).to(buffer.reward)
     active, losses = torch.ones_like(buffer.reward, dtype=torch.bool), []
     for _ in range(epochs):
         order = permuted(buffer.rows, generators, buffer.obs.device)
@@ -219,3 +356,34 @@ def critic_update(
             optimizer.step(gradient, active)
             losses.append(error.detach())
     return torch.stack(losses).mean(0)
+
+
+def _fit_by_hand(
+    adam: AdamRow,
+    obs: Tensor,
+    return_: Tensor,
+    widths: Sequence[int],
+    epochs: int,
+    minibatch_size: int,
+    generator: torch.Generator,
+) -> float:
+    """`critic_update` of one replica: obs [n, O], return_ [n] -> mean loss."""
+    gradient, losses = np.zeros_like(adam.theta), []
+    network, states, target = (
+        Network(adam.theta, gradient, widths),
+        array(obs, gradient),
+        array(return_, gradient),
+    )
+    states = with_ones(states)
+
+    def fill(rows: Rows) -> Array:
+        error = network.forward(states[rows])[:, 0] - target[rows]
+        np.multiply(error, gradient.dtype.type(2.0 / len(rows)), out=network.deltas[-1][:, 0])
+        network.backward()
+        return np.array(error @ error / len(rows))
+
+    for rows in _orders(len(states), epochs, minibatch_size, generator):
+        block = functools.partial(lambda rows, at: fill(rows[at]), rows)
+        losses.append(mean_over_blocks(block, len(rows), gradient))
+        adam.step(gradient)
+    return float(np.mean(losses))

@@ -69,6 +69,8 @@ class TrainingConfig:
     dtype: str = "float32"
     #: where the networks live
     device: str = "cpu"
+    #: "auto": written-out derivatives where there are some (Gaussian, CPU); "reference": autograd everywhere
+    compute: str = "auto"
 
     def __post_init__(self) -> None:
         if self.algorithm not in ALGORITHMS:
@@ -191,6 +193,7 @@ class _Run:
             discrete=isinstance(task.action, Discrete),
             dtype=dtype,
             device=config.device,
+            compute=config.compute,
         )
         self.collector = Collector(task, self.generators["environment"], self.generators["actions"], dtype)
         #: time steps T of one iteration
@@ -296,7 +299,7 @@ class _Run:
     def log(self, buffer: Buffer, columns: Columns) -> None:
         """Append one row a seed."""
         with torch.no_grad():
-            entropy = self.policy.distribution(buffer.obs).entropy()
+            entropy = self.policy.entropy(buffer.obs)
         columns = {
             "iteration": self.iteration,
             "environment_steps": self.environment_steps,

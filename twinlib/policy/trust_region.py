@@ -7,16 +7,25 @@ with another row, so that every stop and every guard is taken per replica.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from twinlib.errors import InputError
 from twinlib.policy.actor_critic import ActorCritic
 from twinlib.policy.contracts import Distribution
+from twinlib.policy.gaussian_mlp import (
+    Array,
+    Network,
+    array,
+    clipped_gradient,
+    mean_over_blocks,
+    with_ones,
+)
 from twinlib.policy.rollout import Buffer
 
 
@@ -34,8 +43,9 @@ class TrustRegionConfig:
     cg_tolerance: float = 1e-10
     #: epsilon of Eq. 6
     epsilon: float = 1e-8
-    #: how the Fisher-vector product is computed: "jvp" (fast) or "double_backward" (Eq. 5 as printed)
-    product: str = "jvp"
+    #: how the Fisher-vector product is computed: "analytic", "jvp", "double_backward" (Eq. 5 as printed), or
+    #: "auto": the first where derivatives are written out (`ActorCritic.by_hand`), else the second
+    product: str = "auto"
     #: "sum" over action dimensions is Eq. 4; "mean_over_actions" is what sb3-contrib computes
     kl_reduction: str = "sum"
     #: "old_new" is Eq. 4; "new_old" is what sb3-contrib computes
@@ -46,7 +56,7 @@ class TrustRegionConfig:
     shrink: float = 0.8
 
     def __post_init__(self) -> None:
-        _one_of("product", self.product, ("jvp", "double_backward"))
+        _one_of("product", self.product, ("auto", *PRODUCTS))
         _one_of("kl_reduction", self.kl_reduction, ("sum", "mean_over_actions"))
         _one_of("kl_direction", self.kl_direction, ("old_new", "new_old"))
         if self.delta <= 0 or self.damping < 0:
@@ -76,18 +86,19 @@ Product = Callable[[Tensor], Tensor]
 
 
 def fisher_vector_product(
-    policy: ActorCritic, obs: Tensor, damping: float = 0.0, product: str = "jvp", scale: float = 1.0
+    policy: ActorCritic, obs: Tensor, damping: float = 0.0, product: str = "auto", scale: float = 1.0
 ) -> Product:
     """Return v -> H v + damping v, H the Hessian of the mean KL at the present parameters (Eq. 5).
 
     obs [R, B, O]; the returned function maps [R, P_actor] to [R, P_actor]. `product="double_backward"` is Eq.
     5 as printed: the gradient of (gradient of the KL, times v). `product="jvp"` uses that the Hessian at zero
     KL is J' M J, J the Jacobian of the policy's mean and log_std and M their own Fisher matrix (Martens
-    2020): one forward sweep of tangents, one backward sweep. `scale` multiplies H (1 / A for a KL averaged
-    over actions).
+    2020): one forward sweep of tangents, one backward sweep. `product="analytic"` is the same for a Gaussian
+    policy, multiplied out by hand. `scale` multiplies H (1 / A for a KL averaged over actions).
     """
-    make = _by_tangents if product == "jvp" else _by_double_backward
-    curvature = make(policy, obs)
+    name = ("analytic" if policy.by_hand else "jvp") if product == "auto" else product
+    _one_of("product", name, tuple(PRODUCTS))
+    curvature = PRODUCTS[name](policy, obs)
     return lambda v: torch.add(curvature(v) * scale, v, alpha=damping)
 
 
@@ -114,6 +125,66 @@ def _by_tangents(policy: ActorCritic, obs: Tensor) -> Product:
         return torch.autograd.grad(tuple(outputs), actor, tuple(cotangent), retain_graph=True)[0]
 
     return product
+
+
+def _by_structure(policy: ActorCritic, obs: Tensor) -> Product:
+    if policy.discrete:
+        raise InputError("product='analytic' is for Gaussian policies; use 'jvp' with discrete actions.")
+    rows = zip(policy.actor.detach(), obs, strict=True)
+    replicas = [_gauss_newton(vector, policy.actor_widths, states) for vector, states in rows]
+    return lambda v: torch.stack([product(x) for product, x in zip(replicas, v, strict=True)])
+
+
+def _gauss_newton(vector: Tensor, widths: Sequence[int], states: Tensor) -> Product:
+    """v -> J' M J v of one replica (vectors [P_actor], states [B, O]), without a row of actions a state.
+
+    The last layer is linear and M is the same in every state. So the tangent of the mean, T W + H V (T that
+    of the last hidden layer H, V that of the last layer's weights W), need not be formed: its way back is T W
+    M W' + H V M W' for the hidden layers and H'T W M + H'H V M for the last one, with W M W' and H'H known.
+    """
+    weights, log_std = _layers(vector, widths)
+    inputs = [_with_ones(states)]
+    for weight in weights[:-1]:
+        inputs.append(_with_ones(torch.tanh(inputs[-1] @ weight)))
+    slopes = [1.0 - h[:, :-1].square() for h in inputs[1:]]
+    precision, h = torch.exp(-2.0 * log_std) / len(states), inputs[-1]
+    last = weights[-1][:-1]
+    back = (last * precision).T
+    inner, gram = last @ back, h.T @ h
+
+    def product(v: Tensor) -> Tensor:
+        moved, moved_log_std = _layers(v, widths)
+        tangent = torch.zeros_like(states)  # of the first layer's input; the states stand still
+        for k, slope in enumerate(slopes):
+            z = inputs[k] @ moved[k]
+            tangent = (z.addmm_(tangent, weights[k][:-1]) if k else z).mul_(slope)
+        hidden = h.T @ tangent
+        gradients = [torch.addmm(gram @ (moved[-1] * precision), hidden, back.T)]
+        delta = torch.addmm(h @ (moved[-1] @ back), tangent, inner)
+        for k in reversed(range(len(slopes))):
+            delta.mul_(slopes[k])
+            gradients.insert(0, inputs[k].T @ delta)
+            delta = delta @ weights[k][:-1].T if k else delta
+        return torch.cat([*(g.reshape(-1) for g in gradients), 2.0 * moved_log_std])
+
+    return product
+
+
+def _layers(vector: Tensor, widths: Sequence[int]) -> tuple[list[Tensor], Tensor]:
+    """The layers' matrices [in + 1, out] (weight, then bias) inside a vector [P], and what follows them."""
+    shapes = [(i + 1, o) for i, o in zip(widths[:-1], widths[1:], strict=True)]
+    sizes = [i * o for i, o in shapes]
+    *layers, rest = torch.split(vector, [*sizes, len(vector) - sum(sizes)])
+    return [layer.view(shape) for layer, shape in zip(layers, shapes, strict=True)], rest
+
+
+def _with_ones(x: Tensor) -> Tensor:
+    """x [B, in] with a last column of ones [B, in + 1]."""
+    return torch.cat([x, x.new_ones(len(x), 1)], 1)
+
+
+#: Every way to a product by its name.
+PRODUCTS = {"analytic": _by_structure, "jvp": _by_tangents, "double_backward": _by_double_backward}
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
@@ -220,16 +291,40 @@ def backtracking_line_search(
 
 
 def normalized(advantage: Tensor) -> Tensor:
-    """Advantages [R, B] with mean 0 and standard deviation 1 (ddof 1) in each replica."""
+    """Advantages [R, B] with mean 0 and standard deviation 1 (ddof 1) in each replica; a single row stays."""
+    if advantage.shape[-1] < 2:
+        return advantage
     centred = advantage - advantage.mean(-1, keepdim=True)
     return centred / (advantage.std(-1, keepdim=True) + 1e-8)
 
 
 def policy_gradient(policy: ActorCritic, buffer: Buffer, advantage: Tensor) -> Tensor:
     """Gradient [R, P_actor] of the surrogate at the present parameters (Eq. 3)."""
+    if policy.by_hand:
+        columns = (buffer.obs, buffer.action, buffer.log_prob, advantage)
+        replicas = zip(policy.actor.numpy(), *columns, strict=True)
+        return torch.stack([_gradient_by_hand(policy, *replica) for replica in replicas])
     actor = policy.actor.detach().requires_grad_()
     objective = surrogate(policy.distribution(buffer.obs, actor), buffer, advantage).sum()
     return torch.autograd.grad(objective, actor)[0]
+
+
+def _gradient_by_hand(policy: ActorCritic, vector: Array, *columns: Tensor) -> Tensor:
+    """One replica's policy gradient at its vector [P_actor]; columns: obs, action, log_prob, advantage."""
+    obs, action, log_prob, advantage = (array(x, vector) for x in columns)
+    states, rows, loss = with_ones(obs), np.arange(len(obs)), np.zeros_like(vector)
+    network, spread = Network(vector, loss, policy.actor_widths), slice(len(vector) - policy.action_dim, None)
+    free = vector.dtype.type(np.inf)
+
+    def block(at: slice) -> Array:
+        mean, data = network.forward(states[at]), (action, log_prob, rows[at], advantage[at])
+        slopes = network.deltas[-1], loss[spread]
+        terms = np.array(clipped_gradient(mean, vector[spread], *data, free, *slopes))
+        network.backward()
+        return terms
+
+    mean_over_blocks(block, len(rows), loss)
+    return torch.from_numpy(-loss)
 
 
 def natural_gradient(
