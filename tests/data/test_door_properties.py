@@ -179,25 +179,55 @@ def screen():
     return from_anndata(raw, "label", "ctrl", "type", dose_key="uM")
 
 
-NAMES = st.sampled_from(["G0", "G1", "G0+G1", "G9", "drug", "0", "1", 1.0, 2.0, "nobody"])
+#: What each split can hold out of the screen.
+HELD_OUT = {
+    "cells": [],
+    "perturbations": ["G0", "G1", "G2"],
+    "doubles": ["G0+G1"],
+    "doses": [1.0, 2.0],
+    "contexts": ["0", "1"],
+}
+WRONG = {
+    "n_top_genes": [0, -1, 2.5, "10", None, True],
+    "split": ["halves", None],
+    "test_size": [0.0, 1.0, -0.1, float("nan"), float("inf"), "0.2", None],
+    "seed": [-1, 0.5, "0", None],
+    "keep_genes": ["G5", ["nobody"], None, 3],
+    "held_out": ["G0", ["nobody"], ["drug"], [3.0], None],
+}
+
+
+@st.composite
+def requests(draw):
+    """What `prepare` may be asked, right in all points or wrong in one."""
+    split = draw(st.sampled_from(SPLITS))
+    asked = {
+        "n_top_genes": draw(st.integers(1, 40)),
+        "split": split,
+        "test_size": draw(st.floats(0.05, 0.9)),
+        "seed": draw(st.integers(0, 20)),
+        "keep_genes": draw(st.lists(st.sampled_from(["G0", "G9", "G24"]), max_size=2)),
+        "held_out": draw(st.lists(st.sampled_from(HELD_OUT[split]), max_size=1)) if HELD_OUT[split] else [],
+    }
+    if draw(st.booleans()):
+        name = draw(st.sampled_from(sorted(WRONG)))
+        asked[name] = draw(st.sampled_from(WRONG[name]))
+        return asked, name
+    return asked, ""
 
 
 @SLOW
-@given(
-    n_top_genes=st.one_of(st.integers(-1, 40), st.sampled_from([2.5, "10", None, True])),
-    split=st.sampled_from([*SPLITS, "halves"]),
-    test_size=st.one_of(st.floats(allow_nan=True), st.floats(0.05, 0.9), st.sampled_from(["0.2", None])),
-    seed=st.one_of(st.integers(-2, 20), st.sampled_from([0.5, "0"])),
-    keep_genes=st.one_of(st.lists(NAMES, max_size=2), st.sampled_from(["G5", None, 3])),
-    held_out=st.one_of(st.lists(NAMES, max_size=2), st.sampled_from(["G0", None])),
-)
-def test_any_request_of_prepare_is_refused_or_a_partition(**asked):
+@given(requests())
+def test_any_request_of_prepare_is_refused_or_a_partition(request_and_fault):
+    asked, fault = request_and_fault
     cells = screen()
     try:
         prepared = prepare(cells, **asked)
     except DataError as error:
         assert "\n" not in str(error) and str(error).endswith("."), str(error)
+        assert fault, f"a right request was refused: {error}"
         return
+    assert not fault, f"{fault} was wrong and taken"
     event("prepared")
     train, test = prepared.rows("train"), prepared.rows("test")
     assert len(train) + len(test) == cells.n_obs and not set(train) & set(test)

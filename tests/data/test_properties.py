@@ -15,7 +15,7 @@ from twinlib.data.pairing import pair
 from twinlib.data.preparation import prepare
 from twinlib.errors import DataError
 
-FAST = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+FAST = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 FORMS = {
     "dense": np.asarray,
     "csr": sparse.csr_matrix,
