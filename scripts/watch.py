@@ -26,7 +26,9 @@ class Watch:
         ours = [
             name
             for name in inside
-            if name.startswith(("twinlib/", "results/")) and not name.endswith((".py", ".pyc"))
+            if name.startswith(("twinlib/", "results/"))
+            and not name.endswith(".py")
+            and "__pycache__" not in name
         ]
         return sorted(name for name in ours if os.path.isfile(os.path.join(self.root, name)))
 
