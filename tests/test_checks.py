@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from twinlib.checks import finite_arrays, name_list, require_number, require_type
+from twinlib.checks import finite_arrays, log1p_cells, name_list, require_number, require_type
 from twinlib.errors import InputError
 
 
@@ -51,6 +51,12 @@ def test_a_tensor_that_carries_a_gradient_is_named() -> None:
     torch = pytest.importorskip("torch", reason="torch is missing")
     with pytest.raises(InputError, match=r"torch\.Tensor"):
         finite_arrays(cells=(torch.ones(2, 2, requires_grad=True), "n G"))
+
+
+def test_what_no_cell_reaches_in_log1p_is_refused() -> None:
+    log1p_cells("n G", x=[[0.0, 9.2]], y=[[-0.1, 3.0]])
+    with pytest.raises(InputError, match="y reaches 300, which log1p expression does not"):
+        log1p_cells("n G", x=[[0.0, 9.2]], y=[[0.0, 300.0]])
 
 
 def test_names_are_a_list_of_texts() -> None:

@@ -13,6 +13,8 @@ from twinlib.errors import InputError
 
 #: Larger numbers overflow when they are squared and summed.
 _LARGEST = 1e60
+#: No cell reaches it in log1p units: exp(50) counts.
+LARGEST_LOG1P = 50.0
 
 
 def finite_arrays(**given: tuple[object, str]) -> list[NDArray[np.float64]]:
@@ -85,6 +87,17 @@ def _require_broadcast(leads: dict[str, tuple[int, ...]]) -> None:
     except ValueError:
         shapes = " and ".join(f"{name} {lead}" for name, lead in leads.items())
         raise InputError(f"The leading axes do not fit one another: {shapes}.") from None
+
+
+def log1p_cells(axes: str, **given: object) -> list[NDArray[np.float64]]:
+    """Return `finite_arrays` of log1p expression, all with the same axes; what no cell reaches is refused."""
+    arrays = finite_arrays(**{name: (values, axes) for name, values in given.items()})
+    for name, array in zip(given, arrays, strict=True):
+        if np.abs(array).max() > LARGEST_LOG1P:
+            raise InputError(
+                f"{name} reaches {np.abs(array).max():g}, which log1p expression does not; give log1p units."
+            )
+    return arrays
 
 
 def name_list(argument: str, values: object) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from twinlib.checks import finite_arrays, name_list
+from twinlib.checks import log1p_cells, name_list
 from twinlib.errors import WorldError
 from twinlib.files import write_atomic
 
@@ -141,9 +141,8 @@ class World:
     def starts_from(self, x_log1p: Tensor, labels: Sequence[str], y_log1p: Tensor | None = None) -> Start:
         """Starts of given controls `[n, G]` (log1p) and labels; without y, the mean match of the label."""
         index = self.label_index(labels)
-        cells = f"n={len(index)} G={len(self.genes)}"
         y_given = x_log1p if y_log1p is None else y_log1p
-        finite_arrays(x=(x_log1p.cpu(), cells), y=(y_given.cpu(), cells))
+        log1p_cells(f"n={len(index)} G={len(self.genes)}", x=x_log1p.cpu(), y=y_given.cpu())
         x = self.scale(x_log1p.to(self.z0))
         y = self.scale(y_log1p.to(self.z0)) if y_log1p is not None else self._mean_match(index)
         z = encode_blocks(self.embedding, x)

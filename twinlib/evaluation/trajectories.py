@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from twinlib.checks import finite_arrays, require_number
+from twinlib.checks import finite_arrays, log1p_cells, require_number
 from twinlib.errors import InputError
 from twinlib.evaluation import similarity
 
@@ -44,7 +44,7 @@ def encode(prepared: Prepared, embedding: Encoder, x_log1p: ArrayLike, batch: in
     """Return the latent cells [n, D] of log1p cells [n, G] in the space fitted on training cells."""
     import torch
 
-    (cells,) = finite_arrays(x_log1p=(x_log1p, f"n G={len(prepared.genes)}"))
+    (cells,) = log1p_cells(f"n G={len(prepared.genes)}", x_log1p=x_log1p)
     scaled = torch.as_tensor(prepared.scale(cells.astype(np.float32)))
     with torch.no_grad():
         parts = [embedding.encode(block).cpu().numpy() for block in torch.split(scaled, batch)]
