@@ -231,8 +231,9 @@ def test_any_request_of_prepare_is_refused_or_a_partition(request_and_fault):
         return
     assert not fault, f"{fault} was wrong and taken"
     event("prepared")
-    train, test = prepared.rows("train"), prepared.rows("test")
-    assert len(train) + len(test) == cells.n_obs and not set(train) & set(test)
+    rows = [prepared.rows(part) for part in ("train", "validation", "test")]
+    assert sorted(np.concatenate(rows)) == list(range(cells.n_obs))
+    test = rows[-1]
     assert set(asked["keep_genes"]) | {"G0", "G1", "G2"} <= set(prepared.genes)
     x = prepared.expression("train").astype(float)
     np.testing.assert_allclose(prepared.mean, x.mean(axis=0), atol=1e-4)
