@@ -51,6 +51,8 @@ class Dataset:
     record: str = ""
     #: The file that the cells in the package were made from (`scripts/pack_chi11.py`).
     packed_from: RemoteFile | None = None
+    #: Genes of the released protocol, which keeps its own rule; 0: as many as `panel`.
+    released_panel: int = 0
     #: Perturbations with an effect that a code of cells ought to keep.
     strong: tuple[str, ...] = ()
     #: Passes over the training cells of its packaged embedding (a few minutes of one processor); 0: none.
@@ -210,6 +212,7 @@ _ENTRIES = (
         licence="part of this package (MIT)",
         citation="network: Krumsiek et al. 2011, PLoS ONE 6:e22649",
         panel=130,
+        released_panel=100,
         read=readers.waddington,
         splits=("cells", "perturbations", "doubles"),
         strong=("Pu1", "Gata1", "Cebpa", "Gfi1", "EKLF"),
