@@ -350,7 +350,9 @@ def product_multiplied_out(vector, states):
         first, last, log_std = torch.split(flat, cuts)
         return first.view(-1, hidden), last.view(-1, actions), log_std
 
-    with_one = lambda x: torch.cat([x, torch.ones(len(x), 1)], 1)
+    def with_one(x):
+        return torch.cat([x, torch.ones(len(x), 1)], 1)
+
     W0, W, log_std = layers(vector)
     X = with_one(states)
     H1 = with_one(torch.tanh(X @ W0))

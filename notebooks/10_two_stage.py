@@ -985,7 +985,7 @@ else:
     autograd = scaling[scaling.name.str.endswith("autograd")]
     varied = ["observation", "width", "minibatch", "cells"]
     usual = peers[varied].mode().iloc[0]
-    for position, quantity in enumerate(varied):
+    for quantity in varied:
         others = [name for name in varied if name != quantity]
         rows = peers[(peers[others] == usual[others]).all(axis=1)].sort_values(quantity)
         axes[1].plot(np.log2(rows[quantity]), rows.ratio, marker="o", label=quantity)
