@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 import numba
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 Floats = npt.NDArray[np.floating]
