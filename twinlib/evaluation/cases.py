@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-#: Columns of the table of groups; `has_effect` is filled by `summary.with_effects`.
+#: Columns of the table of groups; `has_effect` is filled by `summaries.with_effects`.
 GROUPS = (
     "dataset", "split_kind", "split", "part", "perturbation", "dose", "cell_context", "n_cells", "n_controls",
     "n_total", "has_effect", "kept_response",
@@ -64,9 +64,7 @@ def cases_of(prepared: Prepared, part: str) -> tuple[Case, ...]:
         partners = {name: tuple(pair[name] for pair in matched) for name in ("ot", "random")}
         cases.append(Case(label, dose, str(origins[0]) if len(origins) == 1 else "", both, partners))
     if not cases:
-        raise InputError(
-            f"The {part} part of {prepared.dataset} holds no perturbed cell: choose another."
-        )
+        raise InputError(f"The {part} part of {prepared.dataset} holds no perturbed cell: choose another.")
     return tuple(cases)
 
 
@@ -88,7 +86,10 @@ def _pairs(
     for name in cells.contexts:
         inside = contexts == name
         plan, _ = transport_plan(space[controls & inside], space[perturbed & inside])
-        yield {"ot": plan.argmax(axis=0), "random": rng.integers(plan.shape[0], size=plan.shape[1])}
+        yield {
+            "ot": np.asarray(plan.argmax(axis=0), dtype=np.int64),
+            "random": rng.integers(plan.shape[0], size=plan.shape[1]),
+        }
 
 
 def split_name(prepared: Prepared) -> str:

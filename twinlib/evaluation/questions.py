@@ -1,6 +1,6 @@
 """What the described rows of the first version were asked, and how their answers were scored.
 
-It serves those rows only; every new table is made by `twinlib.evaluation.evaluate`.
+It serves those rows only; every new table is made by `twinlib.evaluation.judge`.
 """
 
 from __future__ import annotations
