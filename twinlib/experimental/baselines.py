@@ -61,20 +61,11 @@ class TrainingCells:
 
 def training_cells(prepared: Prepared) -> TrainingCells:
     """Collect the training cells of a prepared dataset, in log1p units."""
-    return cells_of(prepared, "train")
-
-
-def cells_of(prepared: Prepared, split: str) -> TrainingCells:
-    """Collect the cells of one split as plain arrays."""
-    rows = prepared.rows(split)
+    rows = prepared.rows("train")
     obs = prepared.cells.obs.iloc[rows]
+    values = np.asarray(prepared.cells.X)[rows]
     labels, contexts, doses = (obs[name].to_numpy() for name in ("perturbation", "cell_context", "dose"))
-    return TrainingCells(
-        np.asarray(prepared.cells.X)[rows],
-        labels.astype(str),
-        contexts.astype(str),
-        np.asarray(doses, dtype=float),
-    )
+    return TrainingCells(values, labels.astype(str), contexts.astype(str), np.asarray(doses, dtype=float))
 
 
 def changes_within(cells: TrainingCells, chosen: NDArray[np.bool_], values: Array) -> tuple[Array, Integers]:
