@@ -190,7 +190,8 @@ HELD_OUT = {
 WRONG = {
     "n_top_genes": [0, -1, 2.5, "10", None, True],
     "split": ["halves", None],
-    "test_size": [0.0, 1.0, -0.1, float("nan"), float("inf"), "0.2", None],
+    "fold": [0, 6, -1, 1.5, float("nan"), "1", None, True],
+    "panel": ["", "plain", None, 3],
     "seed": [-1, 0.5, "0", None],
     "keep_genes": ["G5", ["nobody"], None, 3],
     "held_out": ["G0", ["nobody"], ["drug"], [3.0], None],
@@ -204,7 +205,8 @@ def requests(draw):
     asked = {
         "n_top_genes": draw(st.integers(1, 40)),
         "split": split,
-        "test_size": draw(st.floats(0.05, 0.9)),
+        "fold": draw(st.integers(1, 5)),
+        "panel": draw(st.sampled_from(["variance", "seurat"])),
         "seed": draw(st.integers(0, 20)),
         "keep_genes": draw(st.lists(st.sampled_from(["G0", "G9", "G24"]), max_size=2)),
         "held_out": draw(st.lists(st.sampled_from(HELD_OUT[split]), max_size=1)) if HELD_OUT[split] else [],

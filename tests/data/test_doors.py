@@ -331,8 +331,10 @@ def test_a_text_is_no_list_and_a_panel_has_two_genes(raw):
         ({"keep_genes": 5}, "no list"),
         ({"n_top_genes": 2.5}, "n_top_genes=2.5"),
         ({"n_top_genes": "many"}, "n_top_genes='many'"),
-        ({"test_size": "half"}, "test_size=half"),
-        ({"test_size": float("nan")}, "test_size=nan"),
+        ({"fold": "half"}, "fold='half'"),
+        ({"fold": float("nan")}, "fold=nan"),
+        ({"fold": 6}, "fold=6"),
+        ({"panel": "plain"}, "panel rule 'plain'"),
         ({"seed": -1}, "seed=-1"),
         ({"split": "perturbations", "held_out": ["G7"]}, "cannot hold out ['G7']"),
     ):
