@@ -13,6 +13,7 @@ import itertools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -58,6 +59,11 @@ class TrainingCells:
         """Return the mask [n] of cells with one label."""
         return np.asarray(self.labels == label)
 
+    @cached_property
+    def context(self) -> Integers:
+        """Number of each cell's context [n]: texts are slow to compare."""
+        return np.unique(self.contexts, return_inverse=True)[1]
+
 
 def training_cells(prepared: Prepared) -> TrainingCells:
     """Collect the training cells of a prepared dataset, in log1p units."""
@@ -76,12 +82,12 @@ def changes_within(cells: TrainingCells, chosen: NDArray[np.bool_], values: Arra
     out; where no context has one, all controls are the reference.
     """
     control = cells.of(CONTROL)
-    rows = np.flatnonzero(chosen & np.isin(cells.contexts, cells.contexts[control]))
+    rows = np.flatnonzero(chosen & np.isin(cells.context, cells.context[control]))
     if not len(rows):
         rows = np.flatnonzero(chosen)
         return values[rows] - values[control].mean(axis=0, dtype=np.float64), rows
-    contexts, index = np.unique(cells.contexts[rows], return_inverse=True)
-    centres = [values[control & (cells.contexts == c)].mean(axis=0, dtype=np.float64) for c in contexts]
+    contexts, index = np.unique(cells.context[rows], return_inverse=True)
+    centres = [values[control & (cells.context == c)].mean(axis=0, dtype=np.float64) for c in contexts]
     return values[rows] - np.stack(centres)[index], rows
 
 
@@ -106,10 +112,10 @@ def shift_by_context(cells: TrainingCells, label: str) -> Array:
     Contexts with under `MIN_ARM` cells in an arm are left out; where none is larger, all cells are pooled.
     """
     changes, rows = changes_within(cells, cells.of(label), cells.values)
-    contexts, sizes = np.unique(cells.contexts[rows], return_counts=True)
-    controls = [(cells.of(CONTROL) & (cells.contexts == c)).sum() for c in contexts]
+    contexts, sizes = np.unique(cells.context[rows], return_counts=True)
+    controls = [(cells.of(CONTROL) & (cells.context == c)).sum() for c in contexts]
     large = contexts[np.minimum(sizes, controls) >= MIN_ARM]
-    own = [cells.contexts[rows] == context for context in large] or [np.ones(len(rows), dtype=bool)]
+    own = [cells.context[rows] == context for context in large] or [np.ones(len(rows), dtype=bool)]
     return np.mean([_slope(changes[mine], cells.doses[rows[mine]]) for mine in own], axis=0)
 
 
