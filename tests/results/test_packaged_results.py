@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from twinlib.errors import ResultsError
-from twinlib.evaluation import evaluate as evaluation
+from twinlib.evaluation import questions as evaluation
 from twinlib.results import claims, tables
 
 RUNS = sorted(

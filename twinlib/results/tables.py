@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from twinlib.errors import ResultsError
-from twinlib.evaluation.evaluate import PER_CELL
 from twinlib.evaluation.metrics import POPULATION
+from twinlib.evaluation.questions import PER_CELL
 from twinlib.policy.algorithms import ALGORITHMS
 
 #: Rows of the in-silico tables (1, 4, 7), in their order.
