@@ -87,8 +87,8 @@ def _pairs(
         inside = contexts == name
         plan, _ = transport_plan(space[controls & inside], space[perturbed & inside])
         yield {
-            "ot": np.asarray(plan.argmax(axis=0), dtype=np.int64),
-            "random": rng.integers(plan.shape[0], size=plan.shape[1]),
+            "ot": plan.argmax(axis=0),
+            "random": rng.integers(plan.shape[0], size=(plan.shape[1],)),
         }
 
 
