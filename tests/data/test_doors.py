@@ -317,7 +317,7 @@ def test_the_columns_of_a_file_are_kept(raw):
     assert (made.obs["donor"] == "D1").all() and (made.obs["batch"] == "D1").all()
     assert (made.obs["split_given"] == "val").all() and (made.obs["dose_given"] == "10 uM").all()
     assert made.var["highly_variable"].all() and made.obs["guide"].tolist() == raw.obs["guide"].tolist()
-    assert set(prepare(made, 10).cells.obs["split"]) == {"train", "test"}
+    assert set(prepare(made, 10).cells.obs["split"]) == {"train", "validation", "test"}
 
 
 # --- shapes at the door of prepare
