@@ -1,7 +1,4 @@
-"""The challenge's six metrics: against cell-eval2 (extra [oracle]) on real counts, and where the answer is known.
-
-cell-eval2 brings its own numpy stack, so that it is installed by hand; without it the comparison is skipped.
-"""
+"""The challenge's six metrics: against cell-eval2 (extra [oracle]) on real counts, and by known answers."""
 
 from __future__ import annotations
 
@@ -25,10 +22,10 @@ METRICS = (
 
 
 def screens(cells):
-    """Half of the cells of every label as truth; as prediction the other half, a fifth of it from a neighbour."""
+    """Half of the cells of every label as truth, the rest as prediction, a fifth under another label."""
     rng = np.random.default_rng(0)
-    x = np.asarray(cells.layers["counts"].todense() if hasattr(cells.layers["counts"], "todense") else cells.layers["counts"])
-    x, labels = np.rint(x), cells.obs["perturbation"].astype(str).to_numpy()
+    x = np.rint(cells.to_df(layer="counts").to_numpy(dtype=float))
+    labels = cells.obs["perturbation"].astype(str).to_numpy()
     genes = tuple(cells.var_names)
     first = np.zeros(len(x), dtype=bool)
     for label in np.unique(labels):
@@ -47,7 +44,9 @@ def of_cell_eval2(real, guess):
     def brought(screen):
         obs = pd.DataFrame({"target": screen.labels}, index=[f"c{i}" for i in range(len(screen.labels))])
         x = screen.counts.astype(np.float32)
-        return anndata.AnnData(x, obs.replace("control", "non-targeting"), pd.DataFrame(index=list(screen.genes)))
+        return anndata.AnnData(
+            x, obs.replace("control", "non-targeting"), pd.DataFrame(index=list(screen.genes))
+        )
 
     config = cell_eval2.EvalConfig.from_preset("vcc2026")
     tidy = cell_eval2.compute_metrics(brought(guess), brought(real), config=config)
@@ -60,3 +59,35 @@ def test_values_are_those_of_cell_eval2(name, real_data):
     theirs, ours = of_cell_eval2(real, guess), challenge_metrics(real, guess)
     assert set(ours) == set(METRICS)
     np.testing.assert_allclose([ours[key] for key in METRICS], [theirs[key] for key in METRICS], atol=1e-6)
+
+
+def made(effect, seed=0, genes=60, n=120):
+    """Counts in which p0 .. p3 each double ten genes of their own by `effect`."""
+    rng = np.random.default_rng(seed)
+    names = tuple(f"g{i}" for i in range(genes))
+    mean = np.exp(rng.normal(1.5, 0.5, genes))
+    counts, labels = [rng.poisson(mean, (n, genes))], ["control"] * n
+    for i in range(4):
+        own = mean * np.where(np.arange(genes) // 10 == i, 2.0**effect, 1.0)
+        counts.append(rng.poisson(own, (n, genes)))
+        labels += [f"p{i}"] * n
+    return Screen.of(np.concatenate(counts), labels, names)
+
+
+def test_the_real_screen_itself_is_perfect_and_controls_are_no_prediction():
+    real = made(1.0)
+    best = challenge_metrics(real, real)
+    assert [best[name] for name in METRICS if name != "expr_mse_unbiased_capped_norm"] == [1, 1, 1, 1, 0]
+    still = Screen.of(np.tile(real.cells("control"), (5, 1)), real.labels, real.genes)
+    none = challenge_metrics(real, still)
+    assert none["pds_cosine"] == 0.5 and none["de_wilcoxon_sig_jaccard"] == 0
+    assert none["expr_mse_unbiased_capped_norm"] == pytest.approx(1, abs=0.1)
+    assert none["de_wilcoxon_lfc_nmae"] == pytest.approx(1)
+
+
+def test_what_is_no_count_is_refused():
+    with pytest.raises(InputError, match="raw counts"):
+        Screen.of(np.full((2, 2), 0.5), ["control", "a"], ["x", "y"])
+    real = made(1.0)
+    with pytest.raises(InputError, match="same genes"):
+        challenge_metrics(real, Screen.of(real.counts, real.labels, [f"h{i}" for i in range(60)]))

@@ -51,7 +51,9 @@ class Screen:
         """Check counts [n, G], labels [n] and genes [G]; anything but counts is refused."""
         (x,) = finite_arrays(counts=(counts, f"n={len(labels)} G={len(genes)}"))
         if (x < 0).any() or (x != np.rint(x)).any():
-            raise InputError("The challenge's metrics need raw counts, and these are none: give whole numbers.")
+            raise InputError(
+                "The challenge's metrics need raw counts, and these are none: give whole numbers."
+            )
         return Screen(x, np.asarray(labels).astype(str), tuple(genes))
 
     def cells(self, label: str) -> Array:
@@ -83,7 +85,9 @@ def _bulk(cells: Array) -> Array:
 def _pds(pairs: Sequence[tuple[Array, Array]], controls: Array, targets: Mask) -> float:
     """Return the mean discrimination score by cosine distance: 1 where the own truth is nearest."""
     start = _bulk(controls)
-    truth, predicted = (np.stack([_bulk(pair[side]) - start for pair in pairs])[:, ~targets] for side in (0, 1))
+    truth, predicted = (
+        np.stack([_bulk(pair[side]) - start for pair in pairs])[:, ~targets] for side in (0, 1)
+    )
     norms = np.linalg.norm(predicted, axis=1)[:, None] * np.linalg.norm(truth, axis=1)
     distance = 1.0 - np.divide(predicted @ truth.T, norms, out=np.zeros_like(norms), where=norms > 0)
     mine = np.diag(distance)[:, None]
