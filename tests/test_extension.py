@@ -16,7 +16,7 @@ from twinlib.data import sources
 from twinlib.data.canonical import from_anndata
 from twinlib.data.preparation import Prepared, standard
 from twinlib.evaluation import metrics
-from twinlib.evaluation.evaluate import Predictor, no_change, one, questions, score, with_skill
+from twinlib.evaluation.questions import Predictor, ask, no_change, one, score, with_skill
 from twinlib.experimental.baselines import BASELINES
 from twinlib.page import plots
 from twinlib.results.tables import population_table
@@ -54,7 +54,7 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> Prepared:
 
 
 def table_of(prepared: Prepared, predictors: Mapping[str, Predictor]) -> pd.DataFrame:
-    asked = questions(prepared)
+    asked = ask(prepared)
     base = {row["space"]: row for row in score(no_change, asked)[0]}
     rows = [
         {"System": "reference", "Algorithm": name, "Seed": seed} | with_skill(row, base[row["space"]])
