@@ -167,6 +167,16 @@ def test_intervals_cover(units):
     assert coverage(200, units=units) >= 0.9
 
 
+def test_intervals_stay_finite_where_nothing_but_noise_is_left():
+    """By chance the three variances cancel: degrees of freedom of that sum alone gave intervals of any width."""
+    rng = np.random.default_rng(3)
+    widths = [
+        (found.high - found.low) * 60**0.5
+        for found in (estimate(folds_by_units(rng, units=12, sd=(0, 0, 1))) for _ in range(200))
+    ]
+    assert max(widths) < 12 and coverage(200, units=12, sd=(0, 0, 1)) >= 0.9
+
+
 @SLOW
 def test_intervals_of_simulated_screens_cover():
     """100 screens of 20 perturbations, five disjoint folds: the interval of a row holds its expectation."""
