@@ -215,7 +215,7 @@ for name in (strong, weak):
 # %% tags=["hide-input"]
 effects = recorded_table(SCREEN, "effects")
 if screen is not None and effects is not None:
-    whole = effects[effects["cell_context"].fillna("") == ""]
+    whole = effects[effects["cell_context"] == ""]
     tests = whole.groupby("perturbation").agg(
         distance=("distance", "mean"), p=("p", "median"), folds=("called", "sum")
     )
@@ -391,7 +391,7 @@ def this_fold(scores):
     """The judge's rows of this fold, with the recorded column has_effect where there is one."""
     groups = judged.groups
     if tested is not None:
-        groups = with_effects(groups, tested.assign(cell_context=tested["cell_context"].fillna("")))
+        groups = with_effects(groups, tested)
     return JudgedSplit(dataset, "cells", scores, groups)
 
 

@@ -93,8 +93,6 @@ def judged_splits(experiment: str, dataset: str) -> dict[str, JudgedSplit]:
         scores, groups = (tables.read_table(experiment, dataset, name) for name in ("scores", "groups"))
     except ResultsError:
         return {}
-    texts = ["setting", "against", "cell_context"]
-    scores, groups = (t.fillna({name: "" for name in texts if name in t}) for t in (scores, groups))
     parts = {key: rows for key, rows in groups.groupby(["dataset", "split_kind"], sort=False)}
     return {
         ("sham" if name.endswith(SHAM) else kind): JudgedSplit(name, kind, rows, parts[name, kind])
