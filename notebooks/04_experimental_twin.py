@@ -534,7 +534,8 @@ print(
 # Not every cell answers alike.
 # A second network adds a departure $c(z, s)$ for a cell in state $z = \mathrm{encode}(x)$, trained on pairs of control and perturbed cells that optimal transport has matched inside the training set.
 # It sees the perturbation only through its push $s$, so that it can be used on perturbations that were never trained on.
-# Its average over training controls is taken off, so that it redistributes the mean effect over cells and cannot change it, and the training keeps the pass with the lowest error on validation pairs, the untrained start included.
+# Its average over training controls is taken off, so that it redistributes the mean effect over cells: it cannot change the mean over all of them, but it can change that of one context.
+# The training keeps the pass with the lowest error on validation pairs, the untrained start included.
 # A low pair error is not enough: moving every cell towards the average of its matches lowers it even where the predicted means and clouds get worse.
 # So the whole term has to earn its place (the switch `earns_its_place`): it is dropped unless it brings validation cells nearer, which means that the product of the squared error of their means and of their energy distance falls.
 # Together, with everything on the right in z-scores but $x$,
@@ -694,7 +695,7 @@ record.say(
 #
 # The experiment also fits the twin with one part switched off: the cell network, the rule that it must earn its place, `trust`, the memory, the label network (least-squares effects of the parts in its place) and, for unseen perturbations, `borrow`.
 # The difference to the whole twin, with the same seeds and paired over units, is what the part adds.
-# The cell network cannot move a mean by construction, so the skill in W1, which sees clouds, stands beside the primary metric.
+# Where all cells are of one context the cell network cannot move the mean, so the skill in W1, which sees clouds, stands beside the primary metric.
 
 # %% tags=["hide-input"]
 PARTS = ("cell_network", "earns_its_place", "trust", "memory", "label_network", "borrow")
@@ -986,7 +987,7 @@ if paper:
 #
 # ## What this does not show
 #
-# It does not show that the latent state is causal, nor that the model knows biology: on held-out cells most of its score is the mean of each perturbation, which needs no network.
+# It does not show that the latent state is causal, nor that the model knows biology: on held-out cells of one type most of its score is the mean of each perturbation, which needs no network.
 # It does not reproduce the numbers of the paper's Tables 2, 5 and 8; those answer another question on other data.
 # It does not show that attention in the encoder helps the prediction; chapter 3 asks that question.
 #
@@ -996,7 +997,7 @@ if paper:
 # - Put the baselines on the page first; the mean of each perturbation is a strong model of held-out cells.
 # - Report the change, not the profile, with truth and prediction sharing no cells.
 # - An effect measured with few cells is signal plus noise; cut it to the length of its signal.
-# - What a network can add to the means is interactions of pairs and differences between cells; look for it on held-out pairs and contexts, not on held-out cells.
+# - What a network can add to the means is interactions of pairs and differences between cells and contexts; look for it there.
 # - A difference without its interval, its number of units and the smallest difference that could have been seen says nothing.
 # - If shuffled labels do not hurt, the label was not used.
 #

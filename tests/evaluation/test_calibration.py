@@ -128,7 +128,7 @@ def test_intervals_cover(units):
 
 
 def test_intervals_stay_finite_where_nothing_but_noise_is_left():
-    """By chance the three variances cancel: degrees of freedom of that sum alone gave intervals of any width."""
+    """By chance the three variances nearly cancel: degrees of freedom of their sum gave any width."""
     rng = np.random.default_rng(3)
     widths = [
         (found.high - found.low) * 60**0.5

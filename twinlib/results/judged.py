@@ -58,7 +58,12 @@ class JudgedSplit:
         return summaries.summary(self._of(name), self.groups, name, over or self.over)
 
     def gap(
-        self, first: str, second: str, metric: str = "", over: str | Sequence[str] = "", same_seeds: bool = False
+        self,
+        first: str,
+        second: str,
+        metric: str = "",
+        over: str | Sequence[str] = "",
+        same_seeds: bool = False,
     ) -> Estimate:
         """Return first - second, paired over units; `same_seeds` leaves out seeds that one of them lacks."""
         name = metric or self.metric
