@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 PRIMARY, PRIMARY_OF = "pearson_delta", {"chi11": "skill_pseudobulk_mse"}
 #: The row that knows most without any training, by the kind of split.
 PLAIN_ROW = {"contexts": "context_mean", "doubles": "additive", "cytokine_doubles": "additive"}
+#: Rows that skill and ceiling are made of.
+REFERENCES = ("no_change", "replicate")
 #: How a dataset of sham labels is named.
 SHAM = " sham"
 
@@ -52,10 +54,15 @@ class JudgedSplit:
         """The row that knows most without any training: what a model has to beat."""
         return PLAIN_ROW.get(self.kind, "matching_mean")
 
-    def rows(self, metric: str = "", over: str | Sequence[str] = "") -> pd.DataFrame:
-        """Return one row a model (`summaries.summary`); the primary metric over the headline's units."""
+    def rows(
+        self, metric: str = "", over: str | Sequence[str] = "", models: Sequence[str] = ()
+    ) -> pd.DataFrame:
+        """Return one row a model (`summaries.summary`), of all or of some `models`.
+
+        Without arguments the primary metric over the headline's units.
+        """
         name = metric or self.metric
-        return summaries.summary(self._of(name), self.groups, name, over or self.over)
+        return summaries.summary(self._of(name, models), self.groups, name, over or self.over)
 
     def gap(
         self,
@@ -67,8 +74,7 @@ class JudgedSplit:
     ) -> Estimate:
         """Return first - second, paired over units; `same_seeds` leaves out seeds that one of them lacks."""
         name = metric or self.metric
-        chosen = self._of(name)
-        chosen = chosen[chosen["model"].isin([first, second, "no_change", "replicate"])]
+        chosen = self._of(name, (first, second))
         if same_seeds:
             known = [set(chosen.loc[chosen["model"] == row, "seed"]) for row in (first, second)]
             unpaired = chosen["model"].isin([first, second]) & ~chosen["seed"].isin(known[0] & known[1])
@@ -86,10 +92,11 @@ class JudgedSplit:
         chosen = chosen[(chosen["perturbation"] == perturbation) & (chosen["cell_context"] == "")]
         return chosen.pivot_table(index="split", columns="model", values="value")
 
-    def _of(self, metric: str) -> pd.DataFrame:
-        """Return the values that a metric, or a skill in it, is made of."""
+    def _of(self, metric: str, models: Sequence[str] = ()) -> pd.DataFrame:
+        """Return the values that a metric, or a skill in it, is made of: all, or of models and references."""
         base = metric.removeprefix("skill_")
-        return self.scores[(self.scores["metric"] == base) & (self.scores["against"] == "")]
+        chosen = self.scores[(self.scores["metric"] == base) & (self.scores["against"] == "")]
+        return chosen[chosen["model"].isin([*models, *REFERENCES])] if models else chosen
 
 
 def judged_splits(experiment: str, dataset: str) -> dict[str, JudgedSplit]:
