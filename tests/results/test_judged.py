@@ -99,6 +99,51 @@ def test_without_an_effect_test_or_a_run_the_claim_has_no_verdict(ship):
         claims.experimental_twin("papalexi2021, cells")
 
 
+def distances(twin):
+    """Trajectory tables of eight units in five folds; the last unit has no effect."""
+    rng, rows, groups = np.random.default_rng(0), [], []
+    models = {"experimental": twin, "experimental_shuffled": 3.0, "straight_line": 2.0, "do_nothing": 4.0}
+    for fold in range(1, 6):
+        head = {"split": f"fold {fold}", "part": "test", "cell_context": "cells"}
+        for name in NAMES:
+            groups.append(head | {"perturbation": name, "has_effect": name != NAMES[-1]})
+            row = head | {"perturbation": name, "setting": "measured", "metric": "dtw"}
+            far = 9.0 if name == NAMES[-1] else 0.0
+            for model, value in models.items():
+                value += rng.normal(0, 0.1) + (far if model == "experimental" else 0.0)
+                rows.append(row | {"model": model, "value": value})
+    return {"scores": pd.DataFrame(rows), "groups": pd.DataFrame(groups)}
+
+
+@pytest.mark.parametrize(("twin", "verdict"), [(1.0, claims.HOLDS), (2.5, claims.FAILS), (2.0, claims.OPEN)])
+def test_a_path_is_similar_where_it_is_nearer_than_all_that_knows_less(monkeypatch, twin, verdict):
+    made = distances(twin)
+    monkeypatch.setattr(tables, "read_table", lambda experiment, dataset, table: made[table])
+    shown = claims.twins_agree("a549_dex, measured")
+    assert shown.verdict == verdict and shown.number.count("U = 7") == 3
+    with pytest.raises(ResultsError, match="pseudotime time"):
+        claims.twins_agree("a549_dex, pseudotime")
+
+
+def test_the_in_silico_path_is_held_against_its_own_shuffled_labels(monkeypatch):
+    lengths = {"two_stage": 1.0, "two_stage_shuffled": 1.0, "straight_line": 2.0, "do_nothing": 2.0}
+    rows = pd.DataFrame(
+        {
+            "Algorithm": name,
+            "Perturbation": label,
+            "Against": "real",
+            "dtw": value + 0.01 * place * (-1) ** seed,
+        }
+        for name, value in lengths.items()
+        for place, label in enumerate(NAMES)
+        for seed in range(2)
+    )
+    monkeypatch.setattr(tables, "read_table", lambda *args: rows)
+    assert claims.twins_agree("any").verdict == claims.OPEN
+    rows.loc[rows["Algorithm"] == "two_stage_shuffled", "dtw"] += np.tile([0.5, 0.6], 8)
+    assert claims.twins_agree("any").verdict == claims.HOLDS
+
+
 def test_an_interval_over_folds_is_that_of_their_mean():
     low, high = fold_interval([0.1, 0.2, 0.3, 0.2, 0.2])
     assert low < 0.2 < high and low + high == pytest.approx(0.4)
