@@ -1,7 +1,7 @@
 """The same tuning budget for every algorithm, and the sensitivity map that comes out of it.
 
 Twelve settings an algorithm (four step sizes x three action scales), three seeds, 50,000 steps each. Policies
-are trained on the training cells without their validation fifth and scored on that fifth by the primary
+are trained on the training cells and scored on the validation cells by the primary
 metric: pearson_delta of the mean prediction over all validation controls, reference the mean of the fitted
 controls, averaged over perturbations with at least ten validation cells. No test cell is read. The step size
 is delta for algorithms that take trust region steps, and the learning rate for the others.
@@ -65,7 +65,7 @@ def training_config(algorithm: str, step_size: float, timesteps: int) -> Trainin
 
 
 class Validation:
-    """The validation fifth of the training cells, and the question asked of every policy."""
+    """The validation cells, and the question asked of every policy."""
 
     def __init__(self, dataset: str, least: int = 10) -> None:
         from twinlib.data.preparation import standard
@@ -73,14 +73,10 @@ class Validation:
 
         prepared = standard(dataset)
         self.hashes = {"data_hash": prepared.data_hash, "fingerprint": prepared.fingerprint}
-        self.world = make_world(prepared, pretrained(dataset), cells="fit")
-        obs = prepared.cells.obs
-        held = (obs["split"] == "train").to_numpy() & obs["validation"].to_numpy(dtype=bool)
-        label = obs["perturbation"].astype(str).to_numpy()
-        x = np.asarray(prepared.cells.X)
-        fitted = (obs["split"] == "train").to_numpy() & ~held & (label == "control")
-        self.reference, self.controls = x[fitted].mean(0), x[held & (label == "control")]
-        cells_of = {p: x[held & (label == p)] for p in self.world.labels}
+        self.world = make_world(prepared, pretrained(dataset))
+        self.reference = prepared.expression("train", "control").mean(0)
+        self.controls = prepared.expression("validation", "control")
+        cells_of = {p: prepared.expression("validation", p) for p in self.world.labels}
         self.truth = {p: cells.mean(0) for p, cells in cells_of.items() if len(cells) >= least}
 
     def score(self, policy: ActorCritic, config: EnvironmentConfig) -> np.ndarray:
@@ -159,7 +155,7 @@ class Tuning(Experiment):
     def facts(self, finished: Parts) -> Row:
         """Say what the score is."""
         return {
-            "score": "pearson_delta on the validation fifth of the training cells, mean of the seeds",
+            "score": "pearson_delta on the validation cells, mean of the seeds",
             "seeds": list(SEEDS),
         }
 

@@ -190,7 +190,8 @@ HELD_OUT = {
 WRONG = {
     "n_top_genes": [0, -1, 2.5, "10", None, True],
     "split": ["halves", None],
-    "test_size": [0.0, 1.0, -0.1, float("nan"), float("inf"), "0.2", None],
+    "fold": [0, 6, -1, 1.5, float("nan"), "1", None, True],
+    "panel": ["", "plain", None, 3],
     "seed": [-1, 0.5, "0", None],
     "keep_genes": ["G5", ["nobody"], None, 3],
     "held_out": ["G0", ["nobody"], ["drug"], [3.0], None],
@@ -204,7 +205,8 @@ def requests(draw):
     asked = {
         "n_top_genes": draw(st.integers(1, 40)),
         "split": split,
-        "test_size": draw(st.floats(0.05, 0.9)),
+        "fold": draw(st.integers(1, 5)),
+        "panel": draw(st.sampled_from(["variance", "seurat"])),
         "seed": draw(st.integers(0, 20)),
         "keep_genes": draw(st.lists(st.sampled_from(["G0", "G9", "G24"]), max_size=2)),
         "held_out": draw(st.lists(st.sampled_from(HELD_OUT[split]), max_size=1)) if HELD_OUT[split] else [],
@@ -229,8 +231,9 @@ def test_any_request_of_prepare_is_refused_or_a_partition(request_and_fault):
         return
     assert not fault, f"{fault} was wrong and taken"
     event("prepared")
-    train, test = prepared.rows("train"), prepared.rows("test")
-    assert len(train) + len(test) == cells.n_obs and not set(train) & set(test)
+    rows = [prepared.rows(part) for part in ("train", "validation", "test")]
+    assert sorted(np.concatenate(rows)) == list(range(cells.n_obs))
+    test = rows[-1]
     assert set(asked["keep_genes"]) | {"G0", "G1", "G2"} <= set(prepared.genes)
     x = prepared.expression("train").astype(float)
     np.testing.assert_allclose(prepared.mean, x.mean(axis=0), atol=1e-4)

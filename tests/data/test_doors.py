@@ -317,7 +317,7 @@ def test_the_columns_of_a_file_are_kept(raw):
     assert (made.obs["donor"] == "D1").all() and (made.obs["batch"] == "D1").all()
     assert (made.obs["split_given"] == "val").all() and (made.obs["dose_given"] == "10 uM").all()
     assert made.var["highly_variable"].all() and made.obs["guide"].tolist() == raw.obs["guide"].tolist()
-    assert set(prepare(made, 10).cells.obs["split"]) == {"train", "test"}
+    assert set(prepare(made, 10).cells.obs["split"]) == {"train", "validation", "test"}
 
 
 # --- shapes at the door of prepare
@@ -331,8 +331,10 @@ def test_a_text_is_no_list_and_a_panel_has_two_genes(raw):
         ({"keep_genes": 5}, "no list"),
         ({"n_top_genes": 2.5}, "n_top_genes=2.5"),
         ({"n_top_genes": "many"}, "n_top_genes='many'"),
-        ({"test_size": "half"}, "test_size=half"),
-        ({"test_size": float("nan")}, "test_size=nan"),
+        ({"fold": "half"}, "fold='half'"),
+        ({"fold": float("nan")}, "fold=nan"),
+        ({"fold": 6}, "fold=6"),
+        ({"panel": "plain"}, "panel rule 'plain'"),
         ({"seed": -1}, "seed=-1"),
         ({"split": "perturbations", "held_out": ["G7"]}, "cannot hold out ['G7']"),
     ):

@@ -9,7 +9,7 @@ from twinlib.errors import DataError, InputError
 
 @pytest.fixture
 def prepared(cells):
-    return prepare(cells, 12, test_size=0.3)
+    return prepare(cells, 12)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from twinlib.data.panel import detected_share, kept_response, top_genes, variance_within
+from twinlib.data.panel import kept_by_label, top_genes, variance_within
 from twinlib.data.sources import load
 from twinlib.errors import DataError
 
@@ -22,7 +22,6 @@ def test_variance_is_pooled_within_groups_and_equal_for_sparse_and_dense():
     expected = (30 * x[:30].var(0) + 70 * x[30:].var(0)) / 100
     np.testing.assert_allclose(variance_within(x, group), expected)
     np.testing.assert_allclose(variance_within(sparse.csr_matrix(x), group), expected)
-    np.testing.assert_allclose(detected_share(sparse.csr_matrix(x)), (x != 0).mean(0))
 
 
 def test_a_cell_type_marker_gives_way_to_a_response():
@@ -49,11 +48,19 @@ def test_what_a_panel_keeps_lies_between_nothing_and_all():
     x = rng.normal(3, 0.5, (400, 20))
     x[200:, 0] += 2.0
     group = np.tile(["one", "two"], 200)
-    shares = [
-        kept_response(x, label, group, np.array(p), "control", ["A"], rng) for p in ([0], [1], range(20))
+    tables = [
+        kept_by_label(x, label, group, np.array(p), "control", rng).loc["A"] for p in ([0], [1], range(20))
     ]
-    assert shares[0].share > 0.9 > 0.5 > shares[0].permuted
-    assert shares[1].share < 0.05 and shares[2].share == pytest.approx(1.0)
+    assert tables[0].share > 0.9 > 0.5 > tables[0].permuted and tables[0].visible
+    assert tables[1].share < 0.05 and tables[2].share == pytest.approx(1.0)
+
+
+def test_a_label_without_controls_in_its_group_keeps_nothing_that_is_known():
+    x = np.random.default_rng(0).random((60, 4))
+    label, group = np.repeat(["A", "B", "control"], 20), np.repeat(["one", "two", "two"], 20)
+    table = kept_by_label(x, label, group, np.array([0]), "control", np.random.default_rng(1))
+    assert np.isnan(table.loc["A", "share"]) and not table.loc["A", "visible"]
+    assert 0 < table.loc["B", "share"] < 1
 
 
 def test_interferon_genes_are_in_the_panel_of_kang_and_up_in_every_cell_type(real_data):

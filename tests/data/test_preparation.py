@@ -2,7 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from twinlib.data.preparation import SPLITS, dispersion, prepare, standard
+from twinlib.data.panel import RULES, dispersion
+from twinlib.data.preparation import SPLITS, WeakPanel, prepare, standard
 from twinlib.errors import DataError
 
 
@@ -32,22 +33,24 @@ def test_shapes_types_and_the_scaler(cells):
 
 
 def test_every_group_and_the_controls_are_split_alike(cells):
-    prepared = prepare(cells, 10, test_size=0.25)
-    obs = prepared.cells.obs
-    share = (obs["split"] == "test").groupby([obs["perturbation"], obs["cell_context"]], observed=True).mean()
-    np.testing.assert_allclose(share, 0.25, atol=0.06)
-
-
-def test_validation_is_a_fifth_of_the_training_cells(cells):
     obs = prepare(cells, 10).cells.obs
-    assert not (obs["validation"] & (obs["split"] == "test")).any()
-    assert obs["validation"].sum() / (obs["split"] == "train").sum() == pytest.approx(0.2, abs=0.05)
+    for part, size in (("train", 0.68), ("validation", 0.15), ("test", 0.17)):
+        share = (obs["split"] == part).groupby([obs["perturbation"], obs["cell_context"]], observed=True).mean()
+        np.testing.assert_allclose(share, size, atol=0.16)
+        assert (obs["split"] == part).mean() == pytest.approx(size, abs=0.04)
+
+
+def test_five_folds_test_every_cell_but_the_same_validation_cells_once(cells):
+    parts = [prepare(cells, 10, fold=fold).cells.obs["split"].to_numpy() for fold in range(1, 6)]
+    tested, aside = (sum((part == name).astype(int) for part in parts) for name in ("test", "validation"))
+    assert set(aside) == {0, 5} and (tested == (aside == 0)).all()
 
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_changed_test_cells_leave_every_fitted_number(cells, split):
+    cells.obs["time"] = cells.obs["dose"]
     before = prepare(cells, 8, split=split, seed=3)
-    held_out = before.cells.obs["split"] == "test"
+    held_out = before.cells.obs["split"] != "train"
     changed = cells.copy()
     x = changed.X.toarray()
     x[held_out.to_numpy()] = np.random.default_rng(0).uniform(0, 6, (held_out.sum(), x.shape[1]))
@@ -94,7 +97,18 @@ def test_unseen_doubles_doses_and_contexts(cells):
     assert ((contexts["split"] == "test") == (contexts["cell_context"] == "type 1")).all()
 
 
-@pytest.mark.parametrize("split", ["perturbations", "doubles", "doses", "contexts"])
+def test_batches_and_times_are_held_out_whole(cells):
+    batches = prepare(cells, 8, split="batches", held_out=["lane 1"])
+    obs = batches.cells.obs
+    assert batches.held_out == ("lane 1",) and ((obs["split"] == "test") == (obs["batch"] == "lane 1")).all()
+    cells.obs["time"] = np.where(cells.obs["perturbation"] == "control", 0.0, 1.0 + (cells.obs["dose"] > 0.5))
+    obs = prepare(cells, 8, split="time", held_out=[1.0]).cells.obs
+    perturbed = obs["perturbation"] != "control"
+    assert ((obs["split"] == "test") == (obs["time"] == 1.0))[perturbed].all()
+    assert set(obs["split"][~perturbed]) == {"train", "validation", "test"}
+
+
+@pytest.mark.parametrize("split", ["perturbations", "doubles", "doses", "contexts", "time"])
 def test_a_split_that_the_data_cannot_give_is_refused(make_raw, bring, split):
     raw = make_raw(contexts=1)
     raw = raw[raw.obs["label"].isin(["control", "unmeasured", "A"])].copy()
@@ -103,14 +117,48 @@ def test_a_split_that_the_data_cannot_give_is_refused(make_raw, bring, split):
 
 def test_bad_requests_are_refused(cells):
     assert "'halves'" in message_of(prepare, cells, 8, split="halves")
-    assert "test_size" in message_of(prepare, cells, 8, test_size=1.0)
+    assert "fold=6" in message_of(prepare, cells, 8, fold=6)
+    assert "'plain'" in message_of(prepare, cells, 8, panel="plain")
+    assert "needs counts" in message_of(prepare, without_counts(cells), 8, panel="pearson_residuals")
     assert "n_top_genes" in message_of(prepare, cells, 0)
     assert "'nosuch'" in message_of(prepare, cells, 8, keep_genes=["nosuch"])
     assert "held_out" in message_of(prepare, cells, 8, held_out=["A"])
 
 
+def without_counts(cells):
+    bare = cells.copy()
+    bare.layers.clear()
+    return bare
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_gives_a_panel_and_says_what_it_keeps(cells, rule):
+    prepared = prepare(cells, 12, panel=rule)
+    assert prepared.panel_rule == rule and 12 <= len(prepared.genes) <= 14
+    kept = prepared.kept_response()
+    assert 0 < kept.share <= 1 and set(prepared.kept.index) == set(prepared.train_perturbations)
+    assert prepared.kept_response(["A"]).share == prepared.kept.loc["A", "share"]
+
+
+@pytest.mark.filterwarnings("error::twinlib.data.preparation.WeakPanel")
+def test_a_panel_that_keeps_little_is_told(cells):
+    prepare(cells, 30)
+    noisy = cells.copy()
+    x = np.full(noisy.shape, 2.0)
+    x[:, 2:8] = np.random.default_rng(0).uniform(0, 4, (len(x), 6))  # large, and nothing to do with a label
+    x[:, 8:] += 0.5 * (noisy.obs["perturbation"] == "A").to_numpy()[:, None]
+    noisy.X = x.astype(np.float32)
+    with pytest.raises(WeakPanel, match=r"keeps \d+% of the squared change"):
+        prepare(noisy, 6)
+
+
+def test_only_candidates_enter_the_panel_by_rank(cells):
+    cells.var["panel_candidate"] = np.arange(cells.n_vars) >= 20
+    assert set(prepare(cells, 5).genes) <= {"A", "B", *cells.var_names[20:]}
+
+
 def test_measured_targets_and_named_genes_are_kept_beside_the_variable_ones(cells):
-    scores = dispersion(cells.X)
+    scores = np.asarray(cells.X.toarray()).var(axis=0)
     calm = str(cells.var_names[int(np.argmin(scores))])
     genes = prepare(cells, 2, keep_genes=[calm]).genes
     assert {"A", "B", calm} <= set(genes) and len(genes) <= 5
@@ -120,7 +168,7 @@ def test_a_constant_gene_is_not_divided_by_zero(cells):
     x = cells.X.toarray()
     x[:, 7] = 1.0
     cells.X = x
-    prepared = prepare(cells, 30)
+    prepared = prepare(cells, 30, keep_genes=[str(cells.var_names[7])])
     assert np.isfinite(prepared.scale(prepared.expression("test"))).all()
     assert prepared.std[prepared.genes.index(str(cells.var_names[7]))] == 1
 
@@ -144,7 +192,7 @@ def test_the_dispersion_is_the_one_of_the_formula(cells):
 
 
 def test_the_panel_of_real_cells_is_the_one_of_the_formula(papalexi):
-    prepared = prepare(papalexi, 200)
+    prepared = prepare(papalexi, 200, panel="seurat")
     train = np.flatnonzero(prepared.cells.obs["split"] == "train")
     best = np.argsort(-by_hand(papalexi.X[train].toarray()), kind="stable")[:200]
     assert set(prepared.genes) == set(papalexi.var_names[best]) | set(prepared.measured)
@@ -161,5 +209,5 @@ def test_expression_asks_by_split_perturbation_and_context(cells):
 def test_the_fixed_panel_of_the_real_cells(papalexi, real_data, monkeypatch):
     monkeypatch.setenv("TWINLIB_DATA_DIR", str(real_data))
     prepared = standard("papalexi2021")
-    assert len(prepared.genes) == 203 and len(prepared.measured) == 9
+    assert len(prepared.genes) == 200 and len(prepared.measured) == 9
     assert prepared.fingerprint == prepare(papalexi, 200).fingerprint

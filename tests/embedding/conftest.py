@@ -42,8 +42,9 @@ def fake_prepared():
     )
     obs = pd.DataFrame(
         {
-            "split": np.where(np.arange(n) % 5 == 0, "test", "train"),
-            "validation": np.arange(n) % 5 == 1,
+            "split": np.select(
+                [np.arange(n) % 5 == 0, np.arange(n) % 5 == 1], ["test", "validation"], "train"
+            ),
             "perturbation": np.where(np.arange(n) % 2 == 0, "control", "g0"),
         }
     )

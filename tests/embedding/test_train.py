@@ -17,8 +17,8 @@ from twinlib.embedding.train import (
     load_embedding,
     pretrained,
     save_embedding,
+    scaled_cells,
     train_embedding,
-    training_cells,
 )
 from twinlib.errors import DataError
 
@@ -44,7 +44,7 @@ def test_training_learns_and_keeps_the_best_pass(fake_prepared, trained):
     embedding, history = trained
     assert list(history.columns) == ["epoch", "train_mse", "validation_mse"]
     assert history["validation_mse"].min() < 0.6  # the cells have variance 1; three factors hold most of it
-    stop = training_cells(fake_prepared, validation=True)
+    stop = scaled_cells(fake_prepared, "validation")
     assert room.reconstruction_error(embedding, stop) == pytest.approx(
         history["validation_mse"].min(), rel=1e-5
     )

@@ -10,7 +10,8 @@ import hashlib
 import os
 import pathlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard, TypeVar
 
 import numpy as np
@@ -152,6 +153,63 @@ def each(x: Lazy, function: Callable[[Matrix], Result]) -> list[Result]:
 
     whole_rows = x if x.numblocks[1] == 1 else x.rechunk({1: -1})
     return list(_compute(*[delayed(function)(block) for block in whole_rows.to_delayed().ravel()]))
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """What one pass over cells [n, G] in K groups adds up."""
+
+    #: Cells of each group [K].
+    cells: np.ndarray
+    #: Sum of each gene over the cells of each group [K, G].
+    sums: np.ndarray
+    #: Sum of squares of each gene over all cells [G].
+    squares: np.ndarray
+    #: Cells in which each gene is not zero [G].
+    nonzero: np.ndarray
+
+
+def group_moments(x: Matrix, codes: np.ndarray, number: int) -> Moments:
+    """Add up cells x [n, G] by their group, codes [n] from 0 to `number` - 1, in one pass."""
+    parts = _each_with(x, codes[:, None], lambda block, own: _moments(block, own[:, 0], number))
+    return Moments(np.bincount(codes, minlength=number), *(sum(part) for part in zip(*parts, strict=True)))
+
+
+def group_sums(x: Matrix, codes: Sequence[np.ndarray], number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return cells [C, K] and sums [C, K, G] of x [n, G] under C groupings [n] into K groups, in one pass."""
+    table = np.column_stack(codes)
+    parts = _each_with(
+        x, table, lambda block, own: np.stack([_sums(block, column, number) for column in own.T])
+    )
+    return np.stack([np.bincount(column, minlength=number) for column in codes]), sum(parts)
+
+
+def _moments(block: Matrix, codes: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    values = block if is_sparse(block) else np.asarray(block)
+    wide = values.astype(np.float64)
+    squares = wide.multiply(wide) if is_sparse(wide) else wide**2
+    counted = [np.asarray(part.sum(axis=0), dtype=np.float64).ravel() for part in (squares, values != 0)]
+    return _sums(block, codes, number), counted[0], counted[1]
+
+
+def _sums(block: Matrix, codes: np.ndarray, number: int) -> np.ndarray:
+    """Return the sums [K, G] of a block's rows by group, in float64."""
+    rows = np.arange(len(codes))
+    member = sparse.csr_matrix((np.ones(len(codes)), (codes, rows)), shape=(number, len(codes)))
+    total = member @ (block if is_sparse(block) else np.asarray(block, dtype=np.float64))
+    return np.asarray(total.toarray() if sparse.issparse(total) else total)
+
+
+def _each_with(x: Matrix, side: np.ndarray, function: Callable[[Any, np.ndarray], Result]) -> list[Result]:
+    """Apply a function of a block [rows, G] and the same rows of `side` [n, C] to every block of x."""
+    if not is_lazy(x):
+        return [function(x, side)]
+    from dask.delayed import delayed
+
+    whole_rows = x if x.numblocks[1] == 1 else x.rechunk({1: -1})
+    bounds = np.cumsum([0, *whole_rows.chunks[0]])
+    pieces = zip(whole_rows.to_delayed().ravel(), bounds[:-1], bounds[1:], strict=True)
+    return list(_compute(*[delayed(function)(block, side[low:high]) for block, low, high in pieces]))
 
 
 def hash_of(x: Lazy) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from twinlib.checks import finite_arrays
-from twinlib.data.preparation import Prepared
+from twinlib.data.preparation import PARTS, Prepared
 from twinlib.data.schema import CONTROL
 from twinlib.errors import DataError
 
@@ -55,7 +55,8 @@ def pair(prepared: Prepared, split: str = "train", method: str = "ot", seed: int
     Method `ot` solves optimal transport between the controls and the cells of one perturbation and context
     (uniform masses, squared Euclidean cost in the space of `match_space`) and takes, for each perturbed cell,
     the control with the largest share of its column of the plan. It is exact up to `EXACT_ENTRIES` and
-    reproducible. Method `random` draws a control uniformly with `seed`.
+    reproducible. Method `random` draws a control uniformly with `seed`. Validation cells of a context without
+    a validation control stay unpaired.
 
     Source: Monge-Kantorovich transport by POT (Flamary 2021, JMLR 22:78); for cells, Bunne 2023, Nat Methods.
 
@@ -66,8 +67,8 @@ def pair(prepared: Prepared, split: str = "train", method: str = "ot", seed: int
     """
     if method not in ("ot", "random"):
         raise DataError(f"There is no pairing method {method!r}: choose 'ot' or 'random'.")
-    if split not in ("train", "test"):
-        raise DataError(f"There is no split {split!r}: choose 'train' or 'test'.")
+    if split not in PARTS:
+        raise DataError(f"There is no part {split!r} of a split: choose one of {', '.join(PARTS)}.")
     space = match_space(prepared) if method == "ot" else np.empty((0, 0))
     rng = np.random.default_rng(seed)
     groups: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
@@ -101,6 +102,8 @@ def _groups(prepared: Prepared, split: str) -> Iterator[tuple[str, str, np.ndarr
         here = inside & (contexts == context)
         controls = np.flatnonzero(here & (labels == CONTROL))
         if not len(controls):
+            if split == "validation":
+                continue
             raise DataError(
                 f"The context {context!r} has perturbed cells but no control in the {split} split: "
                 "merge it with another context or leave it out."

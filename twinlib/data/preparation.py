@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from twinlib.data import blocks
 from twinlib.data.canonical import small_groups
+from twinlib.data.folds import FOLDS, SET_ASIDE, assign_folds
+from twinlib.data.panel import RULES, KeptResponse, kept_by_label, ranked_by_scanpy, top_genes
 from twinlib.data.schema import CONTROL, check, names, parts, whole
 from twinlib.errors import DataError
 
@@ -19,15 +22,25 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 #: The splits `prepare` knows.
-SPLITS = ("cells", "perturbations", "doubles", "doses", "contexts")
+SPLITS = ("cells", "perturbations", "doubles", "doses", "contexts", "time", "batches")
+#: The parts of a split.
+PARTS = ("train", "validation", "test")
+#: Share of the candidates that is held out where none is named.
+HELD_OUT = 0.2
+#: Below this share of the response the user is told what the panel keeps.
+ENOUGH = 0.5
+
+
+class WeakPanel(UserWarning):
+    """The panel keeps less than half of the response that was measured."""
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """Cells that are split, with a gene panel and one scaler that were fitted on the training cells."""
 
-    #: Cells [n, G]: X dense float32 log1p (a Dask array if it was given as one); obs["split"] is train or
-    #: test, obs["validation"] a fifth of train.
+    #: Cells [n, G]: X dense float32 in the scale of the data (a Dask array if it was given as one);
+    #: obs["split"] is train, validation or test.
     cells: AnnData
     #: Name of the dataset.
     dataset: str
@@ -35,9 +48,19 @@ class Prepared:
     data_hash: str
     #: One of `SPLITS`.
     split: str
-    #: Seed of the split.
+    #: Which fold holds the test cells (or, where groups are held out, the test controls): 1 to `FOLDS`.
+    fold: int
+    #: What is held out, in order; empty for the split `cells`.
+    held_out: tuple[str, ...]
+    #: Seed of folds and draws.
     seed: int
-    #: Mean of each gene over the training cells [G], log1p units.
+    #: The rule that chose the panel.
+    panel_rule: str
+    #: Scale of X: `log1p` or `arcsinh`.
+    scale_of_data: str
+    #: Share of each training perturbation's squared change that the panel keeps (`kept_by_label`).
+    kept: pd.DataFrame
+    #: Mean of each gene over the training cells [G].
     mean: np.ndarray
     #: Standard deviation of each gene over the training cells [G]; 1 where a gene is constant.
     std: np.ndarray
@@ -55,18 +78,18 @@ class Prepared:
     def expression(
         self, split: str | None, perturbation: str | None = None, context: str | None = None
     ) -> np.ndarray:
-        """Return log1p expression [n, G], float32, of the cells of a split, a perturbation and a context.
+        """Return expression [n, G], float32, of the cells of a part, a perturbation and a context.
 
-        `split` is `"train"`, `"test"` or None for both.
+        `split` is `"train"`, `"validation"`, `"test"` or None for all.
         """
         return np.asarray(blocks.take(self.cells.X, self.rows(split, perturbation, context)))
 
     def rows(
         self, split: str | None = None, perturbation: str | None = None, context: str | None = None
     ) -> np.ndarray:
-        """Return the row numbers [n] of `cells` that belong to a split, a perturbation and a context."""
-        if split not in (None, "train", "test"):
-            raise DataError(f"There is no part {split!r} of a split: choose 'train', 'test' or None.")
+        """Return the row numbers [n] of `cells` that belong to a part, a perturbation and a context."""
+        if split not in (None, *PARTS):
+            raise DataError(f"There is no part {split!r} of a split: choose one of {', '.join(PARTS)}.")
         obs = self.cells.obs
         keep = np.ones(len(obs), dtype=bool)
         for column, wanted in (("split", split), ("perturbation", perturbation), ("cell_context", context)):
@@ -74,12 +97,23 @@ class Prepared:
                 keep &= (obs[column].astype(str) == wanted).to_numpy()
         return np.flatnonzero(keep)
 
+    def kept_response(self, over: Sequence[str] | None = None) -> KeptResponse:
+        """Return the share of the squared training change that the panel keeps, mean over perturbations.
+
+        `over` names those with an effect; None takes the visible ones, and all where none is visible.
+        """
+        if over is None:
+            chosen = self.kept[self.kept["visible"] | ~self.kept["visible"].any()]
+        else:
+            chosen = self.kept[self.kept.index.isin(names(over, "over"))]
+        return KeptResponse(float(chosen["share"].mean()), float(chosen["permuted"].mean()))
+
     def scale(self, x: np.ndarray) -> np.ndarray:
-        """Turn log1p expression [..., G] into z-scores of the training cells, float32; nothing is clipped."""
+        """Turn expression [..., G] into z-scores of the training cells, float32; nothing is clipped."""
         return ((self._on_panel(x) - self.mean) / self.std).astype(np.float32)
 
     def unscale(self, z: np.ndarray) -> np.ndarray:
-        """Turn z-scores [..., G] back into log1p expression, float32."""
+        """Turn z-scores [..., G] back into expression, float32."""
         return (self._on_panel(z) * self.std + self.mean).astype(np.float32)
 
     def _on_panel(self, x: np.ndarray) -> np.ndarray:
@@ -95,30 +129,39 @@ def prepare(
     cells: AnnData,
     n_top_genes: int = 200,
     split: str = "cells",
-    test_size: float = 0.2,
-    seed: int = 0,
-    keep_genes: Sequence[str] = (),
+    *,
+    fold: int = 1,
     held_out: Sequence[str | float] = (),
+    panel: str = "variance",
+    keep_genes: Sequence[str] = (),
+    seed: int = 0,
 ) -> Prepared:
     """Split canonical cells [n, G'], then choose genes and fit one scaler on the training cells.
+
+    15 % of the cells are set aside for validation, the same in every fold; the rest falls into `FOLDS`
+    disjoint folds (`assign_folds`).
 
     Parameters
     ----------
     cells
         Canonical AnnData (`schema.check`).
     n_top_genes
-        Highly variable genes to keep; measured targets and `keep_genes` are kept beside them.
+        Genes that the rule chooses, at most; measured targets and `keep_genes` are kept beside them.
     split
-        `cells`: a share `test_size` of the cells of every perturbation and context. `perturbations`,
-        `doubles`, `doses`, `contexts`: all cells of the held-out ones. Controls are split in every one.
-    test_size
-        Share held out, between 0 and 1.
-    seed
-        Seed of the split.
+        `cells`: the test cells are those of the fold. `perturbations`, `doubles`, `doses`, `time`: all
+        perturbed cells of what is held out, and the fold's controls. `contexts`, `batches`: all cells of what
+        is held out, controls too.
+    fold
+        1 to `FOLDS`.
+    held_out
+        What to hold out, in every split but `cells`, in place of a random fifth.
+    panel
+        `variance` (within context and batch, of genes that 1 % of the training cells detect), or one of
+        scanpy's rules (`RULES`).
     keep_genes
         Genes kept whatever their variance.
-    held_out
-        What to hold out in the last four splits, in place of a random share.
+    seed
+        Seed of folds and draws.
 
     Raises
     ------
@@ -128,55 +171,55 @@ def prepare(
     check(cells)
     keep_genes, held_out = names(keep_genes, "keep_genes"), names(held_out, "held_out")
     n_top_genes, seed = whole(n_top_genes, "n_top_genes", 1), whole(seed, "seed")
-    _check_request(cells, split, test_size, keep_genes)
+    _check_request(cells, split, fold, panel, keep_genes)
     rng = np.random.default_rng(seed)
-    test = _test_cells(cells, split, test_size, rng, held_out)
-    validation = _stratified(cells.obs, 0.2, rng, ~test)
-    chosen = _panel(cells, ~test, n_top_genes, keep_genes)
-    if len(chosen) < 2:
-        raise DataError(
-            "The panel holds one gene, and two are needed for a code of cells: raise n_top_genes."
-        )
-    return _assemble(cells, test, validation, chosen, split, seed)
+    folds = assign_folds(cells.obs, rng)
+    test, held_out = _test_cells(cells, split, folds == fold - 1, rng, held_out)
+    part = np.where(test, "test", np.where(folds == SET_ASIDE, "validation", "train"))
+    columns = _panel(cells, part == "train", n_top_genes, panel, keep_genes)
+    facts = {"split": split, "fold": fold, "held_out": held_out, "seed": seed, "panel_rule": panel}
+    return _assemble(cells, part, columns, facts)
 
 
-def standard(name: str, seed: int = 0) -> Prepared:
-    """Load a dataset and prepare it with its fixed panel size and the split by cells."""
+def standard(name: str, fold: int = 1) -> Prepared:
+    """Load a dataset and prepare a fold of its split by cells, with its fixed panel size."""
     from twinlib.data import sources
 
-    return prepare(sources.load(name), sources.dataset(name).panel, seed=seed)
+    return prepare(sources.load(name), sources.dataset(name).panel, fold=fold)
 
 
-def _check_request(cells: AnnData, split: str, test_size: float, keep_genes: Sequence[str]) -> None:
+def _check_request(cells: AnnData, split: str, fold: int, panel: str, keep_genes: Sequence[str]) -> None:
     if split not in SPLITS:
         raise DataError(f"There is no split {split!r}: choose one of {', '.join(SPLITS)}.")
-    if not isinstance(test_size, int | float | np.number) or not 0 < test_size < 1:
-        raise DataError(f"test_size={test_size} is not a share: give a number between 0 and 1.")
+    if panel not in RULES:
+        raise DataError(f"There is no panel rule {panel!r}: choose one of {', '.join(RULES)}.")
+    if whole(fold, "fold", 1) > FOLDS:
+        raise DataError(f"fold={fold} is none of the {FOLDS} folds: give 1 to {FOLDS}.")
     unknown = [gene for gene in keep_genes if gene not in cells.var_names]
     if unknown:
         raise DataError(f"keep_genes names {unknown}, which were not measured: name genes of var_names.")
 
 
 def _test_cells(
-    cells: AnnData, split: str, test_size: float, rng: np.random.Generator, held_out: Sequence[str | float]
-) -> np.ndarray:
-    """Return which cells [n] are held out."""
+    cells: AnnData, split: str, in_fold: np.ndarray, rng: np.random.Generator, held_out: Sequence[str | float]
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return which cells [n] are test cells, and what is held out."""
     if split == "cells":
         if held_out:
             raise DataError("held_out means nothing for the split 'cells': leave it away.")
-        return _stratified(cells.obs, test_size, rng)
+        return in_fold, ()
     candidates, column = _CANDIDATES[split](cells)
-    chosen = _choose_held_out(candidates, test_size, rng, held_out, split)
-    control = (cells.obs["perturbation"].astype(str) == CONTROL).to_numpy()
+    chosen = _choose_held_out(candidates, rng, held_out, split)
     test = np.isin(column, np.asarray(chosen))
-    if split == "contexts":
-        return test
-    return (test & ~control) | (_stratified(cells.obs, test_size, rng) & control)
+    told = tuple(f"{name:g}" if isinstance(name, float) else str(name) for name in chosen)
+    if split in ("contexts", "batches"):
+        return test, told
+    control = (cells.obs["perturbation"].astype(str) == CONTROL).to_numpy()
+    return (test & ~control) | (in_fold & control), told
 
 
 def _choose_held_out(
     candidates: Sequence[str | float],
-    share: float,
     rng: np.random.Generator,
     held_out: Sequence[str | float],
     split: str,
@@ -190,7 +233,7 @@ def _choose_held_out(
                 f"The split {split!r} cannot hold out {wrong}: these data can hold out {candidates}{why}."
             )
         return list(held_out)
-    number = min(max(1, round(share * len(candidates))), max(1, len(candidates) - 1))
+    number = min(max(1, round(HELD_OUT * len(candidates))), max(1, len(candidates) - 1))
     return [candidates[i] for i in sorted(rng.choice(len(candidates), number, replace=False))]
 
 
@@ -228,28 +271,54 @@ def _double_candidates(cells: AnnData) -> tuple[Sequence[str | float], np.ndarra
 
 def _dose_candidates(cells: AnnData) -> tuple[Sequence[str | float], np.ndarray]:
     """Doses of perturbed cells."""
-    column = cells.obs["dose"].to_numpy(dtype=float)
+    return _levels(cells, "dose", "doses", "doses")
+
+
+def _levels(cells: AnnData, name: str, split: str, plural: str) -> tuple[Sequence[str | float], np.ndarray]:
+    """Return the values of a number that perturbed cells differ in, and the number of every cell [n]."""
+    column = cells.obs[name].to_numpy(dtype=float)
     perturbed = (cells.obs["perturbation"].astype(str) != CONTROL).to_numpy()
-    doses = sorted(set(column[perturbed].tolist()))
-    if len(doses) < 2:
+    levels = sorted(set(column[perturbed].tolist()))
+    if len(levels) < 2:
         raise DataError(
-            f"The split 'doses' needs at least two doses, and every perturbed cell has dose {doses[0]:g}: "
-            "use the split 'cells'."
+            f"The split {split!r} needs at least two {plural}, and every perturbed cell has {name} "
+            f"{levels[0]:g}: use the split 'cells'."
         )
-    return doses, column
+    return levels, column
 
 
 def _context_candidates(cells: AnnData) -> tuple[Sequence[str | float], np.ndarray]:
     """Contexts that hold controls and perturbed cells."""
-    column = cells.obs["cell_context"].astype(str).to_numpy()
+    return _with_controls(cells, "cell_context", "contexts", "cell contexts")
+
+
+def _batch_candidates(cells: AnnData) -> tuple[Sequence[str | float], np.ndarray]:
+    """Batches (donors, plates) that hold controls and perturbed cells."""
+    return _with_controls(cells, "batch", "batches", "batches")
+
+
+def _with_controls(
+    cells: AnnData, column: str, split: str, plural: str
+) -> tuple[Sequence[str | float], np.ndarray]:
+    values = cells.obs[column].astype(str).to_numpy()
     control = (cells.obs["perturbation"].astype(str) == CONTROL).to_numpy()
-    contexts = sorted(set(column[control]) & set(column[~control]))
-    if len(contexts) < 2:
+    both = sorted(set(values[control]) & set(values[~control]))
+    if len(both) < 2:
         raise DataError(
-            "The split 'contexts' needs two cell contexts with controls and perturbed cells, and these data "
-            f"have {len(contexts)}: use the split 'cells'."
+            f"The split {split!r} needs two {plural} with controls and perturbed cells, and these data have "
+            f"{len(both)}: use the split 'cells'."
         )
-    return contexts, column
+    return both, values
+
+
+def _time_candidates(cells: AnnData) -> tuple[Sequence[str | float], np.ndarray]:
+    """Times of perturbed cells, where obs["time"] was measured."""
+    if "time" not in cells.obs:
+        raise DataError(
+            "The split 'time' needs a measured time, obs[\"time\"], and these data have none: use the "
+            "split 'cells'."
+        )
+    return _levels(cells, "time", "time", "times")
 
 
 _CANDIDATES = {
@@ -257,40 +326,42 @@ _CANDIDATES = {
     "doubles": _double_candidates,
     "doses": _dose_candidates,
     "contexts": _context_candidates,
+    "time": _time_candidates,
+    "batches": _batch_candidates,
 }
 
 
-def _stratified(
-    obs: pd.DataFrame, share: float, rng: np.random.Generator, among: np.ndarray | None = None
+def _panel(
+    cells: AnnData, train: np.ndarray, n_top_genes: int, rule: str, keep_genes: Sequence[str]
 ) -> np.ndarray:
-    """Choose a share of the cells of every perturbation, dose and context among `among`; returns bool [n]."""
-    among = np.ones(len(obs), dtype=bool) if among is None else among
-    keys = np.zeros(len(obs), dtype=np.int64)
-    for name in ("perturbation", "cell_context", "dose"):
-        codes, number = _codes(obs[name])
-        keys = keys * number + codes
-    chosen = np.zeros(len(obs), dtype=bool)
-    for key in np.unique(keys[among]):
-        rows = np.flatnonzero(among & (keys == key))
-        chosen[rng.permutation(rows)[: round(share * len(rows))]] = True
-    return chosen
-
-
-def _codes(column: pd.Series) -> tuple[np.ndarray, int]:
-    """Number the values of a column [n] in the order of their text; also return how many there are."""
-    codes, values = pd.factorize(column)
-    texts = np.asarray([str(value) for value in values], dtype=object)
-    rank = np.argsort(np.argsort(texts, kind="stable"))
-    return rank[codes], len(values)
-
-
-def _panel(cells: AnnData, train: np.ndarray, n_top_genes: int, keep_genes: Sequence[str]) -> np.ndarray:
     """Return the columns [G] of the panel, in the order of the data."""
-    scores = dispersion(cells.X[train])
-    keep = np.zeros(cells.n_vars, dtype=bool)
-    keep[np.argsort(-scores, kind="stable")[:n_top_genes]] = True
-    keep |= np.isin(cells.var_names, [*keep_genes, *_measured_targets(cells)])
+    allowed = _candidates(cells)
+    rows = np.flatnonzero(train)
+    if rule == "variance":
+        x = cells.X[rows] if allowed.all() else cells.X[rows][:, np.flatnonzero(allowed)]
+        best = top_genes(x, _strata(cells.obs.iloc[rows]), n_top_genes)
+    else:
+        best = ranked_by_scanpy(cells[rows][:, allowed], rule, n_top_genes)
+    keep = np.isin(cells.var_names, [*keep_genes, *_measured_targets(cells)])
+    keep[np.flatnonzero(allowed)[best]] = True
+    if keep.sum() < 2:
+        raise DataError(
+            "The panel holds one gene, and two are needed for a code of cells: raise n_top_genes."
+        )
     return np.flatnonzero(keep)
+
+
+def _candidates(cells: AnnData) -> np.ndarray:
+    """Which genes [G'] may enter the panel by rank: those that var["panel_candidate"] allows, else all."""
+    if "panel_candidate" not in cells.var:
+        return np.ones(cells.n_vars, dtype=bool)
+    return cells.var["panel_candidate"].to_numpy(dtype=bool)
+
+
+def _strata(obs: pd.DataFrame) -> list[str]:
+    """Return context and batch of each cell [n]."""
+    pairs = zip(obs["cell_context"].astype(str), obs["batch"].astype(str), strict=True)
+    return [f"{context} / {batch}" for context, batch in pairs]
 
 
 def _measured_targets(cells: AnnData) -> set[str]:
@@ -301,46 +372,56 @@ def _measured_targets(cells: AnnData) -> set[str]:
     return targets & set(cells.var_names)
 
 
-def dispersion(x: blocks.Matrix) -> np.ndarray:
-    """Score genes [G] by how much they vary for their mean; x [n, G] is log1p(CP10k).
-
-    The normalised dispersion of Satija 2015 (scanpy's flavour `seurat`); silent genes get -inf.
-    """
-    import scanpy as sc
-    from anndata import AnnData
-
-    with np.errstate(all="ignore"):  # silent genes: log of 0 / 0, answered below
-        table = sc.pp.highly_variable_genes(AnnData(x), flavor="seurat", inplace=False)
-    score = table["dispersions_norm"].to_numpy(dtype=np.float64)
-    return np.where(np.isnan(score), -np.inf, score)
-
-
-def _assemble(
-    cells: AnnData, test: np.ndarray, validation: np.ndarray, chosen: np.ndarray, split: str, seed: int
-) -> Prepared:
+def _assemble(cells: AnnData, part: np.ndarray, columns: np.ndarray, facts: dict[str, Any]) -> Prepared:
     """Cut the panel out, fit the scaler on the training cells and put everything together."""
-    panel = _cut_panel(cells, chosen)
-    panel.obs["split"] = pd.Categorical(np.where(test, "test", "train"))
-    panel.obs["validation"] = validation
+    train = part == "train"
+    if not train.any():
+        raise DataError(
+            f"Nothing is left to train on when {', '.join(facts['held_out'])} is held out: hold out less."
+        )
+    panel = _cut_panel(cells, columns)
+    panel.obs["split"] = pd.Categorical(part, categories=PARTS)
     panel.obs["small_group"] = small_groups(panel.obs["perturbation"].astype(str))
-    mean, std = blocks.mean_and_std(panel.X[~test])
+    mean, std = blocks.mean_and_std(panel.X[train])
     std[std == 0] = 1.0
     labels = panel.obs["perturbation"].astype(str)
-    facts = cells.uns["twinlib"]
+    origin = cells.uns["twinlib"]
     return Prepared(
         cells=panel,
-        dataset=str(facts["dataset"]),
-        data_hash=str(facts["data_hash"]),
-        split=split,
-        seed=seed,
+        dataset=str(origin["dataset"]),
+        data_hash=str(origin["data_hash"]),
+        **facts,
+        scale_of_data=str(origin.get("scale", "log1p")),
+        kept=_kept(cells, train, columns, facts["seed"]),
         mean=mean.astype(np.float32),
         std=std.astype(np.float32),
         genes=tuple(panel.var_names),
         measured=tuple(sorted(_measured_targets(panel))),
         perturbations=tuple(sorted(set(labels) - {CONTROL})),
-        train_perturbations=tuple(sorted(set(labels[~test]) - {CONTROL})),
-        fingerprint=_fingerprint(panel, test, mean, std),
+        train_perturbations=tuple(sorted(set(labels[train]) - {CONTROL})),
+        fingerprint=_fingerprint(panel, train, mean, std),
     )
+
+
+def _kept(cells: AnnData, train: np.ndarray, columns: np.ndarray, seed: int) -> pd.DataFrame:
+    """Return what the panel keeps of each training perturbation's change, and say where it is little."""
+    rows = np.flatnonzero(train)
+    obs = cells.obs.iloc[rows]
+    labels = obs["perturbation"].astype(str).to_numpy()
+    if CONTROL not in labels:
+        return pd.DataFrame(columns=["share", "permuted", "visible"], dtype=float)
+    rng = np.random.default_rng(seed)
+    contexts = obs["cell_context"].astype(str).to_numpy()
+    kept = kept_by_label(cells.X[rows], labels, contexts, columns, CONTROL, rng)
+    share = kept.loc[kept["visible"], "share"].mean()
+    if share < ENOUGH:
+        warnings.warn(
+            f"The panel of {len(columns)} genes keeps {share:.0%} of the squared change that was measured in "
+            f"{cells.n_vars} genes (mean of {kept['visible'].sum()} perturbations): raise n_top_genes.",
+            WeakPanel,
+            stacklevel=4,
+        )
+    return kept
 
 
 def _cut_panel(cells: AnnData, chosen: np.ndarray) -> AnnData:
@@ -355,12 +436,12 @@ def _cut_panel(cells: AnnData, chosen: np.ndarray) -> AnnData:
     return AnnData(x, obs=cells.obs.copy(), var=cells.var.iloc[chosen], uns={"twinlib": cells.uns["twinlib"]})
 
 
-def _fingerprint(panel: AnnData, test: np.ndarray, mean: np.ndarray, std: np.ndarray) -> str:
+def _fingerprint(panel: AnnData, train: np.ndarray, mean: np.ndarray, std: np.ndarray) -> str:
     """Hash the genes, the training cell names, the mean and the standard deviation.
 
     Processors differ in the seventh digit of simulated cells, so three digits of the scaler are hashed.
     """
     digest = hashlib.sha256("\n".join(panel.var_names).encode())
-    digest.update("\n".join(panel.obs_names[~test]).encode())
+    digest.update("\n".join(panel.obs_names[train]).encode())
     digest.update(np.rint(1e3 * np.concatenate([mean, std])).astype(np.int64).tobytes())
     return digest.hexdigest()

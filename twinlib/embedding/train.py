@@ -38,11 +38,9 @@ EPSILON = 1e-6
 RESOLUTION = 1e-5
 
 
-def training_cells(prepared: Prepared, validation: bool) -> Tensor:
-    """Return the z-scores [n, G] of the training cells: those that fit, or those that stop the training."""
-    obs = prepared.cells.obs
-    rows = (obs["split"].to_numpy() == "train") & (obs["validation"].to_numpy(dtype=bool) == validation)
-    return torch.as_tensor(np.asarray(prepared.scale(prepared.cells.X[rows]), dtype=np.float32))
+def scaled_cells(prepared: Prepared, part: str) -> Tensor:
+    """Return the z-scores [n, G] of a part: `train` cells fit, `validation` cells stop the training."""
+    return torch.as_tensor(prepared.scale(prepared.expression(part)))
 
 
 def gene_network(prepared: Prepared, network: str = "coexpression", k: int = 8) -> Tensor:
@@ -91,10 +89,10 @@ class _Trainer:
             seed=seed,
         )
         self.embedding = Embedding(prepared.genes, graph, config, self.generator, meta).to(device)
-        self.fit_cells = training_cells(prepared, validation=False).to(device)
+        self.fit_cells = scaled_cells(prepared, "train").to(device)
         if config.start == "principal":
             self.embedding.start_at_principal_components(self.fit_cells.clamp(-CLAMP, CLAMP), self.generator)
-        self.stop_cells = training_cells(prepared, validation=True).to(device)
+        self.stop_cells = scaled_cells(prepared, "validation").to(device)
         trained = [p for p in self.embedding.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             trained, lr=config.learning_rate, weight_decay=config.weight_decay, eps=EPSILON

@@ -34,7 +34,6 @@ def make_world(
     split: str = "train",
     pairs: Pairs | None = None,
     targets: Sequence[str] | None = None,
-    cells: str = "all",
     density: bool = False,
     actions: str = "genes",
     n_pairs: int | None = None,
@@ -48,13 +47,11 @@ def make_world(
     embedding
         Trained on the same preparation; another is refused.
     split
-        "train" or "test".
+        "train", "validation" or "test".
     pairs
         Control-to-perturbed matches inside the split; by default made with optimal transport.
     targets
         Names of the genes (or cytokines) that actions may adjust; by default all.
-    cells
-        "all" of the split, "fit" (without the validation fifth) or "validation".
     density
         Whether to fit the Gaussian mixture that `drift="density"` needs.
     actions
@@ -63,7 +60,7 @@ def make_world(
         At most so many matches, drawn without replacement; by default all.
     """
     embedding.require(prepared)
-    rows = _pair_rows(prepared, split, pairs, cells, actions)
+    rows = _pair_rows(prepared, split, pairs, actions)
     if n_pairs is not None:
         rows = rows.drawn(n_pairs)
     world = _assemble(prepared, embedding, rows, actions)
@@ -72,10 +69,8 @@ def make_world(
     return world if targets is None else world.only(targets)
 
 
-def _pair_rows(prepared: Prepared, split: str, pairs: Pairs | None, cells: str, actions: str) -> _Rows:
+def _pair_rows(prepared: Prepared, split: str, pairs: Pairs | None, actions: str) -> _Rows:
     """Matched rows of the wanted kind of perturbation and part of the split."""
-    if cells not in ("all", "fit", "validation"):
-        raise WorldError(f"cells={cells!r} is no part of a split: choose 'all', 'fit' or 'validation'.")
     if actions not in ("genes", "cytokines", "both"):
         raise WorldError(f"actions={actions!r} is unknown: choose 'genes', 'cytokines' or 'both'.")
     if pairs is None:
@@ -90,14 +85,10 @@ def _pair_rows(prepared: Prepared, split: str, pairs: Pairs | None, cells: str, 
         "cytokines": kind == "cytokine",
         "both": np.ones(len(kind), dtype=bool),
     }[actions]
-    if cells != "all":
-        held = np.asarray(obs["validation"], dtype=bool)
-        wanted = cells == "validation"
-        keep &= (held[control] == wanted) & (held[perturbed] == wanted)
     if not keep.any():
         raise WorldError(
-            f"{prepared.dataset!r} has no matched cells for actions={actions!r} in split={split!r}, "
-            f"cells={cells!r}: choose another split or environment."
+            f"{prepared.dataset!r} has no matched cells for actions={actions!r} in split={split!r}: "
+            f"choose another split or environment."
         )
     return _Rows(control[keep], perturbed[keep], np.asarray(pairs.perturbation).astype(str)[keep])
 

@@ -47,7 +47,6 @@ def with_cytokines(prepared: Prepared, seed: int = 0) -> Prepared:
     cells = cells[:, list(prepared.genes)].copy()
     cells.X = np.asarray(cells.X.todense() if hasattr(cells.X, "todense") else cells.X, dtype=np.float32)
     cells.obs["split"] = "train"
-    cells.obs["validation"] = False
     labels = tuple(sorted(set(cells.obs["perturbation"].astype(str)) - {"control"}))
     return dataclasses.replace(prepared, cells=cells, perturbations=labels, train_perturbations=labels)
 
@@ -57,7 +56,7 @@ def build_packaged_worlds(n_pairs: int = 1000, seed: int = 0) -> dict[str, World
     from twinlib.data.preparation import standard
     from twinlib.embedding.train import pretrained
 
-    prepared, embedding = standard("waddington", seed=0), pretrained("waddington")
+    prepared, embedding = standard("waddington"), pretrained("waddington")
     treated = with_cytokines(prepared, seed)
     worlds = {
         "waddington": make_world(prepared, embedding, density=True),

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,6 +38,8 @@ from twinlib.experimental.baselines import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from anndata import AnnData
 
     from twinlib.data.pairing import Pairs
@@ -417,17 +419,21 @@ class PairTensors:
 
 
 def _pair_tensors(
-    prepared: Prepared, embedding: Coder, effect: tuple[Tensor, Tensor], latent: Array, pairs: Pairs
-) -> tuple[PairTensors, Tensor]:
-    """Return all pairs as tensors, and which of them [m] end in a validation cell."""
-    push, head = effect
+    prepared: Prepared,
+    embedding: Coder,
+    effect: Callable[..., tuple[Tensor, Tensor]],
+    latent: Array,
+    pairs: Pairs,
+) -> PairTensors:
+    """Return pairs as tensors; `effect` gives push and head of labels and doses."""
+    doses = prepared.cells.obs["dose"].to_numpy()[pairs.perturbed]
+    push, head = effect(list(pairs.perturbation), doses)
     values = prepared.scale(np.asarray(prepared.cells.X))
     change = torch.from_numpy(values[pairs.perturbed] - values[pairs.control]) - head
     start = torch.from_numpy(latent[pairs.control])
     with torch.no_grad():
         goal = change + embedding.decode(start)
-    held = prepared.cells.obs["validation"].to_numpy(dtype=bool)[pairs.perturbed]
-    return PairTensors(goal, start, push), torch.from_numpy(held)
+    return PairTensors(goal, start, push)
 
 
 def _reference_cells(prepared: Prepared, latent: Array, pairs: Pairs, seed: int) -> Tensor:
@@ -456,27 +462,26 @@ def _pair_error(embedding: Coder, network: CellNetwork, pairs: PairTensors, cent
 
 def fit_cell_network(
     embedding: Coder,
-    pairs: PairTensors,
-    held: Tensor,
+    train: PairTensors,
+    valid: PairTensors,
     reference: Tensor,
     config: PerturbationModelConfig,
     seed: int,
 ) -> tuple[CellNetwork, pd.DataFrame]:
-    """Fit the cell network on pairs and keep the pass with the lowest validation error, pass 0 (c = 0)
-    included.
+    """Fit the cell network on training pairs and keep the pass with the lowest validation error, pass 0
+    (c = 0) included; without validation pairs nothing can judge it, and it stays at pass 0.
     """
     generator = torch.Generator().manual_seed(seed)
-    network = CellNetwork(pairs.z.shape[1], config.hidden, generator)
-    network.centre.copy_(pairs.z.mean(0))
-    network.spread.copy_(pairs.z.std(0).clamp_min(1e-6))
-    network.length.copy_(pairs.push.square().mean().sqrt().clamp_min(1e-6))
+    network = CellNetwork(train.z.shape[1], config.hidden, generator)
+    network.centre.copy_(train.z.mean(0))
+    network.spread.copy_(train.z.std(0).clamp_min(1e-6))
+    network.length.copy_(train.push.square().mean().sqrt().clamp_min(1e-6))
     network.reference = reference
-    train, valid = pairs.rows(~held), pairs.rows(held)
     rows = [{"epoch": 0, "train": float("nan"), "validation": _no_gradient(embedding, network, valid)}]
     best = {name: value.clone() for name, value in network.state_dict().items()}
     network.strength.fill_(1.0)
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.cell_rate, weight_decay=config.cell_decay)
-    for epoch in range(1, config.epochs + 1):
+    for epoch in range(1, config.epochs + 1 if len(valid.z) else 1):
         error = _one_pass(embedding, network, train, optimizer, config.batch, generator)
         rows.append({"epoch": epoch, "train": error, "validation": _no_gradient(embedding, network, valid)})
         errors = [row["validation"] for row in rows]
@@ -556,15 +561,16 @@ def fit_perturbation_model(
     network = CellNetwork(latent.shape[1], config.hidden, torch.Generator().manual_seed(seed))
     history = pd.DataFrame(columns=["epoch", "train", "validation"])
     if config.cell_network:
-        if pairs is None:
-            from twinlib.data.pairing import pair
+        from twinlib.data.pairing import pair
 
-            pairs = pair(prepared, split="train")
-        doses = prepared.cells.obs["dose"].to_numpy()[pairs.perturbed]
-        effect = mean_effect(table, label_network, memory, list(pairs.perturbation), doses)
-        tensors, held = _pair_tensors(prepared, embedding, effect, latent, pairs)
+        pairs = pair(prepared, split="train") if pairs is None else pairs
+        effect = partial(mean_effect, table, label_network, memory)
+        train, valid = (
+            _pair_tensors(prepared, embedding, effect, latent, part)
+            for part in (pairs, pair(prepared, split="validation"))
+        )
         reference = _reference_cells(prepared, latent, pairs, seed)
-        network, history = fit_cell_network(embedding, tensors, held, reference, config, seed)
+        network, history = fit_cell_network(embedding, train, valid, reference, config, seed)
         if not earns_its_place(prepared, embedding, network, label_network, memory, table, latent):
             network.strength.zero_()
     return PerturbationModel(prepared, embedding, table, label_network, memory, network, config, history)
@@ -589,9 +595,8 @@ def earns_its_place(
     """
     obs, values = prepared.cells.obs, np.asarray(prepared.cells.X)
     label, context, dose = (obs[name].to_numpy() for name in ("perturbation", "cell_context", "dose"))
-    train = (obs["split"] == "train").to_numpy()
-    held = train & obs["validation"].to_numpy(dtype=bool)
-    fitting = TrainingCells(*(part[train & ~held] for part in (values, label, context, dose)))
+    train, held = ((obs["split"] == part).to_numpy() for part in ("train", "validation"))
+    fitting = TrainingCells(*(part[train] for part in (values, label, context, dose)))
     errors = np.zeros((2, 2))
     for key in sorted(set(zip(label[held], context[held], dose[held], strict=True))):
         start = held & (label == CONTROL) & (context == key[1])
