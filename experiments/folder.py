@@ -148,7 +148,7 @@ def _held(out: pathlib.Path) -> Iterator[None]:
 
 def _check_free(out: pathlib.Path, parts: pathlib.Path, resume: bool, identity: Row) -> None:
     """Refuse a folder that holds something this run may not touch."""
-    taken = sorted(path.name for path in out.iterdir() if path.suffix in (".csv", ".json"))
+    taken = sorted(path.name for path in out.iterdir() if path.suffix in (".csv", ".gz", ".json"))
     taken += ["parts"] if parts.exists() and not Parts(parts).empty() else []
     if taken and not resume:
         raise FolderError(f"{out.name!r} already holds {taken[0]}; name another folder or add --resume.")

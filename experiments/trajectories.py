@@ -34,6 +34,8 @@ Array = NDArray[np.float64]
 
 #: Datasets of the run.
 KNOWN = ("papalexi2021", "kang2018", "a549_dex", "waddington")
+#: Those whose cells were harvested at several times.
+TIMED = ("a549_dex", "waddington")
 #: D: principal components, as many as the embedding has dimensions.
 COMPONENTS = 32
 #: H: a path has H + 1 steps.
@@ -43,13 +45,20 @@ MIN_CELLS, MIN_ARM = 2 * (HORIZON + 1), 5
 #: Shares of the perturbed cells that are replaced.
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 #: The waddington cells of this run, harvested at seven times after the treatment.
-HARVESTED: Row = {"n_cells": 6_000, "snapshots": (1, 2, 4, 8, 16, 28, 40), "onset": 20.0, "control_weight": 4.0}
+HARVESTED: Row = {
+    "n_cells": 10_000,
+    "snapshots": (1, 2, 4, 8, 16, 28, 40),
+    "onset": 20.0,
+    "control_weight": 2.0,
+}
 #: Agreement with the twin by the name of its setting.
 AGREEMENTS: dict[str, alarm.Agreement] = {"shift": alarm.realised, "dtw_gain": alarm.gain}
 #: Setting and model of each alarm; the last one needs pseudotime.
 ALARMS = (("shift", "experimental"), ("shift", "straight_line"), ("dtw_gain", "experimental"))
 #: Draws of each alarm.
 ROUNDS = {"shift": 50, "dtw_gain": 20}
+#: Sets of controls, at least: one that stays control, and sham labels.
+SHAM_SETS = 4
 #: Halvings of the real cells.
 HALVINGS = 20
 #: What each setting of the tables means.
@@ -113,6 +122,8 @@ class Fold:
 
     def __init__(self, prepared: Prepared) -> None:
         self.prepared, self.space = prepared, Components(prepared)
+        self._cells: dict[tuple[Unit, str, bool], tracks.RealCells] = {}
+        self._asked: dict[tuple[int, str, str, str], Array] = {}
         self.latent = tracks.encode(prepared, self.space, np.asarray(prepared.cells.X)).astype(np.float32)
 
     @cached_property
@@ -137,16 +148,30 @@ class Fold:
                     kept.append(Unit(name, context))
         return kept
 
+    def judged(self) -> list[Unit]:
+        """Return the units that an alarm can judge: with validation cells for its threshold, too."""
+        known = self.units("validation")
+        return [unit for unit in self.units() if unit in known]
+
     def cells(self, unit: Unit, part: str = "test", measured: bool = False) -> tracks.RealCells:
         """Return the real cells of a unit."""
-        name, context = unit
-        return tracks.real_cells(self.prepared, self.space, name, HORIZON, part, measured, context)
+        key = unit, part, measured
+        if key not in self._cells:
+            name, context = unit
+            self._cells[key] = tracks.real_cells(
+                self.prepared, self.space, name, HORIZON, part, measured, context
+            )
+        return self._cells[key]
 
     def path(self, model: PerturbationModel, unit: Unit, name: str = "", part: str = "test") -> Array:
         """Return a twin's mean path [H + 1, D] over the controls of a unit, asked for `name` if given."""
-        controls = self.prepared.expression(part, CONTROL, unit.context)
-        labels = [name or unit.perturbation] * len(controls)
-        return np.asarray(model.trajectory(controls, labels, HORIZON).mean(axis=0), dtype=np.float64)
+        label = name or unit.perturbation
+        key = id(model), label, unit.context, part
+        if key not in self._asked:
+            controls = self.prepared.expression(part, CONTROL, unit.context)
+            steps = model.trajectory(controls, [label] * len(controls), HORIZON)
+            self._asked[key] = np.asarray(steps.mean(axis=0), dtype=np.float64)
+        return self._asked[key]
 
     def training_mean(self, unit: Unit) -> Array:
         """Return the mean of the training cells of a unit [D]."""
@@ -156,6 +181,11 @@ class Fold:
     def line(self, unit: Unit, start: Array) -> Array:
         """Return the straight line [H + 1, D] of a unit."""
         return tracks.straight_line(start, self.training_mean(unit), HORIZON)
+
+    def shift_line(self, unit: Unit, start: Array) -> Array:
+        """Return a line [H + 1, D] along the training change, which shares no control with the start."""
+        controls = self.latent[self.prepared.rows("train", CONTROL, unit.context)].mean(axis=0)
+        return tracks.straight_line(start, start + self.training_mean(unit) - controls, HORIZON)
 
     def shuffled(self, seeds: int) -> Callable[[Unit], list[Array]]:
         """Return what gives the paths of the same twin with shuffled labels, one a seed.
@@ -187,12 +217,13 @@ def paths(fold: Fold, unit: Unit, start: Array, shuffled: list[Array]) -> Iterat
         yield "experimental_shuffled", seed, path
 
 
-def trajectory_rows(
-    fold: Fold, unit: Unit, cells: tracks.RealCells, shuffled: list[Array]
-) -> Iterator[Row]:
+def trajectory_rows(fold: Fold, unit: Unit, cells: tracks.RealCells, shuffled: list[Array]) -> Iterator[Row]:
     """Yield every distance from the real trajectory of one unit and one clock."""
     rng, real = np.random.default_rng(3), cells.trajectory
-    asked = [(m, s, tracks.at_positions(p, cells.positions)) for m, s, p in paths(fold, unit, cells.start, shuffled)]
+    asked = [
+        (m, s, tracks.at_positions(p, cells.positions))
+        for m, s, p in paths(fold, unit, cells.start, shuffled)
+    ]
     asked.append(("reversed", 0, tracks.reversed_time(real)))
     if cells.measured:
         asked.append(("training_times", 0, training_times(fold, unit, cells)))
@@ -209,7 +240,9 @@ def trajectory_rows(
 
 def training_times(fold: Fold, unit: Unit, cells: tracks.RealCells) -> Array:
     """Return the means [T, D] of the training cells at the measured times: what knowing the time tells."""
-    rows = np.concatenate([fold.prepared.rows("train", name, unit.context) for name in (CONTROL, unit.perturbation)])
+    rows = np.concatenate(
+        [fold.prepared.rows("train", name, unit.context) for name in (CONTROL, unit.perturbation)]
+    )
     time = fold.prepared.cells.obs["time"].to_numpy(dtype=np.float64)[rows]
     kept = np.isin(time, np.unique(cells.time))
     return tracks.means_at_times(fold.latent[rows[kept]], time[kept])
@@ -219,9 +252,17 @@ def clock_rows(unit: Unit, guessed: tracks.RealCells, known: tracks.RealCells) -
     """Yield the rank correlation of pseudotime with measured time, over all and over treated cells."""
     from scipy.stats import spearmanr
 
-    for metric, rows in (("spearman_all", np.ones(len(known.time), dtype=bool)), ("spearman_treated", known.perturbed)):
-        value = float(spearmanr(guessed.time[rows], known.time[rows]).statistic)
-        yield {"model": "pseudotime", "seed": 0, "metric": metric, "value": value} | unit._asdict() | {"setting": "measured"}
+    for metric, rows in (
+        ("spearman_all", np.ones(len(known.time), dtype=bool)),
+        ("spearman_treated", known.perturbed),
+    ):
+        order = guessed.time[rows]  # one value for all cells orders nothing: 0
+        value = float(spearmanr(order, known.time[rows]).statistic) if np.ptp(order) > 0 else 0.0
+        yield (
+            {"model": "pseudotime", "seed": 0, "metric": metric, "value": value}
+            | unit._asdict()
+            | {"setting": "measured"}
+        )
 
 
 def alarm_rows(fold: Fold, unit: Unit, timed: bool) -> Iterator[Row]:
@@ -229,11 +270,17 @@ def alarm_rows(fold: Fold, unit: Unit, timed: bool) -> Iterator[Row]:
     sound, asked = (alarm_cells(fold, unit, part, timed) for part in ("validation", "test"))
     models = {
         "experimental": fold.path(fold.twin, unit, part="validation"),
-        "straight_line": fold.line(unit, sound.start),
+        "straight_line": fold.shift_line(unit, sound.start),
     }
     for setting, model in ALARMS if timed else ALARMS[:2]:
         rates = alarm.alarm_rates(
-            models[model], sound, asked, np.random.default_rng(4), AGREEMENTS[setting], SHARES, ROUNDS[setting]
+            models[model],
+            sound,
+            asked,
+            np.random.default_rng(4),
+            AGREEMENTS[setting],
+            SHARES,
+            ROUNDS[setting],
         )
         head = unit._asdict() | {"setting": setting, "model": model, "seed": 0, "metric": "flagged"}
         for share, flagged in zip(rates["share"], rates["flagged"], strict=True):
@@ -250,36 +297,75 @@ def alarm_cells(fold: Fold, unit: Unit, part: str, timed: bool) -> tracks.RealCe
     return tracks.RealCells(latent, np.zeros(len(latent)), perturbed, HORIZON)
 
 
-def effect_rows(fold: Fold, rng: np.random.Generator) -> list[Row]:
-    """Return the energy test of every perturbation in every context on the cells outside the test fold."""
+def p_values(fold: Fold, rng: np.random.Generator) -> dict[Unit, float]:
+    """Return the energy test's p value of every unit, on the cells outside the test fold."""
     from twinlib.data.effect_tests import energy_test
 
     prepared, units = fold.prepared, fold.units("train")
-    outside = (prepared.cells.obs["split"] != "test").to_numpy()
-    obs, x = prepared.cells.obs[outside], np.asarray(prepared.cells.X)[outside]
-    labels, contexts = obs["perturbation"].astype(str).to_numpy(), obs["cell_context"].astype(str).to_numpy()
-    rows = []
-    for name, context in units:
-        here = np.flatnonzero((contexts == context) & np.isin(labels, (name, CONTROL)))
-        batches = obs["batch"].astype(str).to_numpy()[here]
-        test = energy_test(x[here], labels[here] == name, batches, max(999, 20 * len(units)), rng)
-        rows.append({"perturbation": name, "context": context, "p_value": test.p_value})
-    return rows
+    obs, found = prepared.cells.obs, {}
+    outside = np.flatnonzero((obs["split"] != "test").to_numpy())
+    for unit in units:
+        rows = [
+            np.intersect1d(outside, prepared.rows(None, name, unit.context))
+            for name in (CONTROL, unit.perturbation)
+        ]
+        x, batches = np.asarray(prepared.cells.X[np.concatenate(rows)]), obs["batch"].astype(str).to_numpy()
+        perturbed = np.repeat([False, True], [len(kind) for kind in rows])
+        permutations = max(999, 20 * len(units))
+        test = energy_test(x, perturbed, list(batches[np.concatenate(rows)]), permutations, rng)
+        found[unit] = test.p_value
+    return found
+
+
+def group_rows(fold: Fold) -> Iterator[Row]:
+    """Yield sizes, p value and kept response of every unit; the p value is empty where nothing was tested."""
+    prepared = fold.prepared
+    tested, kept = p_values(fold, np.random.default_rng(6)), prepared.kept_response().share
+    for unit in fold.units():
+        name, context = unit
+        sizes = [len(prepared.rows("test", kind, context)) for kind in (name, CONTROL)]
+        row = {"perturbation": name, "cell_context": context} | dict(
+            zip(("n_cells", "n_controls"), sizes, strict=True)
+        )
+        row |= {"dose": 1.0}
+        yield row | {"p_value": tested.get(unit, np.nan), "kept_response": kept}
 
 
 def with_effect(groups: pd.DataFrame) -> pd.DataFrame:
     """Return the groups with the columns called (in the fold) and has_effect (in three folds or more)."""
     from twinlib.data.effect_tests import called, has_effect
 
+    keys = ["part", "perturbation", "cell_context"]
     tested = groups[groups["p_value"].notna()].copy()
-    by_fold = tested.groupby(["part", "draw", "split"])["p_value"]
-    tested["called"] = by_fold.transform(lambda p: called(p.to_numpy()))
-    calls = tested.pivot_table(
-        index="split", columns=["part", "draw", "perturbation", "cell_context"], values="called", fill_value=0
-    )
+    tested["called"] = tested.groupby(["part", "split"])["p_value"].transform(lambda p: called(p.to_numpy()))
+    calls = tested.pivot_table(index="split", columns=keys, values="called", fill_value=0)
     effect = dict(zip(calls.columns, has_effect(calls.to_numpy() > 0), strict=True))
-    keys = groups[["part", "draw", "perturbation", "cell_context"]].itertuples(index=False, name=None)
-    return groups.assign(called=tested["called"], has_effect=[effect.get(key, False) for key in keys])
+    names = groups[keys].itertuples(index=False, name=None)
+    return groups.assign(called=tested["called"], has_effect=[bool(effect.get(key, False)) for key in names])
+
+
+def sham_labels(cells: AnnData, rng: np.random.Generator) -> AnnData:
+    """Return controls alone, some of which are called perturbed: labels that mean nothing.
+
+    In every context and batch the controls fall into equal random sets, one of which stays control; the sets
+    have the median label's size where that makes `SHAM_SETS` of them, and are smaller elsewhere.
+    """
+    labels = cells.obs["perturbation"].astype(str)
+    controls = cells[(labels == CONTROL).to_numpy()].copy()
+    size = labels[labels != CONTROL].value_counts().median()
+    number, obs = max(SHAM_SETS, int(len(controls) // size)), controls.obs
+    name = np.empty(len(obs), dtype=object)
+    for rows in obs.groupby(["cell_context", "batch"], observed=True).indices.values():
+        name[rng.permutation(rows)] = [f"sham{i}" if i else CONTROL for i in np.arange(len(rows)) % number]
+    sham = name != CONTROL
+    kind = str(cells.obs["perturbation_type"].astype(str)[(labels != CONTROL).to_numpy()].iloc[0])
+    controls.obs = obs.assign(
+        perturbation=name.astype(str),
+        perturbation_type=np.where(sham, kind, "none"),
+        dose=sham.astype(np.float64),
+        target_measured=False,
+    )
+    return controls
 
 
 def cells_of(dataset: str) -> tuple[AnnData, int]:
@@ -294,6 +380,14 @@ def cells_of(dataset: str) -> tuple[AnnData, int]:
     return sources.load(dataset), panel
 
 
+def tidy(head: Row, row: Row) -> Row:
+    """Return a row in the one form of table (architecture)."""
+    unit = {"perturbation": row["perturbation"], "dose": 1.0, "cell_context": row["context"]}
+    middle = {"model": row["model"], "setting": row["setting"], "seed": row["seed"]}
+    middle["against"] = row.get("against", "real")
+    return head | middle | unit | {"space": "latent", "metric": row["metric"], "value": row["value"]}
+
+
 @dataclass(frozen=True)
 class Trajectories(Experiment):
     """Real trajectories in pseudotime and measured time, every reference, and the alarm, fold by fold."""
@@ -303,16 +397,15 @@ class Trajectories(Experiment):
 
     dataset: str = option("a549_dex", f"one of {', '.join(KNOWN)}; several: DIR/NAME each")
     seeds: int = option(10, "draws of shuffled labels and random lines")
-    shams: int = option(4, "draws of sham labels a fold")
-    resamples: int = option(100, "bootstrap draws of a twin score")
+    shams: int = option(3, "draws of sham labels a fold")
 
     def __post_init__(self) -> None:
-        at_least_one(self, "seeds", "shams", "resamples")
+        at_least_one(self, "seeds", "shams")
         one_of("dataset", (self.dataset,), KNOWN)
 
     def parts(self, finished: Parts) -> Sequence[str]:
         """One part a fold, and one a fold and draw of sham labels."""
-        draws = ["cells", *(f"sham{draw}" for draw in range(1, self.shams + 1))]
+        draws = ["test", *(f"sham{draw}" for draw in range(1, self.shams + 1))]
         return [f"{draw}~{fold}" for draw in draws for fold in range(1, FOLDS + 1)]
 
     @cached_property
@@ -320,23 +413,53 @@ class Trajectories(Experiment):
         """The cells and the size of the panel."""
         return cells_of(self.dataset)
 
-    def fold(self, draw: str, number: int) -> Fold:
-        """Return one fold of the cells, or of controls with sham labels."""
+    def compute(self, part: str, scratch: Scratch) -> Part:
+        """Score one fold of the cells, or of controls with sham labels."""
         from twinlib.data.preparation import prepare
 
-        cells, panel = self.source
-        if draw != "cells":
-            cells = sham_labels(cells, np.random.default_rng([5, int(draw.removeprefix("sham"))]))
-        return Fold(prepare(cells, panel, fold=number))
-
-    def compute(self, part: str, scratch: Scratch) -> Part:
-        """Score one fold."""
         draw, _, number = part.partition("~")
-        fold = self.fold(draw, int(number))
-        rows = list(self._rows(fold, draw == "cells"))
-        head = {"experiment": self.name, "dataset": self.dataset, "split_kind": "cells", "split": f"fold {number}"}
-        head |= {"part": "test" if draw == "cells" else "sham", "draw": draw}
-        p = fold.prepared
-        facts = {f"fingerprint_{number}": p.fingerprint, "data_hash": p.data_hash} if draw == "cells" else {}
-        tables = {"scores": [head | tidy(row) for row in rows], "groups": [head | row for row in self._groups(fold)]}
-        return Part(tables, run=facts)
+        cells, panel = self.source
+        if draw != "test":
+            cells = sham_labels(cells, np.random.default_rng([5, int(draw.removeprefix("sham"))]))
+        fold = Fold(prepare(cells, panel, fold=int(number)))
+        head = {"experiment": self.name, "dataset": self.dataset, "split_kind": "cells"}
+        head |= {"split": f"fold {number}", "part": draw}
+        rows = self._rows(fold, self.dataset in TIMED) if draw == "test" else sham_rows(fold)
+        groups = [head | row for row in group_rows(fold)]
+        facts = self._facts(fold.prepared) if draw == "test" else {}
+        return Part({"scores": [tidy(head, row) for row in rows], "groups": groups}, run=facts)
+
+    def _rows(self, fold: Fold, timed: bool) -> Iterator[Row]:
+        """Yield the rows of every unit: both clocks where time was measured, and the alarm."""
+        shuffled = fold.shuffled(self.seeds)
+        long = fold.units(least=MIN_CELLS)
+        for unit in fold.judged():
+            yield from alarm_rows(fold, unit, unit in long)
+        for unit in long:
+            guessed = fold.cells(unit)
+            yield from trajectory_rows(fold, unit, guessed, shuffled(unit))
+            if timed:
+                known = fold.cells(unit, measured=True)
+                yield from trajectory_rows(fold, unit, known, shuffled(unit))
+                yield from clock_rows(unit, guessed, known)
+
+    def _facts(self, prepared: Prepared) -> Row:
+        """Return what the manifest says of the cells."""
+        facts = {f"fingerprint_fold_{prepared.fold}": prepared.fingerprint, "data_hash": prepared.data_hash}
+        facts["panel_rule"] = prepared.panel_rule
+        facts["space"] = f"{COMPONENTS} principal components of the training cells of each fold"
+        return facts
+
+    def tables(self, finished: Parts) -> dict[str, pd.DataFrame]:
+        """Return scores, groups with the calls of all folds, and what the settings mean."""
+        import pandas as pd
+
+        made = super().tables(finished)
+        settings = pd.DataFrame(SETTINGS.items(), columns=["setting", "meaning"])
+        return made | {"groups": with_effect(made["groups"]), "settings": settings}
+
+
+def sham_rows(fold: Fold) -> Iterator[Row]:
+    """Yield the rows of the alarm for labels that mean nothing."""
+    for unit in fold.judged():
+        yield from alarm_rows(fold, unit, timed=False)

@@ -1,4 +1,4 @@
-"""What a twin is for: noticing a failed experiment, at a known rate of false alarms (the paper's Section 2)."""
+"""What a twin is for (the paper's Section 2): noticing a failed experiment, with few false alarms."""
 
 from __future__ import annotations
 
@@ -113,10 +113,10 @@ def alarm_rates(
 ) -> pd.DataFrame:
     """Return how often an experiment is flagged when a share of its perturbed cells is not what it should be.
 
-    The threshold comes from `sound` (`threshold`, 4 x `rounds` draws). At share 0 the experiment `asked` is judged as it is, so
-    that its row is 1 (a false alarm) or 0; the other rows are means over `rounds` spoiled ones, which are no
-    independent experiments: a rate and its interval come from many perturbations and folds. Columns: share,
-    flagged, agreement (median), threshold.
+    The threshold comes from `sound` (`threshold`, 4 x `rounds` draws). At share 0 the experiment `asked` is
+    judged as it is, so that its row is 1 (a false alarm) or 0; the other rows are means over `rounds` spoiled
+    ones, which are no independent experiments: a rate and its interval come from many perturbations and
+    folds. Columns: share, flagged, agreement (median), threshold.
     """
     path, _ = finite_arrays(twin=(twin, "T D"), asked=(asked.latent, "n D"))
     low = threshold(path, sound, asked, rng, agreement, 4 * rounds, false_alarms)

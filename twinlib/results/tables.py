@@ -52,13 +52,15 @@ def results_folder() -> pathlib.Path:
 
 
 def read_table(protocol: str, dataset: str, table: str = "regression") -> Any:
-    """Return a packaged result: `regression`, `similarity` or `history` as a DataFrame, `manifest` as a dict.
+    """Return a packaged result: `regression`, `scores` ... as a DataFrame, `manifest` as a dict.
 
-    `protocol` is described or released. Raises ResultsError where the project ships no such run.
+    `protocol` is the experiment's name: described, released, trajectories ... Raises ResultsError where the
+    project ships no such run.
     """
-    suffix = ".json" if table == "manifest" else ".csv"
-    path = results_folder() / protocol / dataset / f"{table}{suffix}"
-    if not path.is_file():
+    folder = results_folder() / protocol / dataset
+    suffixes = (".json",) if table == "manifest" else (".csv.gz", ".csv")
+    path = next((p for p in (folder / f"{table}{suffix}" for suffix in suffixes) if p.is_file()), None)
+    if path is None:
         raise ResultsError(
             f"No packaged {table} for {dataset}, {protocol} protocol; make it with "
             f"'python -m experiments {protocol} --dataset {dataset} --out DIR'."
