@@ -143,7 +143,7 @@ def harvested():
     from twinlib.data.simulated import simulate_waddington
 
     snapshots = (1, 2, 4, 8, 16, 40)
-    cells = simulate_waddington(700, perturbations=("Pu1", "EKLF"), snapshots=snapshots, onset=10.0)
+    cells = simulate_waddington(1400, perturbations=("Pu1", "EKLF"), snapshots=snapshots, onset=10.0)
     prepared = prepare(cells, 50)
     axes = PCA(5, random_state=0).fit(prepared.scale(prepared.expression("train")))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -20,29 +21,28 @@ Agreement = Callable[[Array, RealCells], float]
 def spoiled(
     cells: RealCells, share: float, rng: np.random.Generator, by: RealCells | None = None
 ) -> RealCells:
-    """Return the cells with a share of the perturbed ones replaced: a failed experiment.
+    """Return a draw of the cells in which a share of the perturbed ones is replaced: a failed experiment.
 
-    By default controls are put in their place and still called perturbed, as when a guide does not cut; they
-    leave the controls, so that the two arms share no cell (with too few of them, half of the controls are
-    drawn from, with repeats). With `by` the perturbed cells of another experiment are: a swapped label.
+    By default controls are put in their place and still called perturbed, as when a guide does not cut. With
+    `by` the perturbed cells of another experiment are: a swapped label. m controls are set aside for it, m
+    being the number of perturbed cells or half of the controls, and m perturbed cells are kept, so that the
+    arms share no cell and have the same sizes whatever the share.
     """
     require_number("share", share, 0, 1)
     if by is not None:
         finite_arrays(cells=(cells.latent, "n D"), by=(by.latent, "m D"))
-    perturbed, controls = np.flatnonzero(cells.perturbed), rng.permutation(np.flatnonzero(~cells.perturbed))
-    lost = rng.permutation(perturbed)[: round(share * len(perturbed))]
+    perturbed, controls = (rng.permutation(np.flatnonzero(cells.perturbed == kind)) for kind in (True, False))
+    size = min(len(perturbed), len(controls) // 2)
+    if not size:
+        raise InputError("An alarm needs a perturbed cell and two controls; give more cells.")
+    lost = round(share * size)
+    pool = controls[:size] if by is None else rng.choice(np.flatnonzero(by.perturbed), size)
     source = cells if by is None else by
-    pool = controls[: len(controls) // 2] if by is None else np.flatnonzero(by.perturbed)
-    if not len(lost):
-        return cells
-    if not len(pool):
-        raise InputError("There are no cells to put in the place of the perturbed ones; give controls, too.")
-    drawn = pool[: len(lost)] if len(pool) >= len(lost) else rng.choice(pool, len(lost))
-    latent, time = cells.latent.copy(), cells.time.copy()
-    latent[lost], time[lost] = source.latent[drawn], source.time[drawn]
-    kept = np.ones(len(latent), dtype=bool)
-    kept[drawn if by is None else []] = False
-    return RealCells(latent, time, cells.perturbed, cells.horizon, cells.measured).rows(np.flatnonzero(kept))
+    kept = np.concatenate([controls[size:], perturbed[lost:size]])
+    latent = np.concatenate([cells.latent[kept], source.latent[pool[:lost]]])
+    time = np.concatenate([cells.time[kept], source.time[pool[:lost]]])
+    called = np.arange(len(latent)) >= len(controls) - size
+    return replace(cells, latent=latent, time=time, perturbed=called)
 
 
 def gain(twin: ArrayLike, cells: RealCells, distance: str = "dtw") -> float:
@@ -113,16 +113,15 @@ def alarm_rates(
 ) -> pd.DataFrame:
     """Return how often an experiment is flagged when a share of its perturbed cells is not what it should be.
 
-    The threshold comes from `sound` (`threshold`, 4 x `rounds` draws). At share 0 the experiment `asked` is
-    judged as it is, so that its row is 1 (a false alarm) or 0; the other rows are means over `rounds` spoiled
-    ones, which are no independent experiments: a rate and its interval come from many perturbations and
-    folds. Columns: share, flagged, agreement (median), threshold.
+    The threshold comes from `sound` (`threshold`, 4 x `rounds` draws); at share 0 the flagged are false
+    alarms. The `rounds` draws of `asked` are no independent experiments: a rate and its interval come from
+    many perturbations and folds. Columns: share, flagged, agreement (median), threshold.
     """
     path, _ = finite_arrays(twin=(twin, "T D"), asked=(asked.latent, "n D"))
-    low = threshold(path, sound, asked, rng, agreement, 4 * rounds, false_alarms)
+    low = threshold(path, sound, spoiled(asked, 0.0, rng), rng, agreement, 4 * rounds, false_alarms)
     rows = []
     for share in shares:
-        trials = [spoiled(asked, share, rng, by) for _ in range(rounds if share else 1)]
+        trials = [spoiled(asked, share, rng, by) for _ in range(rounds)]
         agreements = np.array([agreement(path, cells) for cells in trials])
         rows.append((share, float((agreements < low).mean()), float(np.median(agreements)), low))
     return pd.DataFrame(rows, columns=["share", "flagged", "agreement", "threshold"])
