@@ -1,19 +1,19 @@
-"""Training steps per second on the released environment: ours with replicas against SB3 and sb3-contrib.
+"""Training speed on the released environment against SB3 and sb3-contrib, as used and at equal terms.
 
-Both run their default hyper-parameters (networks 64-64, 2048 steps an iteration; PPO: minibatch 64, ten
-epochs; TRPO: fifteen conjugate gradient iterations, ten critic passes of minibatch 128), each as it would be
-used on a machine with two cores: two processes of one thread each, their steps added. Measured in turns; the
-median is printed, with ours beside the speed of a plain matrix product on the same machine. The last line is
-the peak memory of ten replicas of a long run in one process. With --store the lines are written to
-results/speed/training.csv, which a chapter reads.
+Default hyper-parameters of both libraries (networks 64-64, 2048 steps an iteration; PPO: minibatch 64, ten
+epochs; TRPO: fifteen conjugate gradient iterations, ten critic passes of minibatch 128). Whole training runs
+in two processes of one thread each, side by side, their steps added; a speed is steps per second of processor
+time, so that what others do on the machine enters through the caches only. Ours trains five seeds a process,
+or one; the peer one seed a process, with one environment (as it is usually run) or with 64 in one numpy
+expression. 'Equal KL' gives TRPO sb3-contrib's KL (mean over actions, new to old). The updates alone and the
+floor, what the matrix products of a PPO update take at the speed of a large one, are measured in one process.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import copy
 import multiprocessing
-import pathlib
 import queue
 import resource
 import statistics
@@ -21,76 +21,51 @@ import sys
 import time
 from typing import Any
 
-import gymnasium
 import numpy as np
-import pandas as pd
 import torch
+from released_peers import ACTIONS, OBSERVATION, STEPS, compared, load, ours, peer, publish, turns
 
-from experiments.folder import versions
-from experiments.released_world import ReleasedDynamics, ReleasedWorld
-from twinlib.files import write_json, write_table
-from twinlib.policy.training import TrainingConfig, train
+from twinlib.policy.trust_region import TrustRegionConfig
 
-OBSERVATION, ACTIONS = 58, 200
-COMMAND = "python benchmarks/ppo_speed.py --store"
-STORE = pathlib.Path(__file__).resolve().parents[1] / "results" / "speed" / "training.csv"
-
-
-def world() -> ReleasedWorld:
-    """A stand-in of the released size: random starts, unit effects."""
-    g = torch.Generator().manual_seed(0)
-    starts = torch.randn(2000, OBSERVATION, generator=g)
-    effects = torch.nn.functional.normalize(torch.randn(ACTIONS, OBSERVATION, generator=g), dim=1)
-    return ReleasedWorld(starts, torch.ones(2000), starts.mean(0) - starts.std(0), effects, action_scale=0.5)
-
-
-class OneCell(gymnasium.Env):
-    """The same dynamics, one cell at a time in numpy: what an SB3 user would write."""
-
-    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (OBSERVATION,), np.float32)
-    action_space = gymnasium.spaces.Box(-1.0, 1.0, (ACTIONS,), np.float32)
-
-    def __init__(self) -> None:
-        w = world()
-        self.starts, self.effects, self.target = w.starts.numpy(), w.effects.numpy(), w.target.numpy()
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        super().reset(seed=seed)
-        self.x = self.starts[self.np_random.integers(len(self.starts))]
-        return self.x, {}
-
-    def step(self, action: np.ndarray) -> Any:
-        self.x = self.x + 0.5 * action @ self.effects
-        cost = 0.01 * (action**2).sum() + 0.05 * np.abs(action).sum()
-        return self.x, -float(((self.x - self.target) ** 2).sum() + cost), True, False, {}
+EQUAL = {"trust_region": TrustRegionConfig(kl_reduction="mean_over_actions", kl_direction="new_old")}
+CASES = {  # algorithm, replicas or cells, options
+    "PPO, ten seeds": (ours, "PPO", 5, {}),
+    "PPO, one seed": (ours, "PPO", 1, {}),
+    "PPO, SB3 one environment": (peer, "PPO", None, {}),
+    "PPO, SB3 64 environments": (peer, "PPO", 64, {}),
+    "TRPO, ten seeds": (ours, "TRPO", 5, {}),
+    "TRPO, one seed": (ours, "TRPO", 1, {}),
+    "TRPO, ten seeds, equal KL": (ours, "TRPO", 5, EQUAL),
+    "TRPO, SB3 one environment": (peer, "TRPO", None, {}),
+    "TRPO, SB3 64 environments": (peer, "TRPO", 64, {}),
+}
 
 
-def ours(algorithm: str, replicas: int, iterations: int, barrier: Any, answers: Any) -> None:
+def speed(case: str, iterations: int, barrier: Any, answers: Any) -> None:
+    """Steps per processor second of this process, after a warm-up."""
     torch.set_num_threads(1)
-    dynamics = ReleasedDynamics(world(), replicas, n_cells=64)
-    train(dynamics, TrainingConfig(algorithm=algorithm, timesteps=2048), range(replicas))  # warm up
+    make, algorithm, size, options = CASES[case]
+    run = make(algorithm, size, **options)
+    seeds, go = (size, run.iterate) if make is ours else (1, lambda: run.learn(STEPS))
+    go()
     barrier.wait()
-    start = time.perf_counter()
-    train(dynamics, TrainingConfig(algorithm=algorithm, timesteps=2048 * iterations), range(replicas))
-    answers.put(replicas * iterations * 2048 / (time.perf_counter() - start))
+    start = time.process_time()
+    for _ in range(iterations):
+        go()
+    answers.put(seeds * iterations * STEPS / (time.process_time() - start))
 
 
-def peer(algorithm: str, replicas: int, iterations: int, barrier: Any, answers: Any) -> None:
-    import sb3_contrib
-    import stable_baselines3
-
-    torch.set_num_threads(1)
-    kind = stable_baselines3.PPO if algorithm == "PPO" else sb3_contrib.TRPO
-    model = kind("MlpPolicy", OneCell(), device="cpu", seed=replicas)
-    model.learn(2048)
-    barrier.wait()
-    start = time.perf_counter()
-    model.learn(2048 * iterations)
-    answers.put(iterations * 2048 / (time.perf_counter() - start))
+def memory(iterations: int, barrier: Any, answers: Any) -> None:
+    """Peak memory in MB of a process that trains ten replicas; a longer run adds rows to its history only."""
+    run = ours("PPO", 10)
+    for _ in range(iterations):
+        run.iterate()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    answers.put(peak / (1e6 if sys.platform == "darwin" else 1e3))
 
 
 def together(function: Any, processes: int, *arguments: Any) -> float:
-    """Steps per second of `processes` processes that start their clocks together, added up."""
+    """Sum of what `processes` processes answer that start their clocks together."""
     context = multiprocessing.get_context("spawn")
     barrier, answers = context.Barrier(processes), context.Queue()
     running = [
@@ -98,76 +73,86 @@ def together(function: Any, processes: int, *arguments: Any) -> float:
     ]
     for process in running:
         process.start()
-    total = sum(answers.get() for _ in running)
-    for process in running:
-        process.join()
+    total = 0.0
+    while len([p for p in running if p.exitcode is None]) or not answers.empty():
+        try:
+            total += answers.get(timeout=1.0)
+        except queue.Empty:
+            if any(p.exitcode for p in running):
+                raise SystemExit("a measuring process failed; its message is above.") from None
     return total
 
 
-def resident(algorithm: str, replicas: int, iterations: int, barrier: Any, answers: Any) -> None:
-    """Peak memory in MB of a whole process that trains; its run is shortened, what it holds is not.
-
-    An iteration's buffer is the same in a short and a long run; only the history grows, by one row a seed.
-    """
-    ours(algorithm, replicas, iterations, barrier, queue.SimpleQueue())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    answers.put(peak / (1e6 if sys.platform == "darwin" else 1e3))
-
-
-def matrix_speed(size: int = 1024, repeats: int = 10) -> float:
-    """Multiply-adds per second (times two) of a plain float32 matrix product on one thread."""
-    a = torch.randn(size, size)
-    a @ a
-    start = time.perf_counter()
-    for _ in range(repeats):
-        a @ a
-    return 2 * size**3 * repeats / (time.perf_counter() - start)
-
-
-def measure(algorithm: str, rounds: int, iterations: int) -> list[dict[str, Any]]:
-    """Two lines for one algorithm: ten replicas and one, each against the peer."""
-    cases = {"ten replicas": (ours, 2, 5), "one replica": (ours, 1, 1), "peer": (peer, 2, 1)}
-    found: dict[str, list[float]] = {name: [] for name in cases}
+def training(rounds: int, iterations: int) -> tuple[list[dict[str, Any]], float]:
+    """Ours against both peers; and the speed of ten seeds of PPO."""
+    speeds: dict[str, list[float]] = {name: [] for name in CASES}
     for _ in range(rounds):
-        for name, (function, processes, replicas) in cases.items():
-            found[name].append(together(function, processes, algorithm, replicas, iterations))
-    speed = {name: statistics.median(values) for name, values in found.items()}
-    flops = 6 * 2 * (OBSERVATION * 64 + 64 * 64 + 64 * ACTIONS / 2 + 32) * 10  # per step, ten epochs
+        for name in CASES:
+            speeds[name].append(together(speed, 2, name, iterations))
     lines = []
-    for name, against in (("ten replicas", speed["peer"]), ("one replica", speed["peer"] / 2)):
-        line = {
-            "name": f"{algorithm} training steps/s, {name}",
-            "ours": round(speed[name]),
-            "peer": round(against),
-            "ratio": round(speed[name] / against, 2),
-        }
-        if algorithm == "PPO" and name == "ten replicas":
-            line["share_of_matrix_product_speed"] = round(speed[name] * flops / (2 * matrix_speed()), 3)
-        lines.append(line)
+    for name in (n for n in CASES if "SB3" not in n):
+        for environments in ("one environment", "64 environments"):
+            against = speeds[f"{name.split(',')[0]}, SB3 {environments}"]
+            lines.append(compared(f"{name}; SB3 {environments}", speeds[name], against, "steps/s"))
+    return lines, statistics.median(speeds["PPO, ten seeds"]) / 2
+
+
+def updates(rounds: int) -> list[dict[str, Any]]:
+    """The update alone, of one seed, on one batch from the same parameters each time."""
+    cases: dict[str, Any] = {}
+    for name, algorithm, options in (("PPO", "PPO", {}), ("TRPO", "TRPO", {}), ("equal KL", "TRPO", EQUAL)):
+        for seeds in (5, 1):
+            run = ours(algorithm, seeds, **options)
+            buffer = run.collector.collect(run.policy, run.steps, 0.99, 0.95)
+            theta, stage = run.policy.theta.clone(), run.stage
+            cases[f"{name}, {seeds}"] = lambda r=run, b=buffer, t=theta, s=stage: (
+                r.policy.theta.copy_(t),
+                r.update(s, b),
+            )
+    for algorithm in ("PPO", "TRPO"):
+        model = peer(algorithm, 64)
+        model.learn(STEPS)
+        state = copy.deepcopy(model.policy.state_dict())
+        cases[f"SB3 {algorithm}"] = lambda m=model, s=state: (m.policy.load_state_dict(s), m.train())
+    seconds = turns(cases, rounds)
+    lines = []
+    for name, against in (("PPO", "PPO"), ("TRPO", "TRPO"), ("equal KL", "TRPO")):
+        for seeds in (5, 1):
+            mine = [1e3 * x / seeds for x in seconds[f"{name}, {seeds}"]]
+            label = f"{'TRPO, ' if name == 'equal KL' else ''}{name}: update alone, {seeds} in a process"
+            lines.append(compared(label, mine, [1e3 * x for x in seconds[f"SB3 {against}"]], "ms a seed"))
     return lines
+
+
+def floor(rounds: int, size: int = 1024) -> float:
+    """PPO steps per second if the matrix products ran like a large one and nothing else took time.
+
+    A layer's products are forward, weight gradient and input gradient; the first layer has no input gradient.
+    """
+    a = np.random.default_rng(0).standard_normal((size, size), dtype=np.float32)
+    seconds = min(turns({"product": lambda: a @ a}, 5 * rounds)["product"])
+    first, hidden, last = OBSERVATION * 64, 64 * 64, 64 * (ACTIONS + 1)
+    products = 2 * (2 * first) + 3 * (2 * hidden) + 3 * last
+    return 2 * size**3 / seconds / (2 * products * 10)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=3, help="turns of ours and peer")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of all cases")
     parser.add_argument("--iterations", type=int, default=3, help="iterations of 2048 steps a measurement")
-    parser.add_argument("--store", action="store_true", help="write results/speed/training.csv")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    lines = [
-        line
-        for algorithm in ("PPO", "TRPO")
-        for line in measure(algorithm, options.rounds, options.iterations)
-    ]
-    memory = together(resident, 1, "PPO", 10, 2)
-    lines.append({"name": "peak memory of ten replicas, MB", "ours": round(memory)})
-    for line in lines:
-        print(json.dumps(line), flush=True)
-    if options.store:
-        write_table(STORE, pd.DataFrame(lines))
-        write_json(STORE.with_name("manifest.json"), {"command": COMMAND, "versions": versions()})
+    before = load()
+    lines, reached = training(options.rounds, options.iterations)
+    lines += updates(options.rounds + 2)
+    limit = floor(options.rounds)
+    share = {"name": "PPO, ten seeds; floor of the matrix products, one process", "unit": "steps/s"}
+    lines.append(share | {"ours": round(reached), "peer": round(limit), "ratio": round(reached / limit, 3)})
+    size = together(memory, 1, 2)
+    lines.append({"name": "peak memory of ten replicas", "unit": "MB", "ours": round(size)})
+    publish(lines, "training", "python benchmarks/ppo_speed.py", before)
 
 
 if __name__ == "__main__":

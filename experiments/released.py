@@ -108,7 +108,8 @@ class Released(Replication):
         """The settings of the pipeline."""
         from twinlib.data.sources import dataset
 
-        return pipeline.PipelineConfig(n_top_genes=dataset(self.dataset).panel)
+        entry = dataset(self.dataset)
+        return pipeline.PipelineConfig(n_top_genes=entry.released_panel or entry.panel)
 
     @cached_property
     def cytokine(self) -> bool:

@@ -25,7 +25,7 @@
 #
 # - show with two parametrisations of one policy that the plain gradient depends on the choice, and the natural gradient does not (10 minutes);
 # - derive that the KL divergence has neither value nor slope at the old policy, so that its curvature is all that is left (10 minutes);
-# - write a Fisher-vector product in two ways and check both against the dense matrix (20 minutes);
+# - write a Fisher-vector product in three ways and check each against the dense matrix (25 minutes);
 # - solve a linear system with conjugate gradients and say what makes them need more iterations (15 minutes);
 # - say what damping does, and when it turns the natural gradient back into the plain one (10 minutes).
 
@@ -57,6 +57,7 @@ from twinlib.policy.trust_region import (
     mean_kl,
     normalized,
     policy_gradient,
+    surrogate,
 )
 from twinlib.policy.training import make_generators
 
@@ -306,7 +307,6 @@ def product_by_tangents(v):
 errors = {
     "tangents, on this page": product_by_tangents(v),
     "twinlib, tangents": fisher_vector_product(policy, buffer.obs, product="jvp")(v),
-    "twinlib, written out": fisher_vector_product(policy, buffer.obs, product="analytic")(v),
     "twinlib, two backward passes": fisher_vector_product(policy, buffer.obs, product="double_backward")(v),
 }
 for name, value in errors.items():
@@ -315,6 +315,77 @@ for name, value in errors.items():
     assert relative < 1e-8
 
 # %% [markdown]
+# ## Step 6: the same product, multiplied out
+#
+# Two properties of our policy make the tangents shorter.
+# The last layer of the network is linear, and the spread $\sigma$ is the same in every state, so that $M$ is, too.
+#
+# Let $h_t$ be the activations of the last hidden layer in state $s_t$, with a one at the end for the bias, as rows of $H_1$, and let $W$ be the last layer with its bias as the last row: the means of all $T$ states are $H_1 W$.
+# (We write $H_1$ because $H$ is the Hessian.)
+# Move the parameters along $v$, and let $V$ be the part of $v$ that belongs to $W$.
+# The hidden activations move by $t_t$, the rows of $T_1$, and the means move by
+#
+# $$\dot\mu = T_1 \bar W + H_1 V,$$
+#
+# with $\bar W$ the weights without the bias.
+# The backward sweep multiplies $\dot\mu M$ by $H_1^\top$ for the last layer, and by $\bar W^\top$ for what goes on to the hidden layers:
+#
+# $$H_1^\top \dot\mu M = (H_1^\top T_1)\, \bar W M + (H_1^\top H_1)\, V M, \qquad \dot\mu M \bar W^\top = T_1\, (\bar W M \bar W^\top) + H_1\, (V M \bar W^\top) .$$
+#
+# Read the brackets.
+# No term holds a row for each state **and** a column for each action: the actions are summed inside $\bar W M \bar W^\top$ and $V M \bar W^\top$, whose size is that of the hidden layer, and the states inside $H_1^\top H_1$ and $H_1^\top T_1$.
+# $\bar W M \bar W^\top$ and $H_1^\top H_1$ do not depend on $v$ and are computed once.
+# With two hundred actions and thousands of states that leaves little of the last layer's cost.
+#
+# For a network with one hidden layer and one replica it fits into a few lines; the tangent through the hidden layer is a product of $v$'s first layer with the observations, times the slope of tanh.
+
+
+# %%
+def product_multiplied_out(vector, states):
+    """v -> Hv of one replica with one hidden layer: vector [P], states [T, O]."""
+    observations, hidden, actions = policy.actor_widths
+    cuts = ((observations + 1) * hidden, (hidden + 1) * actions, actions)
+
+    def layers(flat):
+        first, last, log_std = torch.split(flat, cuts)
+        return first.view(-1, hidden), last.view(-1, actions), log_std
+
+    def with_one(x):
+        return torch.cat([x, torch.ones(len(x), 1)], 1)
+
+    W0, W, log_std = layers(vector)
+    X = with_one(states)
+    H1 = with_one(torch.tanh(X @ W0))
+    slope = 1 - H1[:, :-1] ** 2
+    M = torch.diag(torch.exp(-2 * log_std)) / len(states)
+    gram, inner = H1.T @ H1, W[:-1] @ M @ W[:-1].T
+
+    def multiply(v):
+        V0, V, v_log_std = layers(v)
+        T1 = slope * (X @ V0)
+        for_last = (H1.T @ T1) @ (W[:-1] @ M) + gram @ (V @ M)
+        for_hidden = slope * (T1 @ inner + H1 @ (V @ M @ W[:-1].T))
+        return torch.cat([(X.T @ for_hidden).reshape(-1), for_last.reshape(-1), 2 * v_log_std])
+
+    return multiply
+
+
+on_this_page = torch.stack([product_multiplied_out(policy.actor[r], buffer.obs[r])(v[r]) for r in range(2)])
+errors = {
+    "multiplied out, on this page": on_this_page,
+    "twinlib, analytic": fisher_vector_product(policy, buffer.obs, product="analytic")(v),
+}
+for name, value in errors.items():
+    relative = float((value - exact).norm() / exact.norm())
+    against = float((value - product_by_double_backward(v)).norm() / exact.norm())
+    print(f"{name:30s} relative error {relative:.1e}, against two backward passes {against:.1e}")
+    assert relative < 1e-8 and against < 1e-12
+assert float((errors["twinlib, analytic"] - on_this_page).norm() / exact.norm()) < 1e-12
+
+# %% [markdown]
+# This is not an approximation: the numbers are those of the two backward passes up to rounding.
+# It holds for a Gaussian policy whose spread does not depend on the state; for discrete actions `twinlib` keeps to the tangents.
+#
 # What does a product cost?
 # Clock times differ between machines, so we count the multiplications of the matrix products that each way performs, with the profiler's own counter.
 
@@ -328,20 +399,21 @@ def multiplications(function):
     return counter.get_total_flops() / 2
 
 
-policy.compute = "reference"  # the counter sees autograd's products, not those written out in numpy
-
-
 def one_gradient():
-    return policy_gradient(policy, buffer, normalized(buffer.advantage))
+    actor = policy.actor.detach().requires_grad_()
+    new = policy.distribution(buffer.obs, actor)
+    return torch.autograd.grad(surrogate(new, buffer, normalized(buffer.advantage)).sum(), actor)[0]
 
 
 tangents = fisher_vector_product(policy, buffer.obs, product="jvp")
 double = fisher_vector_product(policy, buffer.obs, product="double_backward")
+analytic = fisher_vector_product(policy, buffer.obs, product="analytic")
 cost = pd.Series(
     {
         "one gradient": multiplications(one_gradient),
         "product by tangents (graph kept)": multiplications(lambda: tangents(v)),
         "product by two backward passes (graph kept)": multiplications(lambda: double(v)),
+        "product multiplied out": multiplications(lambda: analytic(v)),
     },
     name="multiplications",
 ).to_frame()
@@ -351,16 +423,15 @@ policy.compute = "auto"
 cost
 
 # %% [markdown]
-# 'Graph kept' means that what does not depend on $v$ is computed once for all products of a solve and is not counted here.
+# 'Graph kept' means that what does not depend on $v$ is computed once for all products of a solve and is not counted here; the same holds for $\bar W M \bar W^\top$ and $H_1^\top H_1$.
 # Two backward passes keep the whole first backward pass and pay for the second one alone.
 # Tangents run the forward pass anew for each product, so in this small network they count more multiplications.
 # Multiplications are not seconds: a second backward pass has many element-wise steps that the counter does not see.
-# On a policy of full size `benchmarks/fisher_vector_product.py` measures processor time, and there the tangents were the faster of the two.
+# How much the product multiplied out saves depends on the number of actions: here there are six, no more than hidden units.
+# On a policy of full size, with two hundred actions, `benchmarks/fisher_vector_product.py` measures processor time ([chapter 10](10_two_stage.ipynb) shows the figures).
+# `twinlib` multiplies out by default where it can.
 #
-# For a Gaussian policy the same three factors can be written out layer by layer, without a graph: that is `product="analytic"`, the default of `twinlib` on a CPU, and the cell before holds it to the same dense matrix.
-# Tangents serve where the network lives on a GPU or the actions are discrete.
-#
-# ## Step 6: conjugate gradients
+# ## Step 7: conjugate gradients
 #
 # $H$ is symmetric and, with damping, positive definite, so $Hd = \vartheta$ is the minimum of $\tfrac12 d^\top H d - \vartheta^\top d$.
 # Conjugate gradients walk to that minimum along directions that do not undo each other.
@@ -387,6 +458,7 @@ def plain_conjugate_gradient(multiply, target, iterations):
 
 
 gradient = one_gradient()
+assert torch.allclose(gradient, policy_gradient(policy, buffer, normalized(buffer.advantage)), atol=1e-14)
 dampings = (1e-3, 1e-2, 1e-1)
 curves, needed = {}, {}
 for damping in dampings:
@@ -445,7 +517,7 @@ assert needed[1e-3] >= needed[1e-2] >= needed[1e-1]
 #
 # `twinlib`'s version differs from the plain one in three ways: it solves all replicas at once, each replica stops by its own residual, and a direction along which the curvature is not positive ends the iterations of that replica (on paper that cannot happen; in single precision it can).
 #
-# ## Step 7: what damping does to the direction
+# ## Step 8: what damping does to the direction
 #
 # Damping adds $\lambda$ to every eigenvalue.
 # Where the curvature is larger than $\lambda$ the natural gradient is left alone; where it is smaller, the direction becomes the plain gradient's.

@@ -391,6 +391,40 @@ record.say(
 # TRPO keeps its form and drops its constants: a constraint in place of the penalty, a mean in place of the maximum over states, and a $\delta$ chosen by hand.
 # What remains guaranteed after that is exactly what the line search checks, on the batch at hand, and no more.
 #
+# ## The same update, by hand and by autograd
+#
+# `twinlib` has every derivative of a Gaussian policy twice.
+# Autograd is the reference, and the code of these chapters.
+# On a CPU the training itself takes the derivatives written out by hand (`twinlib.policy.gaussian_mlp`, and for the curvature the product of [chapter 7](07_natural_gradient.ipynb), step 6), which are several times faster.
+# A fast way is worth something only if it gives the same numbers, so here are both, from the same start and on the same batch.
+
+# %%
+updates = {}
+for compute in ("auto", "reference"):
+    learner = ActorCritic(
+        dynamics.observation_dim,
+        dynamics.action_dim,
+        2,
+        make_generators(seeds, "weights"),
+        log_std=-1.0,
+        dtype=torch.float64,
+        compute=compute,
+    )
+    before = learner.theta.clone()
+    outcome = trust_region_update(learner, buffer, TrustRegionConfig(delta=0.01))
+    updates[compute] = (learner.theta, outcome)
+(hand, by_hand), (autograd, by_autograd) = updates.values()
+apart, moved = float((hand - autograd).abs().max()), float((autograd - before).abs().max())
+record.say(
+    f"After one TRPO update by hand and by autograd the parameters differ by {apart:.0e} at most; "
+    f"the update moved them by up to {moved:.2f}. The KL divergences differ by "
+    f"{float((by_hand.kl - by_autograd.kl).abs().max()):.0e}."
+)
+assert apart < 1e-9 * moved and torch.equal(by_hand.search.accepted, by_autograd.search.accepted)
+
+# %% [markdown]
+# The difference is rounding, made larger by conjugate gradients: each iteration divides by numbers that rounding has touched.
+#
 # ## Step 5: which KL divergence?
 #
 # Eq. 4 sums over action dimensions.

@@ -173,10 +173,13 @@ def screen():
     obs = pd.DataFrame(
         {"label": labels, "type": np.arange(180) // 6 % 2, "uM": 1.0 + np.arange(180) % 4 // 2}
     )
+    obs["plate"] = np.arange(180) // 24 % 2
     obs.index = [f"c{i}" for i in range(180)]
     counts = rng.poisson(rng.gamma(1, 3, 25), (180, 25)).astype(np.float32)
     raw = anndata.AnnData(counts, obs=obs, var=pd.DataFrame(index=[f"G{j}" for j in range(25)]))
-    return from_anndata(raw, "label", "ctrl", "type", dose_key="uM")
+    cells = from_anndata(raw, "label", "ctrl", "type", batch_key="plate", dose_key="uM")
+    cells.obs["time"] = np.where(labels == "ctrl", 0.0, 1.0 + np.arange(180) // 12 % 2)
+    return cells
 
 
 #: What each split can hold out of the screen.
@@ -186,6 +189,8 @@ HELD_OUT = {
     "doubles": ["G0+G1"],
     "doses": [1.0, 2.0],
     "contexts": ["0", "1"],
+    "time": [1.0, 2.0],
+    "batches": ["0", "1"],
 }
 WRONG = {
     "n_top_genes": [0, -1, 2.5, "10", None, True],
@@ -238,7 +243,8 @@ def test_any_request_of_prepare_is_refused_or_a_partition(request_and_fault):
     x = prepared.expression("train").astype(float)
     np.testing.assert_allclose(prepared.mean, x.mean(axis=0), atol=1e-4)
     np.testing.assert_allclose(prepared.unscale(prepared.scale(x)), x, atol=1e-4)
-    column = {"contexts": "cell_context", "doses": "dose"}.get(asked["split"], "perturbation")
+    columns = {"contexts": "cell_context", "doses": "dose", "time": "time", "batches": "batch"}
+    column = columns.get(asked["split"], "perturbation")
     if asked["held_out"]:
         held = prepared.cells.obs[column].isin(asked["held_out"]).to_numpy()
         perturbed = (prepared.cells.obs["perturbation"] != "control").to_numpy()

@@ -305,7 +305,7 @@ def test_no_pickle_is_read(tmp_path, monkeypatch, real_data):
     monkeypatch.setattr(pickle, "loads", lambda *a, **k: called.append(a))
     path = tmp_path / "evil"
     path.write_bytes(pickle.dumps({"a": 1}))
-    monkeypatch.setattr(sources, "_obtain", lambda file, data_dir: path)
+    monkeypatch.setattr(sources, "obtain", lambda file, data_dir: path)
     for name in (*SMALL, "vcc", "parse_cytokines"):
         with pytest.raises(DataError, match="could not be read"):
             load(name)

@@ -34,8 +34,9 @@ def test_shapes_types_and_the_scaler(cells):
 
 def test_every_group_and_the_controls_are_split_alike(cells):
     obs = prepare(cells, 10).cells.obs
+    groups = [obs["perturbation"], obs["cell_context"]]
     for part, size in (("train", 0.68), ("validation", 0.15), ("test", 0.17)):
-        share = (obs["split"] == part).groupby([obs["perturbation"], obs["cell_context"]], observed=True).mean()
+        share = (obs["split"] == part).groupby(groups, observed=True).mean()
         np.testing.assert_allclose(share, size, atol=0.16)
         assert (obs["split"] == part).mean() == pytest.approx(size, abs=0.04)
 

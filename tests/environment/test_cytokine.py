@@ -87,7 +87,7 @@ def test_the_closed_form_wants_one_cytokine() -> None:
         best_dose(toy_world())
 
 
-@pytest.mark.parametrize(("name", "actions"), [("Cytokine", 4), ("Combination", 104)])
+@pytest.mark.parametrize(("name", "actions"), [("Cytokine", 4), ("Combination", 135)])
 def test_bare_ids_and_checkers(name: str, actions: int) -> None:
     from gymnasium.utils.env_checker import check_env
 
@@ -132,7 +132,7 @@ def test_genes_move_alike_with_and_without_doses_beside_them() -> None:
     assert both.action_scale(15) == pytest.approx(genes.action_scale(15))
     dynamics = Dynamics(both, EnvironmentConfig().quiet(), n_cells=3)
     dynamics.reset([torch.Generator()], cells=torch.arange(3))
-    action = torch.zeros(1, 3, 104)
+    action = torch.zeros(1, 3, len(both.action_names))
     action[..., 5], action[..., -1] = 1.0, 0.5
     dynamics.step(action)
     moved = dynamics.latent[0] - both.z0[:3]

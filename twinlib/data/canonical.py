@@ -33,13 +33,15 @@ def from_anndata(
     separator: str | None = "+",
     guide_targets: Mapping[str, str] | None = None,
     gene_symbols: str | None = None,
+    scale: str = "log1p",
     name: str = "yours",
 ) -> AnnData:
     """Bring anyone's cells [n, G] to the canonical schema; print what X was taken for, and what looks odd.
 
-    X holds counts or log1p of normalised counts, sparse or dense, backed or a view; `adata` is left as it is.
-    Counts in `layers["counts"]` are believed over an X that contradicts them. A Dask array
-    (`blocks.open_lazy`) stays on disk. The columns of obs and var are kept.
+    X holds counts or log1p of normalised counts, or arcsinh intensities (`scale`), sparse or dense, backed or
+    a view; `adata` is left as it is. Counts in `layers["counts"]` are believed over an X that contradicts
+    them. A Dask array (`blocks.open_lazy`) stays on disk. The columns of obs and var are kept; a column
+    `panel_candidate` of var, true or false, says which genes may enter the panel.
 
     Parameters
     ----------
@@ -63,6 +65,8 @@ def from_anndata(
         Target of each guide, when the labels name guides; a control guide's target is the control label.
     gene_symbols
         Column of var with the names by which the labels call the genes; None takes the names of var.
+    scale
+        `log1p`: cells with counts behind them. `arcsinh`: intensities of cytometry, taken as they are.
     name
         Name of the dataset in `uns["twinlib"]`.
 
@@ -81,20 +85,26 @@ def from_anndata(
         adata = adata.to_memory()
     control = str(control) if np.isscalar(control) else control
     columns = Columns(perturbation_key, control, context_key, batch_key, dose_key, separator, guide_targets)
-    made = bring(adata, columns, str(name), perturbation_type, gene_symbols)
+    made = bring(adata, columns, str(name), perturbation_type, gene_symbols, scale)
     facts = made.uns["twinlib"]
     print("\n".join(f"from_anndata: {told}." for told in (facts["taken_for"], facts["hints"]) if told))
     return schema.check(made)
 
 
-def bring(adata: AnnData, columns: Columns, name: str, kind: str, gene_symbols: str | None = None) -> AnnData:
+def bring(
+    adata: AnnData,
+    columns: Columns,
+    name: str,
+    kind: str,
+    gene_symbols: str | None = None,
+    scale: str = "log1p",
+) -> AnnData:
     """Build the canonical AnnData [n, G] of a file whose obs `columns` describes; hashed, not yet checked."""
     schema.check_shape_and_names(adata)
     var = read_var(adata.var, gene_symbols)
     genes = [str(gene) for gene in var.index]
     obs = complete_obs(labels.read_obs(adata.obs, columns, genes), genes, kind)
-    values = read_values(adata)
-    made = _assembled(values, obs, var)
+    made = _assembled(_READERS[known_scale(scale)](adata), obs, _checked_candidates(var), scale)
     measured = kind == "cytokine" or bool(obs["target_measured"].any())
     made.uns["twinlib"] |= {
         "dataset": name,
@@ -102,6 +112,22 @@ def bring(adata: AnnData, columns: Columns, name: str, kind: str, gene_symbols: 
         "hints": "; ".join(labels.hints(obs["perturbation"].astype(str), measured, genes, adata.var)),
     }
     return made
+
+
+def known_scale(name: str) -> str:
+    """Return the name of a scale that X can be in."""
+    if name not in scale.SCALES:
+        raise DataError(f"scale={name!r} is unknown: use one of {list(scale.SCALES)}.")
+    return name
+
+
+def _checked_candidates(var: pd.DataFrame) -> pd.DataFrame:
+    """Return var [G], whose column `panel_candidate`, if there is one, holds true or false."""
+    if "panel_candidate" in var and var["panel_candidate"].dtype != bool:
+        raise DataError(
+            f"var['panel_candidate'] holds {var['panel_candidate'].dtype}: give true or false for each gene."
+        )
+    return var
 
 
 def read_var(var: pd.DataFrame, gene_symbols: str | None) -> pd.DataFrame:
@@ -157,7 +183,7 @@ class Values:
 
     #: Counts [n, G]; None: they are not known.
     counts: Matrix | None
-    #: log1p(counts per 10,000) [n, G]; None: it is made of the counts.
+    #: log1p(counts per 10,000), or arcsinh of intensities [n, G]; None: it is made of the counts.
     logged: Matrix | None
     #: Where the counts come from, or why there are none.
     origin: str
@@ -190,6 +216,23 @@ def read_values(adata: AnnData) -> Values:
     if blocks.is_lazy(x):
         return _from_lazy_log(x, kind)
     return _from_log(x, kind, unusable)
+
+
+def read_intensities(adata: AnnData) -> Values:
+    """Take X as arcsinh of intensities, which have no counts behind them; another scale is refused."""
+    x = adata.X
+    scale.check_scale(schema.check_numbers(x, "X"), "arcsinh")
+    values = blocks.map_rows(x, _float_rows) if blocks.is_lazy(x) else x
+    return Values(
+        None,
+        values,
+        "absent: arcsinh intensities are no counts",
+        'X was taken for arcsinh of intensities, as scale="arcsinh" says',
+    )
+
+
+#: What reads the values of a file, by the scale that its user names.
+_READERS = {"log1p": read_values, "arcsinh": read_intensities}
 
 
 def _why_unusable(counts: Matrix) -> str:
@@ -268,7 +311,7 @@ def _from_log(x: Matrix, kind: str, unusable: str) -> Values:
     return Values(counts, x, origin, _taken_for_log(kind))
 
 
-def _assembled(values: Values, obs: pd.DataFrame, var: pd.DataFrame) -> AnnData:
+def _assembled(values: Values, obs: pd.DataFrame, var: pd.DataFrame, in_scale: str = "log1p") -> AnnData:
     """Build the AnnData of what the values were taken for; the number of empty cells is told."""
     from anndata import AnnData
 
@@ -285,7 +328,11 @@ def _assembled(values: Values, obs: pd.DataFrame, var: pd.DataFrame) -> AnnData:
         adata.layers["counts"] = counts if blocks.is_lazy(counts) else scale.plain_rows(counts, np.float32)
     empty = 0 if blocks.is_lazy(x) else int((np.diff(adata.X.indptr) == 0).sum())
     told = f"; {empty} cells are empty, without any count" if empty else ""
-    adata.uns["twinlib"] = {"counts": values.origin, "taken_for": values.taken_for + told}
+    adata.uns["twinlib"] = {
+        "counts": values.origin,
+        "taken_for": values.taken_for + told,
+        "scale": in_scale,
+    }
     return adata
 
 

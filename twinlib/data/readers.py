@@ -179,6 +179,25 @@ def a549(entry: Entry, paths: Sequence[pathlib.Path], n_cells: int | None, seed:
     return _drawn(made, n_cells, seed)
 
 
+def chi11(entry: Entry, paths: Sequence[pathlib.Path], n_cells: int | None, seed: int) -> AnnData:
+    """Read the stimulated blood cells of the package; the panel may hold their ten state markers only.
+
+    `batch` is the first number of a sample's name, which every stimulus and cell type shares; the stimulus
+    itself cannot be told from its well.
+    """
+    import anndata
+
+    with np.load(pathlib.Path(__file__).parent / "packaged" / "chi11.npz", allow_pickle=False) as packed:
+        state = packed["state"]
+        var = pd.DataFrame({"state": state, "panel_candidate": state}, index=packed["marker"])
+        obs = pd.DataFrame({name: packed[name] for name in ("stimulus", "cell_type", "sample")})
+        x = packed["x"]
+    obs["run"] = obs["sample"].str.split("_").str[1]
+    obs.index = pd.Index([f"cell_{i:04d}" for i in range(len(obs))])
+    cells = anndata.AnnData(x, obs=obs, var=var)
+    return _drawn(bring(cells, entry.columns, entry.name, entry.kind, scale="arcsinh"), n_cells, seed)
+
+
 def waddington(entry: Entry, paths: Sequence[pathlib.Path], n_cells: int | None, seed: int) -> AnnData:
     """Simulate the waddington cells, the same ones at each call; a draw is made of them as of a file."""
     from twinlib.data.simulated import simulate_waddington
@@ -248,7 +267,7 @@ def _listed_files(record: str, name: str) -> list[RemoteFile]:
     except (requests.RequestException, KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"The record {record} did not list its files ({type(error).__name__}): connect to the network, "
-            'or use load("waddington"), which is embedded.'
+            'or use load("chi11") or load("waddington"), which are in the package.'
         ) from None
     return [RemoteFile(_inside(name, key), *more) for key, *more in facts]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,12 @@ Undo = Callable[[np.ndarray], np.ndarray]
 
 #: Largest value log1p(counts per 10,000) can take: every molecule of the cell in one gene.
 LARGEST_LOG = float(np.log1p(1e4))
+
+#: What a canonical X may hold: log1p(counts per 10,000), or arcsinh of intensities over a cofactor.
+SCALES = ("log1p", "arcsinh")
+
+#: No intensity over its cofactor exceeds a million.
+LARGEST_ARCSINH = float(np.arcsinh(1e6))
 
 #: Cells judged at a time.
 ROWS = 2_000
@@ -221,6 +227,32 @@ def _has_other_total(told: list[BlockFacts]) -> bool:
     mean, square = (sum(block.totals[i] for block in told) / n for i in (1, 2))
     same = n >= 20 and max(square - mean**2, 0.0) ** 0.5 < 1e-3 * mean
     return max(block.totals[0] for block in told) > 1.01e4 or (same and mean < 0.99e4)
+
+
+def check_scale(judged: Sequence[BlockFacts], name: str) -> None:
+    """Raise a DataError when judged values are not in the scale (of `SCALES`) that they are said to be in."""
+    kind = kind_of(judged)
+    if name not in SCALES:
+        raise DataError(f"The scale {name!r} is unknown: use one of {list(SCALES)}.")
+    if name == "log1p" and kind in MENDS:
+        raise refusal(kind)
+    largest = max(block.largest for block in judged)
+    wrong = _WHOLE_OR_LOGGED.get(kind, "")
+    if not wrong and largest > LARGEST_ARCSINH:
+        wrong = f"its values reach {largest:.4g}, {_TAKE_ARCSINH}"
+    if name == "arcsinh" and wrong:
+        raise DataError(f"X is not arcsinh of intensities: {wrong}.")
+
+
+_TAKE_ARCSINH = "take numpy.arcsinh(intensity / cofactor) first"
+
+#: What X of a kind is, where it was said to be arcsinh of intensities.
+_WHOLE_OR_LOGGED = {
+    "counts": f"all its values are whole, {_TAKE_ARCSINH}",
+    "log1p": 'it looks like log1p of counts, leave scale="arcsinh" away',
+    "log1p_other": 'it looks like log1p of counts, leave scale="arcsinh" away',
+    "empty": "every value is 0",
+}
 
 
 def refusal(kind: str, more: str = "") -> DataError:

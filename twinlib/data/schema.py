@@ -46,8 +46,9 @@ def parts(label: str) -> tuple[str, ...]:
 def check(adata: AnnData) -> AnnData:
     """Return `adata` [n, G] itself when it is canonical.
 
-    Canonical is: X = log1p(counts per 10,000) taken once, CSR or dense; the columns `COLUMNS` in obs;
-    a `control` group of at least `MIN_CELLS` cells beside a perturbation; unique names; `uns["twinlib"]`.
+    Canonical is: X in the scale that `uns["twinlib"]["scale"]` names (`log1p`: log1p(counts per 10,000) taken
+    once; `arcsinh`: intensities), CSR or dense; the columns `COLUMNS` in obs; a `control` group of at least
+    `MIN_CELLS` cells beside a perturbation; unique names.
 
     Raises
     ------
@@ -58,12 +59,18 @@ def check(adata: AnnData) -> AnnData:
     judged = check_numbers(adata.X, "X")
     _check_columns(adata)
     _check_control(adata.obs["perturbation"].astype(str))
-    kind = scale.kind_of(judged)
-    if kind in scale.MENDS:
-        raise scale.refusal(kind)
+    scale.check_scale(judged, adata.uns["twinlib"]["scale"])
     if "counts" in adata.layers and not blocks.is_lazy(adata.layers["counts"]):
         check_numbers(adata.layers["counts"], 'layers["counts"]')
     return adata
+
+
+def counts_of(adata: AnnData) -> Matrix:
+    """Return the counts [n, G] of canonical cells, or refuse with the reason why there are none."""
+    if "counts" not in adata.layers:
+        facts = adata.uns["twinlib"]
+        raise DataError(f"Counts are needed here, and {facts['dataset']} has none ({facts['counts']}).")
+    return adata.layers["counts"]
 
 
 def check_shape_and_names(adata: AnnData) -> None:
@@ -92,8 +99,8 @@ def check_numbers(x: Matrix, where: str) -> list[BlockFacts]:
         raise DataError(f"{where} holds {bad} NaN or infinite values: remove those cells or genes first.")
     if smallest < 0:
         raise DataError(
-            f"{where} holds negative values (smallest {smallest:.4g}), as z-scores do: give counts or log1p "
-            "of counts, not scaled data."
+            f"{where} holds negative values (smallest {smallest:.4g}), as z-scores do: give counts, log1p "
+            "of counts, or arcsinh intensities cut at 0, not scaled data."
         )
     return judged
 
@@ -115,8 +122,9 @@ def _check_columns(adata: AnnData) -> None:
     missing = [name for name in COLUMNS if name not in adata.obs]
     if missing:
         raise DataError(f"obs lacks the columns {missing}: {_DOOR}.")
-    if "twinlib" not in adata.uns or "dataset" not in adata.uns["twinlib"]:
-        raise DataError(f'uns["twinlib"] is missing: {_DOOR}.')
+    lacking = {"dataset", "scale"} - set(adata.uns.get("twinlib", ()))
+    if lacking:
+        raise DataError(f'uns["twinlib"] does not say the {" and the ".join(sorted(lacking))}: {_DOOR}.')
     unknown = set(adata.obs["perturbation_type"].astype(str)) - set(TYPES)
     if unknown:
         raise DataError(f"perturbation_type holds {sorted(unknown)}: use one of {list(TYPES)}.")

@@ -124,6 +124,7 @@ def simulate_waddington(
     cells.uns["twinlib"] = {
         "dataset": "waddington",
         "data_hash": _configuration_hash(arguments, contexts),
+        "scale": "log1p",
         "counts": "counts are simulated: negative binomial around the cell's expected expression",
         "regulators": pd.DataFrame(wiring.edges(), columns=["regulator", "target", "weight"]),
         "configuration": json.dumps(arguments),

@@ -49,6 +49,10 @@ class Dataset:
     kind: str = "CRISPRko"
     #: Address of the record whose files are asked for at run time.
     record: str = ""
+    #: The file that the cells in the package were made from (`scripts/pack_chi11.py`).
+    packed_from: RemoteFile | None = None
+    #: Genes of the released protocol, which keeps its own rule; 0: as many as `panel`.
+    released_panel: int = 0
     #: Perturbations with an effect that a code of cells ought to keep.
     strong: tuple[str, ...] = ()
     #: Passes over the training cells of its packaged embedding (a few minutes of one processor); 0: none.
@@ -63,6 +67,7 @@ class Dataset:
 
 
 _RAW = "https://raw.githubusercontent.com/"
+_HDSTIM = _RAW + "niaid/HDStIM/b42e3d83871fe6077362e5a36ab065360a25184e/"
 _SCEPTRE = _RAW + "Katsevich-Lab/sceptre/823bcdae9df321db501a59aa6b7acc1975052b9f/"
 _PERTURBENCH = _RAW + "altoslabs/perturbench/d357dfae3b50968e800e9f5f273ff145080ae67c/"
 _SCAI = _RAW + "sqjin/scAI/9bd4bdbe9daa15399d2b49eb376cabaf40aa07ca/"
@@ -184,12 +189,30 @@ _ENTRIES = (
         kind="drug",
     ),
     Dataset(
+        name="chi11",
+        measured="blood of one donor, mass cytometry, 8 cell types x 4 stimuli; 4,000 x 30 proteins, arcsinh",
+        licence="CC0 (repository niaid/HDStIM); packed into twinlib/data/packaged",
+        citation="Farmer, Apps and Tsang 2023, HDStIM 1.0.0 (R package), NIAID",
+        panel=10,
+        read=readers.chi11,
+        splits=("cells", "contexts"),
+        packed_from=RemoteFile(
+            "chi11/chi11.rda",
+            _HDSTIM + "data/chi11.rda",
+            "sha256:20951c412a5814e7d169b5b1a0d4b8aac348799cc77aa05b068be931cffb9b1b",
+            552_840,
+        ),
+        columns=Columns("stimulus", "U", context="cell_type", batch="run", separator=None),
+        kind="cytokine",
+    ),
+    Dataset(
         name="waddington",
         measured="simulated myeloid network (11 genes) with CRISPRi, downstream genes and counts; truth "
         "known",
         licence="part of this package (MIT)",
         citation="network: Krumsiek et al. 2011, PLoS ONE 6:e22649",
         panel=130,
+        released_panel=100,
         read=readers.waddington,
         splits=("cells", "perturbations", "doubles"),
         strong=("Pu1", "Gata1", "Cebpa", "Gfi1", "EKLF"),
@@ -262,11 +285,10 @@ def table() -> str:
 
 def _row(entry: Dataset) -> list[str]:
     """Return the cells of one row of the table."""
-    size = " + ".join(f"{file.size:,}" for file in entry.files)
-    digest = "<br>".join(f"`{file.digest}`" for file in entry.files)
-    where = [
-        f"[{file.url.rsplit('/', 1)[-1]}]({file.url})" if file.url else file.by_hand for file in entry.files
-    ]
+    files = entry.files or ((entry.packed_from,) if entry.packed_from else ())
+    size = " + ".join(f"{file.size:,}" for file in files)
+    digest = "<br>".join(f"`{file.digest}`" for file in files)
+    where = [f"[{file.url.rsplit('/', 1)[-1]}]({file.url})" if file.url else file.by_hand for file in files]
     at_run_time = f"[asked at run time]({entry.record})" if entry.record else "no file"
     measured = entry.measured + ("; " + ", ".join(where) if where else "")
     fields = [
@@ -291,9 +313,9 @@ def load(
 ) -> AnnData:
     """Load a dataset as canonical AnnData [n, G].
 
-    A file is taken from `data_dir` (default: the folder named by TWINLIB_DATA_DIR) when its hash agrees, else
-    from the cache in the user's cache folder, else from its pinned address. The draw from a large file reads
-    the drawn cells only.
+    `chi11` and `waddington` are in the package. Another file is taken from `data_dir` (default: the folder
+    named by TWINLIB_DATA_DIR) when its hash agrees, else from the cache in the user's cache folder, else from
+    its pinned address. The draw from a large file reads the drawn cells only.
 
     Parameters
     ----------
@@ -314,7 +336,7 @@ def load(
     """
     entry = dataset(name)
     files = _files_of(entry)
-    paths = [_obtain(file, data_dir) for file in files]
+    paths = [obtain(file, data_dir) for file in files]
     try:
         adata = entry.read(entry, paths, n_cells, seed)
     except DataError:
@@ -359,7 +381,7 @@ def _folder(data_dir: str | os.PathLike[str] | None) -> pathlib.Path | None:
     return pathlib.Path(named) if str(named) else None
 
 
-def _obtain(file: RemoteFile, data_dir: str | os.PathLike[str] | None) -> pathlib.Path:
+def obtain(file: RemoteFile, data_dir: str | os.PathLike[str] | None) -> pathlib.Path:
     """Return a path to bytes with the pinned hash: the folder, then the cache, then the network."""
     path, missing = _from_folder(file, data_dir)
     if path is None and not file.url:
@@ -371,7 +393,7 @@ def _obtain(file: RemoteFile, data_dir: str | os.PathLike[str] | None) -> pathli
             raise DataError(
                 f"{file.path} cannot be had: {missing}, and {str(error).rstrip('.')}; put the file "
                 f"({file.digest[:19]}...) into that folder or connect to the network, or use "
-                'load("waddington"), which is embedded and needs neither.'
+                'load("chi11") or load("waddington"), which are in the package.'
             ) from None
     if not file.member:
         return path
@@ -408,7 +430,7 @@ def available(name: str, data_dir: str | os.PathLike[str] | None = None) -> bool
         return bool(entry.files) and all(_is_here(file, data_dir) for file in entry.files)
     try:
         for file in entry.files:
-            _obtain(file, data_dir)
+            obtain(file, data_dir)
     except DataError:
         return False
     return True
@@ -432,4 +454,7 @@ def choose(*names: str, data_dir: str | os.PathLike[str] | None = None) -> str:
             print(f"Dataset: {name} ({why}).")
             return name
         passed.append(name)
-    raise DataError(f"None of {', '.join(names)} can be had: add 'waddington', which is embedded.")
+    raise DataError(
+        f"None of {', '.join(names)} can be had: add 'chi11' (real cells) or 'waddington' (simulated), "
+        "which are in the package."
+    )

@@ -3,7 +3,7 @@
 The loops read and write arrays with the cells innermost, so that every inner loop becomes vector
 instructions: source and target [G, h, c, n] (genes, heads, channels, cells), score [h, c], neighbours
 [G, k + 1], scores and weights [G, k + 1, h, n]. They keep nothing of size [G, k + 1, h, c, n], which would
-not fit the processor's cache, and run on the calling thread.
+not fit the processor's cache, run on the calling thread alone, and let other threads run beside it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 import numba
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 Floats = npt.NDArray[np.floating]
@@ -26,9 +25,9 @@ FASTMATH = {"contract", "reassoc"}
 def compiled(loops: Loops) -> Loops:
     """Return loops as machine code, made at the first call and kept on disk where a folder is writable."""
     try:
-        fast: Loops = numba.njit(cache=True, fastmath=FASTMATH, error_model="numpy")(loops)
+        fast: Loops = numba.njit(cache=True, nogil=True, fastmath=FASTMATH, error_model="numpy")(loops)
     except RuntimeError:  # no folder to keep it in, neither beside this file nor in the user's own
-        fast = numba.njit(fastmath=FASTMATH, error_model="numpy")(loops)
+        fast = numba.njit(nogil=True, fastmath=FASTMATH, error_model="numpy")(loops)
     return fast
 
 
@@ -116,7 +115,7 @@ def scores(source: Tensor, target: Tensor, score: Tensor, neighbours: Tensor, sl
 
 def weighted_sum(source: Tensor, weights: Tensor, neighbours: Tensor) -> Tensor:
     """Return the sum over k of weights times the neighbours' source as [G, h, c, n]."""
-    out = torch.zeros_like(source, memory_format=torch.contiguous_format)
+    out = source.new_zeros(source.shape)
     _add_weighted(*_arrays(source, weights, neighbours, out))
     return out
 
@@ -131,7 +130,7 @@ def gradients(
     out: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients by source, target and score, given the one by the output, out [G, h, c, n]."""
-    by_weight = torch.zeros_like(weights)
+    by_weight = weights.new_zeros(weights.shape)
     _add_by_weight(*_arrays(source, out, neighbours, by_weight))
     by_score = weights * (by_weight - (weights * by_weight).sum(1, keepdim=True))
     to_source, to_target, to_score = (x.new_zeros(x.shape) for x in (source, target, score))
