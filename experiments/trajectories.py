@@ -23,7 +23,6 @@ from twinlib.evaluation import trajectories as tracks
 
 if TYPE_CHECKING:
     import pandas as pd
-    import torch
     from anndata import AnnData
 
     from experiments.folder import Parts
@@ -36,8 +35,6 @@ Array = NDArray[np.float64]
 KNOWN = ("papalexi2021", "kang2018", "a549_dex", "waddington")
 #: Those whose cells were harvested at several times.
 TIMED = ("a549_dex", "waddington")
-#: D: principal components, as many as the embedding has dimensions.
-COMPONENTS = 32
 #: H: a path has H + 1 steps.
 HORIZON = 15
 #: A trajectory needs two cells a bin, so that it can be halved, and some of either kind.
@@ -77,30 +74,6 @@ class Unit(NamedTuple):
     context: str
 
 
-class Components:
-    """The principal components of the training cells as a code of cells."""
-
-    def __init__(self, prepared: Prepared) -> None:
-        import torch
-
-        from twinlib.embedding.quality import PrincipalComponents
-
-        plain = PrincipalComponents(prepared.scale(prepared.expression("train")), COMPONENTS)
-        self.genes = prepared.genes
-        self.axes = torch.from_numpy(plain.components).float()
-        self.centre = torch.from_numpy(plain.centre).float()
-        self.latent_dim = len(self.axes)
-        self.gene_vectors = self.axes.T
-
-    def encode(self, x_scaled: torch.Tensor) -> torch.Tensor:
-        """Map z-scores [..., G] to scores [..., D]."""
-        return (x_scaled - self.centre) @ self.axes.T
-
-    def decode(self, z: torch.Tensor) -> torch.Tensor:
-        """Map scores [..., D] to z-scores [..., G]."""
-        return z @ self.axes + self.centre
-
-
 def relabelled(prepared: Prepared, rng: np.random.Generator) -> Prepared:
     """Return the cells with the labels of training cells permuted within context and batch."""
     columns = ["perturbation", "perturbation_type", "dose", "target_measured"]
@@ -121,6 +94,8 @@ class Fold:
     """One fold: its cells, its space, its twin, and the paths that are asked of it."""
 
     def __init__(self, prepared: Prepared) -> None:
+        from twinlib.embedding.components import Components
+
         self.prepared, self.space = prepared, Components(prepared)
         self._cells: dict[tuple[Unit, str, bool], tracks.RealCells] = {}
         self._asked: dict[tuple[int, str, str, str], Array] = {}
@@ -426,7 +401,7 @@ class Trajectories(Experiment):
         head |= {"split": f"fold {number}", "part": draw}
         rows = self._rows(fold, self.dataset in TIMED) if draw == "test" else sham_rows(fold)
         groups = [head | row for row in group_rows(fold)]
-        facts = self._facts(fold.prepared) if draw == "test" else {}
+        facts = self._facts(fold) if draw == "test" else {}
         return Part({"scores": [tidy(head, row) for row in rows], "groups": groups}, run=facts)
 
     def _rows(self, fold: Fold, timed: bool) -> Iterator[Row]:
@@ -443,11 +418,15 @@ class Trajectories(Experiment):
                 yield from trajectory_rows(fold, unit, known, shuffled(unit))
                 yield from clock_rows(unit, guessed, known)
 
-    def _facts(self, prepared: Prepared) -> Row:
+    def _facts(self, fold: Fold) -> Row:
         """Return what the manifest says of the cells."""
+        prepared = fold.prepared
         facts = {f"fingerprint_fold_{prepared.fold}": prepared.fingerprint, "data_hash": prepared.data_hash}
         facts["panel_rule"] = prepared.panel_rule
-        facts["space"] = f"{COMPONENTS} principal components of the training cells of each fold"
+        facts["truth_rule"] = (
+            "test cells and test controls of one context, which no threshold or twin has seen"
+        )
+        facts["space"] = f"{fold.space.latent_dim} principal components of the training cells of each fold"
         return facts
 
     def tables(self, finished: Parts) -> dict[str, pd.DataFrame]:
