@@ -172,7 +172,8 @@ class Moments:
 def group_moments(x: Matrix, codes: np.ndarray, number: int) -> Moments:
     """Add up cells x [n, G] by their group, codes [n] from 0 to `number` - 1, in one pass."""
     parts = _each_with(x, codes[:, None], lambda block, own: _moments(block, own[:, 0], number))
-    return Moments(np.bincount(codes, minlength=number), *(sum(part) for part in zip(*parts, strict=True)))
+    sums, squares, nonzero = (np.sum(part, axis=0) for part in zip(*parts, strict=True))
+    return Moments(np.bincount(codes, minlength=number), sums, squares, nonzero)
 
 
 def group_sums(x: Matrix, codes: Sequence[np.ndarray], number: int) -> tuple[np.ndarray, np.ndarray]:
@@ -181,7 +182,7 @@ def group_sums(x: Matrix, codes: Sequence[np.ndarray], number: int) -> tuple[np.
     parts = _each_with(
         x, table, lambda block, own: np.stack([_sums(block, column, number) for column in own.T])
     )
-    return np.stack([np.bincount(column, minlength=number) for column in codes]), sum(parts)
+    return np.stack([np.bincount(column, minlength=number) for column in codes]), np.sum(parts, axis=0)
 
 
 def _moments(block: Matrix, codes: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -92,7 +92,7 @@ def dispersion(x: blocks.Matrix, flavor: str = "seurat") -> Array:
 
     seen = np.arange(x.shape[1])
     if flavor == "cell_ranger":  # its bins are percentiles, which many silent genes make equal
-        seen = np.flatnonzero(np.asarray((x != 0).sum(axis=0)).ravel())
+        seen = np.flatnonzero(blocks.group_moments(x, np.zeros(x.shape[0], dtype=np.int64), 1).nonzero)
     score = np.full(x.shape[1], -np.inf)
     with np.errstate(all="ignore"):  # silent genes: log of 0 / 0, answered below
         table = sc.pp.highly_variable_genes(AnnData(x[:, seen]), flavor=flavor, inplace=False)

@@ -103,7 +103,8 @@ class Prepared:
         `over` names those with an effect; None takes the visible ones, and all where none is visible.
         """
         if over is None:
-            chosen = self.kept[self.kept["visible"] | ~self.kept["visible"].any()]
+            visible = self.kept["visible"].to_numpy(dtype=bool)
+            chosen = self.kept[visible | ~visible.any()]
         else:
             chosen = self.kept[self.kept.index.isin(names(over, "over"))]
         return KeptResponse(float(chosen["share"].mean()), float(chosen["permuted"].mean()))

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from twinlib.checks import name_list
 from twinlib.errors import InputError
-from twinlib.evaluation import metrics
 from twinlib.evaluation.calibration import MIN_UNITS, Ceiling, Estimate, ceiling, estimate, scaled
 
 if TYPE_CHECKING:
@@ -28,6 +27,8 @@ MIN_TOTAL = 50
 #: Halves hold half the cells on both sides, so that their error in means is this many times that of a perfect
 #: prediction of the full truth.
 HALVES = {"pseudobulk_mse": 4.0, "mae": 2.0}
+#: Metrics in which every perturbation has a skill; an E-distance averages to 0 where nothing happened.
+SKILLED = ("pseudobulk_mse", "w1", "pds")
 #: The row that is derived here: a perfect, noise-free predictor.
 CEILING = "ceiling"
 #: What two sets of rows of one table have in common.
@@ -52,7 +53,7 @@ def summary(
     scores, groups
         Tables of `evaluate`, of any number of folds.
     metric
-        A metric of populations, or `skill_` before one.
+        A metric of populations, or `skill_` before one of `SKILLED`.
     over
         Which units are averaged: `has_effect`, `undetected`, `all`, or names of perturbations.
 
@@ -258,21 +259,23 @@ def _tables(scores: pd.DataFrame, metric: str, by_context: bool) -> dict[str, pd
 
 
 def _skills(scores: pd.DataFrame, metric: str, by_context: bool) -> dict[str, pd.DataFrame]:
-    """Return the tables of a metric, or of the skill in it."""
-    if not metric.startswith("skill_"):
-        return _tables(scores, metric, by_context)
+    """Return the tables of a metric, or of the skill in it over no_change in the same fold."""
     name = metric.removeprefix("skill_")
+    if metric == name:
+        return _tables(scores, metric, by_context)
+    if name not in SKILLED:
+        raise InputError(
+            f"A perturbation's {metric} has no meaning, since {name} of no_change may be 0: choose skill_"
+            f"{', skill_'.join(SKILLED)}, or compare {name} by difference."
+        )
     tables = _tables(scores, name, by_context)
     if name == "pds":
         return {model: 2.0 * table - 1.0 for model, table in tables.items()}
-    nothing = tables["no_change"].mean()  # over folds: in one, a distance may lie below 0 by chance
-    return {model: table.apply(lambda unit: _skill(name, unit, nothing)) for model, table in tables.items()}
-
-
-def _skill(name: str, values: pd.Series, nothing: pd.Series) -> pd.Series:
-    """Return the skill of the values of one unit over its value of no_change."""
-    base = float(nothing.get(values.name, np.nan))
-    return values.map(lambda value: metrics.skill(name, value, base))
+    nothing = tables["no_change"].groupby(level="fold").mean()
+    return {
+        model: 1.0 - table.div(nothing.reindex(columns=table.columns), level="fold")
+        for model, table in tables.items()
+    }
 
 
 def _unit_ceilings(models: Mapping[str, pd.DataFrame]) -> dict[str, Ceiling]:

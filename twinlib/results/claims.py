@@ -494,6 +494,13 @@ def evidence() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["Claim", "Dataset", "Number", "Verdict"])
 
 
+def _standing() -> list[str]:
+    """Say on which preparation of the cells the described runs stand."""
+    manifests = (tables.read_table("described", name, "manifest") for name in DATASETS)
+    told = sorted({tables.preparation_of(manifest) for manifest in manifests})
+    return [f"Described protocol: {' '.join(told)}"]
+
+
 def page() -> str:
     """Return the text of book/claims.md."""
     table = evidence()
@@ -511,6 +518,7 @@ def page() -> str:
         "No correction is made for the number of claims.",
         "The data are stand-ins (chapter 12 says which stands for which of the paper's), so a verdict speaks "
         "of the method on these data, not of the paper's numbers.",
+        *_standing(),
         "",
     ]
     for number, claim in enumerate(all_claims(), start=1):
