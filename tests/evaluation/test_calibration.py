@@ -127,6 +127,16 @@ def test_intervals_cover(units):
     assert coverage(200, units=units) >= 0.9
 
 
+def test_intervals_stay_finite_where_nothing_but_noise_is_left():
+    """By chance the three variances nearly cancel: degrees of freedom of their sum gave any width."""
+    rng = np.random.default_rng(3)
+    widths = [
+        (found.high - found.low) * 60**0.5
+        for found in (estimate(folds_by_units(rng, units=12, sd=(0, 0, 1))) for _ in range(200))
+    ]
+    assert max(widths) < 12 and coverage(200, units=12, sd=(0, 0, 1)) >= 0.9
+
+
 def test_the_scaled_column_is_zero_for_the_mean_and_one_for_a_replicate():
     rng = np.random.default_rng(0)
     mean = rng.normal(0.2, 0.02, (5, 10))

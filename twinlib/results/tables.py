@@ -71,7 +71,7 @@ def read_table(protocol: str, dataset: str, table: str = "regression") -> Any:
         )
     if table == "manifest":
         return json.loads(path.read_text())
-    rows = pd.read_csv(path)
+    rows = pd.read_csv(path, low_memory=False)
     texts = [name for name in TEXTS if name in rows]
     return rows.assign(**{name: rows[name].fillna("").astype(str) for name in texts})
 
