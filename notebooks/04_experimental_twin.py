@@ -611,14 +611,14 @@ ROWS = (
 
 def draw_rows(ax, split):
     """One dot a row with its interval; the ceiling is a line; a hollow dot has too few units for an interval."""
-    summed = split.rows()
+    summed = split.rows(models=ROWS)
     whole = summed.query("on == 'all'").set_index("model")
     linear = summed.query("on == 'linear' and model == 'linear'").set_index("model")
-    found = pd.concat([whole, linear[~linear.index.isin(whole.index)]])
+    dots = pd.concat([whole, linear[~linear.index.isin(whole.index)]])
     for place, name in enumerate(ROWS):
-        if name not in found.index:
+        if name not in dots.index:
             continue
-        row = found.loc[name]
+        row = dots.loc[name]
         few = not np.isfinite(row.low)
         if not few:
             ax.plot([row.low, row.high], [place, place], color=plots.COLOURS[name], lw=2)
@@ -647,7 +647,6 @@ if real:
         "pearson_delta (* skill in pseudobulk MSE); dashed: ceiling; hollow: too few units for an interval",
         fontsize=10,
     )
-    fig.tight_layout()
     plots.show(
         fig,
         "experimental-five-folds",
@@ -702,12 +701,10 @@ PARTS = ("cell_network", "earns_its_place", "trust", "memory", "label_network", 
 added = []
 for (name, kind), split in real.items():
     models = set(split.scores["model"])
-    for part in PARTS:
-        if f"experimental_no_{part}" not in models:
-            continue
-        for role, metric in (("primary", split.metric), ("clouds", "skill_w1")):
-            gap = split.gap("experimental", f"experimental_no_{part}", metric, same_seeds=True)
-            added.append((part, f"{name}, {kind}", role, gap.mean, gap.low, gap.high))
+    without = {f"experimental_no_{part}": part for part in PARTS if f"experimental_no_{part}" in models}
+    for role, metric in (("primary", split.metric), ("clouds", "skill_w1")):
+        for row, gap in split.gaps("experimental", list(without), metric).items():
+            added.append((without[row], f"{name}, {kind}", role, gap.mean, gap.low, gap.high))
 added = pd.DataFrame(added, columns=["part", "split", "metric", "mean", "low", "high"])
 
 # %% tags=["hide-input"]
@@ -727,7 +724,6 @@ if len(added):
     axes[0, 0].set_yticks(range(len(order)), order, fontsize=8)
     axes[0, -1].legend(fontsize=8, title="metric", title_fontsize=8)
     fig.supxlabel("what the part adds: twin less twin without it", fontsize=10)
-    fig.tight_layout()
     plots.show(
         fig,
         "experimental-ablations",
@@ -736,24 +732,22 @@ if len(added):
     )
     helps, costs = (set(rows["part"]) for rows in (added[added["low"] > 0], added[added["high"] < 0]))
     nothing = [part for part in shown if part not in helps]
-    best = added.loc[added[added["low"] > 0]["mean"].idxmax()] if helps else None
     record.say(
-        (
-            f"Nowhere does `{'`, `'.join(nothing)}` add anything with its whole interval. "
-            if nothing
-            else "Every part adds somewhere. "
-        )
-        + (
-            f"The largest gain is {best['mean']:+.3f}, by `{best['part']}` on {best['split']}. "
-            if best is not None
-            else ""
-        )
-        + (
-            f"With its whole interval below zero somewhere: `{'`, `'.join(p for p in shown if p in costs)}`."
-            if costs
-            else "No part costs anything with its whole interval."
-        )
+        f"Nowhere, in neither metric, does this add anything with its whole interval: `{'`, `'.join(nothing)}`."
+        if nothing
+        else "Every part adds something somewhere, with its whole interval."
     )
+    for role, label in (("primary", "the primary metric"), ("clouds", "the skill in W1")):
+        gains = added[(added["metric"] == role) & (added["low"] > 0)]
+        if len(gains):
+            best = gains.loc[gains["mean"].idxmax()]
+            record.say(
+                f"The largest gain in {label}: {best['mean']:+.3f}, by `{best['part']}` on {best['split']}."
+            )
+    if costs:
+        record.say(
+            f"With its whole interval below zero somewhere: `{'`, `'.join(p for p in shown if p in costs)}`."
+        )
 
 # %% [markdown]
 # ## What was asked, and what came out
@@ -805,10 +799,10 @@ def answer(question, name, other, over):
 
 answers = pd.DataFrame([answer(*question) for question in QUESTIONS])
 record.say(tables.markdown(answers))
-said = answers["answer"].value_counts()
+counts = answers["answer"].value_counts()
 record.say(
     "The twin less the row that it is held against, primary metric. "
-    + ", ".join(f"{verdict}: {number}" for verdict, number in said.items())
+    + ", ".join(f"{verdict}: {number}" for verdict, number in counts.items())
     + "."
 )
 
