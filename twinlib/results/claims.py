@@ -272,10 +272,11 @@ def experimental_twin(place: str) -> Evidence:
     if split is None:
         raise ResultsError(f"No packaged run of the experimental twin on {place}.")
     gap, plain = split.gap("experimental", split.plain_row), split.plain_row
-    rows = split.rows(models=("experimental", plain)).query("on == 'all'").set_index("model")
+    rows = split.rows(models=("experimental", plain)).query("on == 'all'")
+    mean = dict(zip(rows["model"], rows["mean"], strict=True))
     text = (
-        f"{split.metric}: experimental {rows.loc['experimental', 'mean']:.3f}, {plain} "
-        f"{rows.loc[plain, 'mean']:.3f}, ceiling {rows.loc[plain, 'ceiling']:.3f}; difference {in_words(gap)}"
+        f"{split.metric}: experimental {mean['experimental']:.3f}, {plain} {mean[plain]:.3f}, ceiling "
+        f"{float(rows['ceiling'].iloc[0]):.3f}; difference {in_words(gap)}"
     )
     if kind == "cells" and split.over == "all":
         return Evidence(f"{text}; no perturbation is known to have an effect, so no verdict", OPEN)

@@ -10,7 +10,7 @@ import numpy as np
 
 from twinlib.errors import InputError, ResultsError
 from twinlib.evaluation import summaries
-from twinlib.evaluation.calibration import MIN_UNITS, Estimate
+from twinlib.evaluation.calibration import Estimate
 from twinlib.results import tables
 
 if TYPE_CHECKING:
@@ -112,14 +112,14 @@ def judged_splits(experiment: str, dataset: str) -> dict[str, JudgedSplit]:
 
 def verdict_of(gap: Estimate) -> str:
     """Return what the interval of a difference says: better, worse, not told apart or too few units."""
-    if gap.units < MIN_UNITS:
+    if not np.isfinite(gap.low):
         return "n/a, too few"
     return "better" if gap.low > 0 else "worse" if gap.high < 0 else "not told apart"
 
 
 def in_words(gap: Estimate) -> str:
     """Return a difference with its interval, U and the smallest difference that 80 % power would see."""
-    if gap.units < MIN_UNITS:
+    if not np.isfinite(gap.low):
         return f"{gap.mean:+.3f}, U = {gap.units}: n/a, too few"
     return f"{gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}], U = {gap.units}, smallest {gap.smallest:.3f}"
 
