@@ -16,7 +16,7 @@ from experiments.experiment import Scratch, at_least_one, option
 from experiments.part import Part, Row
 from experiments.replication import Replication, name_of
 from experiments.settings import Choice, choice, training_settings
-from twinlib.evaluation import evaluate as evaluation
+from twinlib.evaluation import questions
 from twinlib.policy import algorithms
 
 if TYPE_CHECKING:
@@ -124,6 +124,7 @@ class Described(Replication):
             "data_hash": p.data_hash,
             "fingerprint": p.fingerprint,
             "split": p.split,
+            "panel_rule": p.panel_rule,
             "genes": len(p.genes),
             "cells": {s: len(p.rows(s)) for s in ("train", "test")},
             "test_controls": len(p.rows("test", "control")),
@@ -157,11 +158,11 @@ class Described(Replication):
         return Remembered(pretrained(self.dataset))
 
     @cached_property
-    def asked(self) -> dict[str, evaluation.Questions]:
+    def asked(self) -> dict[str, questions.Questions]:
         """The questions of both splits."""
         return {
-            "test": evaluation.questions(self.prepared, "test"),
-            "train": evaluation.questions(
+            "test": questions.ask(self.prepared, "test"),
+            "train": questions.ask(
                 self.prepared, "train", max_controls=TRAIN_CONTROLS, matched=self.train_pairs
             ),
         }
@@ -247,7 +248,7 @@ class Described(Replication):
     # -- rows --------------------------------------------------------------------------------------------
     def rows(
         self,
-        predictor: evaluation.Predictor,
+        predictor: questions.Predictor,
         head: Row,
         labels: Sequence[str] | None = None,
         first_seed: int = 0,
@@ -256,23 +257,23 @@ class Described(Replication):
         rows = []
         for split, whole in self.asked.items():
             asked = whole if labels is None else whole.only(labels)
-            for seed, spaces in enumerate(evaluation.score(predictor, asked), start=first_seed):
+            for seed, spaces in enumerate(questions.score(predictor, asked), start=first_seed):
                 for row in spaces:
                     base = self._baseline_row(asked, split, row["space"])
-                    rows.append(head | {"Seed": seed} | evaluation.with_skill(row, base))
+                    rows.append(head | {"Seed": seed} | questions.with_skill(row, base))
         return rows
 
-    def _baseline_row(self, asked: evaluation.Questions, split: str, space: str) -> Row:
+    def _baseline_row(self, asked: questions.Questions, split: str, space: str) -> Row:
         """Return the row of no_change on the same questions."""
         known = self.no_change.setdefault((split, *asked.labels), {})
         if not known:
-            rows = evaluation.score(evaluation.no_change, asked)[0]
+            rows = questions.score(questions.no_change, asked)[0]
             known.update({(split, row["space"]): row for row in rows})
         return known[split, space]
 
     def _references(self) -> Part:
         """Score no_change, do_nothing through the environment, random actions, the baselines, the ceiling."""
-        regression = self.rows(evaluation.no_change, {"System": "reference", "Algorithm": "no_change"})
+        regression = self.rows(questions.no_change, {"System": "reference", "Algorithm": "no_change"})
         for name in BASELINES:
             regression += self._baseline_rows(name)
         regression += self._ceiling_rows()
@@ -303,7 +304,7 @@ class Described(Replication):
             if name != "linear":
                 raise
             return []  # too few measured targets
-        return self.rows(evaluation.one(fitted), {"System": "baseline", "Algorithm": name}, labels)
+        return self.rows(questions.one(fitted), {"System": "baseline", "Algorithm": name}, labels)
 
     def _reached(self) -> tuple[str, ...]:
         """Return the scored perturbations whose targets are all measured."""
@@ -319,11 +320,11 @@ class Described(Replication):
         asked, scores = self.asked["test"], []
         for name in asked.labels:
             guess, truth = ceiling(self.prepared, name, seed=0)
-            scores.append(evaluation.population_metrics(truth, guess, None, asked.reference))
+            scores.append(questions.population_metrics(truth, guess, None, asked.reference))
         row: Row = {"System": "reference", "Algorithm": "ceiling", "Seed": 0, "Split": "Test"}
         row |= {"space": "log1p", "perturbations": len(asked.labels)}
         row |= {n: float(np.mean([s[n] for s in scores])) for n in scores[0]}
-        return [evaluation.with_skill(row, self._baseline_row(asked, "test", "log1p"))]
+        return [questions.with_skill(row, self._baseline_row(asked, "test", "log1p"))]
 
     def _experimental(self, seeds: Sequence[int], scratch: Scratch) -> Part:
         """Fit and score the experimental twin, one fit a seed; keep its mean paths for the in-silico rows."""
@@ -333,7 +334,7 @@ class Described(Replication):
         head = {"System": "experimental", "Algorithm": "experimental"}
         for seed in seeds:
             model = fit_perturbation_model(self.prepared, self.embedding, seed=seed)
-            regression += [row | {"Seed": seed} for row in self.rows(evaluation.one(model), head)]
+            regression += [row | {"Seed": seed} for row in self.rows(questions.one(model), head)]
             track = self._model_paths(model)
             similarity += paths.twin_rows(self.courses, track, [seed], head)
             if seed == 0:
@@ -353,7 +354,7 @@ class Described(Replication):
         return track
 
     # -- policies ----------------------------------------------------------------------------------------
-    def predictor(self, policy: Any, settings: EnvironmentConfig) -> evaluation.Predictor:
+    def predictor(self, policy: Any, settings: EnvironmentConfig) -> questions.Predictor:
         """Return a policy's predictions in its environment: mean action, process noise and kick off."""
         from twinlib.environment.prediction import predict
 

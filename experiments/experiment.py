@@ -43,7 +43,7 @@ class Experiment(ABC):
     #: Name of the command, and of the folder under results/.
     name: ClassVar[str]
     #: Tables that are written as .csv.gz.
-    compressed: ClassVar[tuple[str, ...]] = ()
+    packed: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def parts(self, finished: Parts) -> Sequence[str]:

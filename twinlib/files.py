@@ -28,10 +28,12 @@ def write_atomic(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> No
 
 
 def write_table(path: pathlib.Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV with seven significant digits; a name in .gz packs it, without its date."""
-    packed = {"method": "gzip", "mtime": 0} if path.suffix == ".gz" else None
+    """Write a table as CSV with seven significant digits, packed where the name ends in .gz."""
+    # without a time of packing, so that equal tables are equal files
+    packed: Any = {"method": "gzip", "mtime": 0} if path.suffix == ".gz" else None
     write_atomic(
-        path, lambda beside: table.to_csv(beside, index=False, float_format="%.7g", compression=packed)
+        path,
+        lambda beside: table.to_csv(beside, index=False, float_format="%.7g", compression=packed),
     )
 
 

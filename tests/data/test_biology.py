@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from twinlib.data import panel, sources
+from twinlib.data import sources
 from twinlib.data.effect_tests import energy_test
+from twinlib.data.folds import FOLDS
+from twinlib.data.preparation import standard
 from twinlib.data.schema import CONTROL
 
 INTERFERON = ("ISG15", "IFI6", "IFIT1", "IFIT3", "ISG20", "CXCL10")
@@ -30,22 +32,20 @@ _loaded = functools.cache(sources.load)
 
 
 def change(cells, perturbation, among=None):
-    """The change of each gene within context and batch, over the cells `among` [n] (all by default)."""
-    obs = cells.obs
-    among = np.ones(len(obs), dtype=bool) if among is None else among
-    label = obs["perturbation"].astype(str).to_numpy()
-    profile = panel.within_group_change(
-        lambda rows: panel.mean_and_variance(cells.X[rows])[0],
-        (label == perturbation) & among,
-        (label == CONTROL) & among,
-        groups_of(cells),
-        least=5,
-    )
-    return pd.Series(profile, cells.var_names)
+    """The change of each gene within context and batch, weighted by the perturbed cells, over `among` [n]."""
+    part = cells.obs if among is None else cells.obs[among]
+    total, weight = 0.0, 0
+    for _, group in part.groupby(["cell_context", "batch"], observed=True):
+        perturbed, control = (group.index[group["perturbation"] == name] for name in (perturbation, CONTROL))
+        if min(len(perturbed), len(control)) >= 5:
+            total = total + len(perturbed) * (mean(cells[perturbed]) - mean(cells[control]))
+            weight += len(perturbed)
+    return total / weight
 
 
-def groups_of(cells):
-    return (cells.obs["cell_context"].astype(str) + "|" + cells.obs["batch"].astype(str)).to_numpy()
+def mean(cells):
+    """The mean profile of cells."""
+    return pd.Series(np.asarray(cells.X.mean(axis=0)).ravel(), cells.var_names)
 
 
 def changes_by_context(cells, perturbation):
@@ -55,9 +55,9 @@ def changes_by_context(cells, perturbation):
 
 
 def test_the_interferon_genes_are_in_the_panel_of_kang2018():
-    cells = cells_of("kang2018")
-    chosen = panel.top_genes(cells.X, groups_of(cells), sources.dataset("kang2018").panel)
-    assert set(INTERFERON) <= set(cells.var_names[chosen])
+    cells_of("kang2018")
+    for fold in range(1, FOLDS + 1):
+        assert set(INTERFERON) <= set(standard("kang2018", fold).genes)
 
 
 def test_interferon_beta_raises_its_genes_in_every_cell_type_and_cxcl10_most_in_myeloid_cells():
@@ -113,9 +113,7 @@ def test_glucocorticoid_genes_rise_with_measured_time():
     cells = cells_of("a549_dex")
     hours = cells.obs["time"].to_numpy()
     assert ((hours == 0) == (cells.obs["perturbation"] == CONTROL).to_numpy()).all()
-    zero, one, three = (
-        np.asarray(cells[hours == time, list(GLUCOCORTICOID)].X.mean(axis=0)).ravel() for time in (0, 1, 3)
-    )
+    zero, one, three = (mean(cells[hours == time, list(GLUCOCORTICOID)]) for time in (0, 1, 3))
     assert (zero < one).all() and (one < three).all()
 
 
@@ -133,20 +131,20 @@ def test_the_knock_down_of_tmsb4x_lowers_tmsb4x():
     """TMSB4X is the only target of vcc_h1 among its 1,000 genes, and falls more than any other gene."""
     cells = cells_of("vcc_h1")
     assert set(cells.obs.loc[cells.obs["target_measured"], "perturbation"]) == {"TMSB4X"}
-    label = cells.obs["perturbation"].astype(str).to_numpy()
-    knocked, control = (panel.mean_and_variance(cells.X[label == name])[0] for name in ("TMSB4X", CONTROL))
-    profile = pd.Series(knocked - control, cells.var_names)
+    knocked, control = (cells[cells.obs["perturbation"] == name] for name in ("TMSB4X", CONTROL))
+    profile = mean(knocked) - mean(control)
     assert profile.idxmin() == "TMSB4X" and profile["TMSB4X"] < -2
 
 
 def test_two_of_five_knock_downs_show_in_a_hundred_h1_cells():
-    cells = cells_of("vcc_h1")
-    label, batch = (cells.obs[name].astype(str).to_numpy() for name in ("perturbation", "batch"))
-    x = cells.X[:, panel.top_genes(cells.X, groups_of(cells), 200)].toarray()
+    cells_of("vcc_h1")
+    cells = standard("vcc_h1").cells
+    x, label, batch = cells.X, cells.obs["perturbation"].to_numpy(str), cells.obs["batch"].to_numpy(str)
     p_values = {}
     for name in sorted(set(label) - {CONTROL}):
         rows = np.isin(label, [name, CONTROL])
-        test = energy_test(x[rows], label[rows] == name, batch[rows], 999, np.random.default_rng(0))
+        one, rng = ["H1"] * len(rows[rows]), np.random.default_rng(0)
+        test = energy_test(x[rows], label[rows] == name, one, batch[rows], 999, rng)
         p_values[name] = test.p_value
     assert {name for name, p in p_values.items() if p < 0.02} == {"TMSB4X", "MED12"}
 

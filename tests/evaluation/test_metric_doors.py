@@ -14,7 +14,7 @@ from scipy.stats import wasserstein_distance
 
 from twinlib.errors import InputError
 from twinlib.evaluation import alarm, metrics, similarity, trajectories
-from twinlib.evaluation import evaluate as ev
+from twinlib.evaluation import questions as ev
 from twinlib.evaluation import statistics as s
 
 ordinary = st.floats(-10, 10)

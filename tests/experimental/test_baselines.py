@@ -78,6 +78,60 @@ def test_shift_is_taken_inside_each_context(prepared):
     assert np.allclose(shift_of(moved, "Gata1"), shift_of(plain, "Gata1"), atol=1e-4)
 
 
+def test_a_context_without_a_control_stays_out(prepared):
+    """Its cells differ from the other contexts' controls by their type, which is no response."""
+    cells = training_cells(prepared)
+    rows = np.flatnonzero(cells.labels == "Gata1")
+    contexts = np.full(len(cells.labels), "a", dtype=object)
+    contexts[rows[:7]] = "b"
+    alone = dataclasses.replace(cells, contexts=contexts.astype(str))
+    kept = np.setdiff1d(np.arange(len(cells.labels)), rows[:7])
+    fields = ("values", "labels", "contexts", "doses")
+    without = dataclasses.replace(alone, **{name: getattr(alone, name)[kept] for name in fields})
+    assert np.allclose(shift_of(alone, "Gata1"), shift_of(without, "Gata1"))
+    nowhere = dataclasses.replace(cells, contexts=np.where(cells.labels == "control", "a", "b"))
+    assert np.allclose(shift_of(nowhere, "Gata1"), shift_of(cells, "Gata1"), atol=1e-5)
+
+
+@pytest.fixture
+def two_contexts(prepared):
+    """The same cells, a third of the perturbed ones in a context in which the change is twice as large."""
+    cells = prepared.cells.copy()
+    perturbed = (cells.obs["perturbation"] != "control").to_numpy()
+    far = np.arange(cells.n_obs) % 3 == 0
+    cells.obs["cell_context"] = np.where(far, "far", "near")
+    centre = mean_of(prepared, "control")
+    cells.X[far & perturbed] = centre + 2.0 * (cells.X[far & perturbed] - centre)
+    return dataclasses.replace(prepared, cells=cells)
+
+
+def test_context_mean_counts_every_context_once(two_contexts):
+    """matching_mean weighs contexts by their cells."""
+    train = two_contexts.cells[two_contexts.rows("train")]
+    x, labels = np.asarray(train.X, dtype=float), train.obs["perturbation"].to_numpy(dtype=str)
+    changes, sizes = [], []
+    for context in ("far", "near"):
+        here = (train.obs["cell_context"] == context).to_numpy()
+        mine = here & (labels == "Gata1")
+        changes.append(x[mine].mean(axis=0) - x[here & (labels == "control")].mean(axis=0))
+        sizes.append(mine.sum())
+    told = {name: predicted_shift(two_contexts, name, "Gata1") for name in ("context_mean", "matching_mean")}
+    assert np.allclose(told["context_mean"], np.mean(changes, axis=0), atol=1e-4)
+    assert np.allclose(told["matching_mean"], np.average(changes, axis=0, weights=sizes), atol=1e-4)
+    assert not np.allclose(told["context_mean"], told["matching_mean"], atol=1e-2)
+
+
+def test_context_mean_leaves_tiny_contexts_out(two_contexts):
+    cells = two_contexts.cells.copy()
+    rows = np.flatnonzero((cells.obs["perturbation"] == "Gata1") & (cells.obs["split"] == "train"))
+    contexts = cells.obs["cell_context"].to_numpy(dtype=object)
+    contexts[rows] = np.where(np.arange(len(rows)) < 3, "far", "near")
+    cells.obs["cell_context"] = contexts.astype(str)
+    few = dataclasses.replace(two_contexts, cells=cells)
+    near = [few.expression("train", label, "near").mean(axis=0) for label in ("Gata1", "control")]
+    assert np.allclose(predicted_shift(few, "context_mean", "Gata1"), near[0] - near[1], atol=1e-4)
+
+
 def test_linear_solves_its_two_sided_ridge(prepared):
     """The fitted W makes the gradient of the two-ridge problem vanish, written here without the solver."""
     from twinlib.experimental.baselines import LINEAR_RIDGE, _ridge_solve

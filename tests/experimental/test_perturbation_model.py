@@ -182,6 +182,85 @@ def test_what_is_lent_is_an_effect_per_unit_dose(prepared, embedding):
         assert all(np.allclose(effect, full[0]) for effect in found.values())
 
 
+# --- the parts that can be left out ---
+
+
+def without(prepared, embedding, pairs, *parts):
+    config = dataclasses.replace(QUICK, **dict.fromkeys(parts, False))
+    return fit_perturbation_model(prepared, embedding, pairs, config)
+
+
+def mean_change(prepared, model, label):
+    x = prepared.expression("train", "control")
+    return (model.predict(x, [label] * len(x)) - x).mean(axis=0, dtype=np.float64)
+
+
+@pytest.mark.parametrize("part", ["trust", "label_network", "memory", "earns_its_place"])
+def test_a_part_that_is_left_out_changes_what_the_twin_says(prepared, embedding, pairs, model, part):
+    x = prepared.expression("test", "control")
+    other = without(prepared, embedding, pairs, part)
+    told = [twin.predict(x, ["Gata1+Pu1"] * len(x)) for twin in (model, other)]
+    assert np.abs(told[0] - told[1]).max() > 1e-3
+    assert np.array_equal(other.predict(x, ["control"] * len(x)), x)
+
+
+def test_without_the_cell_network_every_cell_is_moved_alike(prepared, embedding, pairs):
+    x = prepared.expression("test", "control")
+    spread = {}
+    for part in ("earns_its_place", "cell_network"):
+        twin = without(prepared, embedding, pairs, part)
+        spread[part] = (twin.predict(x, ["Pu1"] * len(x)) - x).std(axis=0).max()
+    assert spread["cell_network"] < 1e-4 < spread["earns_its_place"]  # the decoder here is linear
+
+
+def test_without_trust_the_twin_says_what_was_measured(prepared, embedding, pairs):
+    twin = without(prepared, embedding, pairs, "trust", "cell_network")
+    measured = BASELINES["matching_mean"](prepared)
+    for label in ("Gata1", "Fli1+Pu1"):
+        assert np.allclose(mean_change(prepared, twin, label), measured.shift(label), atol=2e-3)
+
+
+def test_without_a_label_network_an_unseen_pair_is_the_sum_of_its_parts(cells):
+    held = prepare(cells, 40, split="doubles", held_out=["Gata1+Pu1"])
+    embedding = PrincipalEmbedding(held)
+    pair_and_parts = {}
+    for name, parts in (
+        ("with", ("cell_network", "memory")),
+        ("no", ("cell_network", "memory", "label_network")),
+    ):
+        twin = without(held, embedding, None, *parts)
+        both, *alone = (twin.effect([label])[0] for label in ("Gata1+Pu1", "Gata1", "Pu1"))
+        pair_and_parts[name] = float((both - sum(alone)).abs().max() / both.abs().max())
+    assert pair_and_parts["no"] < 1e-4 < 0.05 < pair_and_parts["with"]
+
+
+def test_without_borrowing_every_unseen_target_is_lent_the_mean_effect(prepared, embedding):
+    """Effects that follow the gene vectors to the letter: with borrowing they are carried over."""
+    table = PerturbationTable(prepared, embedding)
+    table.parts = seen = prepared.measured[:-1]
+    assert len(seen) >= 3
+    row = {gene: i for i, gene in enumerate(prepared.genes)}
+    vectors = embedding.gene_vectors.double().numpy() * 3.0
+    told = np.stack([vectors[row[name]] for name in seen])
+    effects = Effects(tuple(seen), np.ones(len(seen)), told, 0 * told, told)
+    unseen = prepared.measured[-1]
+    plain = borrow(prepared, embedding, effects, told, table, ridges=(np.inf,))[unseen].numpy()
+    assert np.allclose(plain, told.mean(axis=0), atol=1e-5)
+    lent = borrow(prepared, embedding, effects, told, table, ridges=(1e-3,))[unseen].numpy()
+    assert not np.allclose(lent, plain, atol=1e-2)
+
+
+def test_the_configuration_decides_whether_the_twin_borrows(cells, monkeypatch):
+    from twinlib.experimental import perturbation_model
+
+    held = prepare(cells, 40, split="perturbations", held_out=["Fli1"])
+    asked = []
+    monkeypatch.setattr(perturbation_model, "borrow", lambda *args: asked.append(args[-1]) or {})
+    for parts in (("cell_network",), ("cell_network", "borrow")):
+        without(held, PrincipalEmbedding(held), None, *parts)
+    assert asked == [RIDGES, (np.inf,)]
+
+
 def test_configuration_documents_every_field():
     told = re.findall(r"#: .+\n    (\w+):", inspect.getsource(PerturbationModelConfig))
     assert told == [field.name for field in dataclasses.fields(PerturbationModelConfig)]

@@ -9,7 +9,7 @@ from twinlib.data import preparation
 from twinlib.data.panel import dispersion
 from twinlib.data.sources import load
 from twinlib.errors import ResultsError
-from twinlib.evaluation import evaluate as evaluation
+from twinlib.evaluation import questions as evaluation
 from twinlib.results import claims, tables
 
 RUNS = sorted(

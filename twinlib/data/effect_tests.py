@@ -1,14 +1,22 @@
-"""Which perturbations have an effect: an energy test against controls of the same context."""
+"""Which perturbations have an effect: an energy test against controls of the same context; sham labels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from twinlib.data.schema import CONTROL
 from twinlib.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+    from twinlib.data.preparation import Prepared
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -17,6 +25,12 @@ Integers = NDArray[np.int64]
 MIN_ARM = 5
 #: Permutations drawn at once, so that the indicator matrix stays small.
 _CHUNK = 512
+#: Least number of permutations of a test, and permutations for each test that is corrected for.
+PERMUTATIONS, FOR_EACH_TEST = 999, 20
+#: Where no context holds this many controls, sham labels are permuted labels.
+ENOUGH_CONTROLS = 500
+#: At least so many sham labels are drawn, from one half of the controls.
+SHAMS = 6
 
 
 @dataclass(frozen=True)
@@ -34,11 +48,12 @@ class EffectTest:
 def energy_test(
     x: Array,
     perturbed: NDArray[np.bool_],
-    strata: Sequence[object],
+    contexts: Sequence[str] | NDArray[np.str_],
+    batches: Sequence[str] | NDArray[np.str_],
     permutations: int,
     rng: np.random.Generator,
 ) -> EffectTest:
-    """Test whether perturbed cells differ from controls; labels are permuted inside each stratum.
+    """Test whether perturbed cells differ from controls; labels are permuted inside batches of a context.
 
     Parameters
     ----------
@@ -46,8 +61,10 @@ def energy_test(
         Cells [n, G] in log1p units, both arms.
     perturbed
         Which cells [n] are perturbed.
-    strata
-        Context and batch of each cell [n]; a stratum with under `MIN_ARM` cells in an arm joins the next.
+    contexts
+        Context of each cell [n]; one with under `MIN_ARM` cells in an arm is left out.
+    batches
+        Batch of each cell [n]; one with under `MIN_ARM` cells in an arm joins the next of its context.
     permutations
         Number of permutations; p is at least 1 / (permutations + 1).
     rng
@@ -56,9 +73,9 @@ def energy_test(
     Raises
     ------
     DataError
-        One sentence where no stratum holds `MIN_ARM` cells of both arms.
+        One sentence where no context holds `MIN_ARM` cells of both arms.
     """
-    groups = merged_strata(np.asarray(perturbed, dtype=bool), strata)
+    groups = merged_strata(np.asarray(perturbed, dtype=bool), contexts, batches)
     observed, drawn, total = 0.0, np.zeros(permutations), 0
     for rows in groups:
         labels = np.asarray(perturbed, dtype=bool)[rows]
@@ -71,23 +88,37 @@ def energy_test(
     return EffectTest(observed / total, (extreme + 1) / (permutations + 1), total)
 
 
-def merged_strata(perturbed: NDArray[np.bool_], strata: Sequence[object]) -> list[Integers]:
-    """Return the rows of each stratum; too small ones are merged, in order, until both arms suffice."""
-    names = np.asarray([str(name) for name in strata])
-    groups: list[Integers] = []
-    waiting: list[int] = []
-    for name in sorted(set(names.tolist())):
-        waiting += np.flatnonzero(names == name).tolist()
-        if _suffices(perturbed[waiting]):
-            groups.append(np.asarray(waiting))
-            waiting = []
-    if waiting and groups:
-        groups[-1] = np.concatenate([groups[-1], waiting])
+def merged_strata(
+    perturbed: NDArray[np.bool_],
+    contexts: Sequence[str] | NDArray[np.str_],
+    batches: Sequence[str] | NDArray[np.str_],
+) -> list[Integers]:
+    """Return the rows of each batch of a context; small batches are merged, small contexts left out."""
+    within, names = np.asarray(contexts).astype(str), np.asarray(batches).astype(str)
+    groups = [
+        group
+        for context in np.unique(within)
+        for group in _merged(perturbed, np.flatnonzero(within == context), names)
+    ]
     if not groups:
         raise DataError(
             f"The effect test needs {MIN_ARM} perturbed cells and {MIN_ARM} controls of one context, got "
             f"{int(perturbed.sum())} and {int((~perturbed).sum())}: take more cells or leave the label out."
         )
+    return groups
+
+
+def _merged(perturbed: NDArray[np.bool_], rows: Integers, batches: NDArray[np.str_]) -> list[Integers]:
+    """Merge the batches of the rows of a context, in order, until both arms suffice."""
+    groups: list[Integers] = []
+    waiting = rows[:0]
+    for name in np.unique(batches[rows]):
+        waiting = np.concatenate([waiting, rows[batches[rows] == name]])
+        if _suffices(perturbed[waiting]):
+            groups.append(waiting)
+            waiting = rows[:0]
+    if len(waiting) and groups:
+        groups[-1] = np.concatenate([groups[-1], waiting])
     return groups
 
 
@@ -141,3 +172,106 @@ def has_effect(calls: NDArray[np.bool_], least: int = 3) -> NDArray[np.bool_]:
     [True, False]
     """
     return np.asarray(calls.sum(axis=0) >= least)
+
+
+def effect_table(
+    folds: Sequence[Prepared], rng: np.random.Generator, by_context: bool = False
+) -> pd.DataFrame:
+    """Test every perturbation on the training cells of each fold of the split by cells.
+
+    Parameters
+    ----------
+    folds
+        The prepared folds of one dataset; held-out splits read `has_effect` from here, too.
+    rng
+        Draws the permutations, as many as `PERMUTATIONS` or `FOR_EACH_TEST` a test, whichever is more.
+    by_context
+        Whether a test is of a perturbation in a context.
+
+    Returns
+    -------
+    Columns split, perturbation, cell_context ("": all), distance, p (NaN: too few cells), called (5 % false
+    discoveries over the tests of a fold), has_effect (called in at least three folds, or in most of fewer).
+    """
+    import pandas as pd
+
+    table = pd.concat([_tests(prepared, rng, by_context) for prepared in folds], ignore_index=True)
+    where = ["perturbation", "cell_context"]
+    wide = table.pivot(index=where, columns="split", values="called").fillna(False).astype(bool)
+    enough = has_effect(wide.to_numpy().T, least=len(folds) // 2 + 1)
+    answer = pd.Series(enough, index=wide.index, name="has_effect")
+    return table.join(answer, on=where)
+
+
+def _tests(prepared: Prepared, rng: np.random.Generator, by_context: bool) -> pd.DataFrame:
+    """Return the tests of one fold, one a row."""
+    import pandas as pd
+
+    if prepared.split != "cells":
+        raise DataError(f"The effect tests take folds of the split 'cells', not of {prepared.split!r}.")
+    obs = prepared.cells.obs.iloc[prepared.rows("train")]
+    labels, contexts, batches = (
+        obs[name].astype(str).to_numpy() for name in ("perturbation", "cell_context", "batch")
+    )
+    x = prepared.expression("train").astype(np.float64)
+    names = np.unique(contexts).tolist() if by_context else [""]
+    pairs = [(label, name) for label in prepared.perturbations for name in names]
+    permutations = max(PERMUTATIONS, FOR_EACH_TEST * len(pairs))
+    rows = []
+    for label, name in pairs:
+        use = np.flatnonzero(np.isin(labels, [label, CONTROL]) & ((contexts == name) | (name == "")))
+        try:
+            test = energy_test(x[use], labels[use] == label, contexts[use], batches[use], permutations, rng)
+        except DataError:  # a small group is told in the table and ends nothing
+            test = EffectTest(float("nan"), float("nan"), 0)
+        rows.append((f"fold {prepared.fold}", label, name, test.distance, test.p_value))
+    table = pd.DataFrame(rows, columns=["split", "perturbation", "cell_context", "distance", "p"])
+    tested = table["p"].notna().to_numpy()
+    table["called"] = False
+    if tested.any():
+        table.loc[tested, "called"] = called(table.loc[tested, "p"].to_numpy())
+    return table
+
+
+def sham_labels(cells: AnnData, rng: np.random.Generator) -> AnnData:
+    """Return canonical cells [n, G] in which no label means anything, for a null panel.
+
+    Half of the controls are dealt to disjoint sham labels of the median label's size, or smaller so that
+    there are at least `SHAMS`; the other half are their controls. Where no context holds
+    `ENOUGH_CONTROLS`, the labels of all cells are permuted within context and batch instead.
+    """
+    labels = cells.obs["perturbation"].astype(str).to_numpy()
+    control = np.flatnonzero(labels == CONTROL)
+    if cells.obs["cell_context"].iloc[control].value_counts().max() < ENOUGH_CONTROLS:
+        return _permuted_labels(cells, rng)
+    median = int(cells.obs["perturbation"][labels != CONTROL].value_counts().loc[lambda n: n > 0].median())
+    half = len(control) // 2
+    size = min(median, half // SHAMS)
+    sham = np.full(len(control), CONTROL, dtype=object)
+    dealt = rng.permutation(len(control))[: half // size * size]
+    sham[dealt] = np.repeat([f"sham {i + 1}" for i in range(half // size)], size)
+    chosen = cells[control].copy()
+    chosen.obs["perturbation"] = sham.astype(str)
+    types = cells.obs["perturbation_type"].astype(str)[labels != CONTROL]
+    chosen.obs["perturbation_type"] = np.where(sham == CONTROL, "none", types.iloc[0])
+    chosen.obs["dose"] = np.where(sham == CONTROL, chosen.obs["dose"].to_numpy(dtype=float), 1.0)
+    return _renamed(chosen)
+
+
+def _permuted_labels(cells: AnnData, rng: np.random.Generator) -> AnnData:
+    """Permute what was done to the cells within context and batch."""
+    done = ["perturbation", "perturbation_type", "dose", "target_measured"]
+    order = np.arange(cells.n_obs)
+    strata = cells.obs.groupby([cells.obs[name].astype(str) for name in ("cell_context", "batch")])
+    for rows in strata.indices.values():
+        order[np.sort(rows)] = rng.permutation(np.sort(rows))
+    permuted = cells.copy()
+    permuted.obs[done] = cells.obs[done].iloc[order].set_axis(cells.obs_names)
+    return _renamed(permuted)
+
+
+def _renamed(cells: AnnData) -> AnnData:
+    """Name the dataset after what was done to it."""
+    facts = dict(cells.uns["twinlib"])
+    cells.uns["twinlib"] = facts | {"dataset": f"{facts['dataset']} sham"}
+    return cells

@@ -6,6 +6,7 @@ folds x units [F, U]; a leave-one-out split has one row.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,8 +39,10 @@ class Arms:
     perturbed: tuple[Array, ...]
     #: Controls of the same contexts, [m, G] each.
     controls: tuple[Array, ...]
-    #: Contexts that were too small.
-    dropped: int
+    #: Names of the contexts that count.
+    contexts: tuple[str, ...]
+    #: Names of the contexts that were too small.
+    dropped: tuple[str, ...]
 
     @property
     def weights(self) -> Array:
@@ -53,48 +56,60 @@ def arms(
 ) -> Arms | None:
     """Sort cells x [n, G] into the two arms of each context; None where no context is large enough."""
     cells, names = np.asarray(x, dtype=np.float64), np.asarray(contexts).astype(str)
-    present = np.unique(names[perturbed])
-    pairs = [(cells[perturbed & (names == c)], cells[controls & (names == c)]) for c in present]
-    kept = [pair for pair in pairs if min(map(len, pair)) >= MIN_CELLS]
+    pairs = {
+        str(c): (cells[perturbed & (names == c)], cells[controls & (names == c)])
+        for c in np.unique(names[perturbed])
+    }
+    kept = tuple(c for c, pair in pairs.items() if min(map(len, pair)) >= MIN_CELLS)
     if not kept:
         return None
-    return Arms(tuple(a for a, _ in kept), tuple(b for _, b in kept), len(pairs) - len(kept))
+    dropped = tuple(c for c in pairs if c not in kept)
+    return Arms(tuple(pairs[c][0] for c in kept), tuple(pairs[c][1] for c in kept), kept, dropped)
+
+
+def changes(cells: Arms) -> Array:
+    """Return mean(perturbed) - mean(controls) of each context [C, G]."""
+    pairs = zip(cells.perturbed, cells.controls, strict=True)
+    return np.stack([a.mean(0) - b.mean(0) for a, b in pairs])
 
 
 def observed_change(cells: Arms) -> Array:
     """Return mean(perturbed) - mean(controls) within contexts [G], contexts weighted by perturbed cells."""
-    changes = [a.mean(0) - b.mean(0) for a, b in zip(cells.perturbed, cells.controls, strict=True)]
-    return np.asarray(cells.weights @ np.stack(changes))
-
-
-def predicted_change(shifts: list[Array], cells: Arms) -> Array:
-    """Return the mean of y_hat - x over the controls [m, G] of each context, weighted by perturbed cells."""
-    return np.asarray(cells.weights @ np.stack([shift.mean(0) for shift in shifts]))
+    return np.asarray(cells.weights @ changes(cells))
 
 
 def half_correlation(cells: Arms, rng: np.random.Generator, halvings: int = 50) -> float:
     """Return the correlation of the changes of two halves that share no cell, mean over halvings.
 
-    NaN where a half would hold under `MIN_HALF` cells of an arm.
+    NaN where no context is large enough for `halves`.
     """
-    if min(min(len(a), len(b)) for a, b in zip(cells.perturbed, cells.controls, strict=True)) < 2 * MIN_HALF:
-        return float("nan")
-    scores = []
-    for _ in range(halvings):
-        halves = [_halved(cells.perturbed, rng), _halved(cells.controls, rng)]
-        first, second = (Arms(halves[0][side], halves[1][side], 0) for side in (0, 1))
-        scores.append(pearson(observed_change(first), observed_change(second)))
-    return float(np.mean(scores))
+    pairs = [halves(cells, rng) for _ in range(halvings)]
+    return float(np.mean([np.nan if p is None else pearson(*map(observed_change, p)) for p in pairs]))
 
 
-def _halved(
-    groups: tuple[Array, ...], rng: np.random.Generator
-) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-    """Return two halves of every group; an odd cell goes to the second."""
-    orders = [rng.permutation(len(cells)) for cells in groups]
-    first = tuple(g[order[: len(g) // 2]] for g, order in zip(groups, orders, strict=True))
-    second = tuple(g[order[len(g) // 2 :]] for g, order in zip(groups, orders, strict=True))
+def halves(
+    cells: Arms, rng: np.random.Generator, order: Mapping[str, NDArray[np.int64]] | None = None
+) -> tuple[Arms, Arms] | None:
+    """Return two halves of both arms that share no cell; an odd cell goes to the second.
+
+    Contexts in which a half would hold under `MIN_HALF` cells of an arm leave; None where none is left.
+    `order` holds an order of the controls of each context: with one order the perturbations of a table
+    share their halves of controls, as they share their controls.
+    """
+    groups = zip(cells.contexts, cells.perturbed, cells.controls, strict=True)
+    large = [group for group in groups if min(len(group[1]), len(group[2])) >= 2 * MIN_HALF]
+    if not large:
+        return None
+    names = tuple(name for name, _, _ in large)
+    perturbed = [_halved(a, rng.permutation(len(a))) for _, a, _ in large]
+    controls = [_halved(b, rng.permutation(len(b)) if order is None else order[c]) for c, _, b in large]
+    sides = zip(zip(*perturbed, strict=True), zip(*controls, strict=True), strict=True)
+    first, second = (Arms(a, b, names, ()) for a, b in sides)
     return first, second
+
+
+def _halved(cells: Array, order: NDArray[np.int64]) -> tuple[Array, Array]:
+    return cells[order[: len(cells) // 2]], cells[order[len(cells) // 2 :]]
 
 
 @dataclass(frozen=True)
@@ -167,12 +182,13 @@ class Estimate:
         return float(2.0 * t.sf(abs(self.mean) / scale, self.dof)) if scale > 0 else float(self.mean == 0)
 
 
-def estimate(scores: ArrayLike, level: float = 0.95) -> Estimate:
+def estimate(scores: ArrayLike, level: float = 0.95, seeds: float = 0.0) -> Estimate:
     """Return the mean of scores folds x units [F, U] with an interval that both kinds of chance widen.
 
     v = var(unit means) / U + var(fold means) / F - var(residual) / (U F), not below the larger of the first
     two, with Satterthwaite's degrees of freedom (min(U, F) - 1 below 12 units); one fold: v = var(units) / U.
-    Under `MIN_UNITS` units the interval is NaN. For a comparison of two rows, give their differences.
+    Under `MIN_UNITS` units the interval is NaN. For a comparison of two rows, give their differences. `seeds`
+    is the variance of the mean that comes from training seeds, over which the scores are averaged.
     """
     from scipy.stats import t
 
@@ -184,7 +200,7 @@ def estimate(scores: ArrayLike, level: float = 0.95) -> Estimate:
     if units < MIN_UNITS:
         return Estimate(mean, float("nan"), float("nan"), float("nan"), units, sd)
     variance, dof = _variance(table)
-    half = float(t.ppf((1 + level) / 2, dof) * variance**0.5)
+    half = float(t.ppf((1 + level) / 2, dof) * (variance + seeds) ** 0.5)
     return Estimate(mean, mean - half, mean + half, dof, units, sd)
 
 
@@ -201,7 +217,7 @@ def _variance(table: Array) -> tuple[float, float]:
     if units < 12:
         return variance, min(units, folds) - 1.0
     spread = by_unit**2 / (units - 1) + by_fold**2 / (folds - 1) + shared**2 / ((folds - 1) * (units - 1))
-    return variance, (by_unit + by_fold - shared) ** 2 / spread if spread > 0 else units - 1.0
+    return variance, variance**2 / spread if spread > 0 else units - 1.0
 
 
 def scaled(score: ArrayLike, mean_row: ArrayLike, replicate_row: ArrayLike) -> float:

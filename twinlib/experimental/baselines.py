@@ -2,8 +2,9 @@
 beat.
 
 Every baseline predicts the change and adds it to the observed control, `y_hat = x + shift`, so that all
-rows of a table differ in the shift alone. A shift is a difference of training means in log1p units; for a
-dose it is the least-squares slope through the origin, which for doses of 1 is the difference of means.
+rows of a table differ in the shift alone. A shift is a difference of training means within cell context, so
+that a composition of cell types that differs between the arms is no response; for a dose it is the
+least-squares slope through the origin, which for doses of 1 is the difference of means.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import itertools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
+from twinlib.data.effect_tests import MIN_ARM
 from twinlib.data.schema import CONTROL, names, parts
 from twinlib.errors import DataError, Extrapolation
 
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from twinlib.embedding.perturbations import Coder
 
 Array = NDArray[np.floating]
+Integers = NDArray[np.intp]
 
 #: Ridge of the linear baseline on both sides (Ahlmann-Eltze 2025).
 LINEAR_RIDGE = 0.1
@@ -55,33 +59,64 @@ class TrainingCells:
         """Return the mask [n] of cells with one label."""
         return np.asarray(self.labels == label)
 
+    @cached_property
+    def context(self) -> Integers:
+        """Number of each cell's context [n]: texts are slow to compare."""
+        return np.unique(self.contexts, return_inverse=True)[1]
+
 
 def training_cells(prepared: Prepared) -> TrainingCells:
     """Collect the training cells of a prepared dataset, in log1p units."""
-    rows = np.asarray(prepared.cells.obs["split"] == "train")
-    obs = prepared.cells.obs[rows]
+    rows = prepared.rows("train")
+    obs = prepared.cells.obs.iloc[rows]
     values = np.asarray(prepared.cells.X)[rows]
-    columns = (obs[name].to_numpy() for name in ("perturbation", "cell_context", "dose"))
-    labels, contexts, doses = columns
+    labels, contexts, doses = (obs[name].to_numpy() for name in ("perturbation", "cell_context", "dose"))
     return TrainingCells(values, labels.astype(str), contexts.astype(str), np.asarray(doses, dtype=float))
 
 
-def shift_of(cells: TrainingCells, label: str, values: Array | None = None) -> Array:
-    """Return the mean change [G] of one label per unit dose, compared with controls of the same context.
+def changes_within(cells: TrainingCells, chosen: NDArray[np.bool_], values: Array) -> tuple[Array, Integers]:
+    """Return how far chosen cells [n] are from the mean control of their own context [m, K], and their rows
+    [m].
 
-    Contexts without a control are compared with all controls. `values` [n, K] stands in for the expression,
-    for instance a latent space.
+    `values` [n, K] are the expression, a latent space or both. Cells of a context without a control are left
+    out; where no context has one, all controls are the reference.
     """
-    values = cells.values if values is None else values
-    controls, chosen = cells.of(CONTROL), cells.of(label)
-    numerator, weight = np.zeros(values.shape[1]), 0.0
-    for context in np.unique(cells.contexts[chosen]):
-        here = cells.contexts == context
-        reference = values[controls & here] if (controls & here).any() else values[controls]
-        dose = cells.doses[chosen & here]
-        numerator += dose @ (values[chosen & here] - reference.mean(axis=0))
-        weight += float(dose @ dose)
-    return numerator / max(weight, 1e-12)
+    control = cells.of(CONTROL)
+    rows = np.flatnonzero(chosen & np.isin(cells.context, cells.context[control]))
+    if not len(rows):
+        rows = np.flatnonzero(chosen)
+        return values[rows] - values[control].mean(axis=0, dtype=np.float64), rows
+    contexts, index = np.unique(cells.context[rows], return_inverse=True)
+    centres = [values[control & (cells.context == c)].mean(axis=0, dtype=np.float64) for c in contexts]
+    return values[rows] - np.stack(centres)[index], rows
+
+
+def shift_of(cells: TrainingCells, label: str, values: Array | None = None) -> Array:
+    """Return the mean change [G] of one label per unit dose within context, contexts weighted by its cells.
+
+    `values` [n, K] stands in for the expression, for instance a latent space; see `changes_within`.
+    """
+    changes, rows = changes_within(cells, cells.of(label), cells.values if values is None else values)
+    return _slope(changes, cells.doses[rows])
+
+
+def _slope(changes: Array, doses: Array) -> Array:
+    """Return the least-squares slope [K] of changes [m, K] over doses [m], through the origin."""
+    slope: Array = doses @ changes / max(float(doses @ doses), 1e-12)
+    return slope
+
+
+def shift_by_context(cells: TrainingCells, label: str) -> Array:
+    """Return the mean change [G] of one label, its contexts counted once each however many cells they hold.
+
+    Contexts with under `MIN_ARM` cells in an arm are left out; where none is larger, all cells are pooled.
+    """
+    changes, rows = changes_within(cells, cells.of(label), cells.values)
+    contexts, sizes = np.unique(cells.context[rows], return_counts=True)
+    controls = [(cells.of(CONTROL) & (cells.context == c)).sum() for c in contexts]
+    large = contexts[np.minimum(sizes, controls) >= MIN_ARM]
+    own = [cells.context[rows] == context for context in large] or [np.ones(len(rows), dtype=bool)]
+    return np.mean([_slope(changes[mine], cells.doses[rows[mine]]) for mine in own], axis=0)
 
 
 def training_shifts(prepared: Prepared) -> dict[str, Array]:
@@ -215,7 +250,21 @@ def matching_mean(prepared: Prepared, embedding: Coder | None = None) -> ShiftBa
 
     A part that was not seen counts as the mean over training perturbations.
     """
-    shifts = training_shifts(prepared)
+    return _matching(training_shifts(prepared), Trained.on(prepared))
+
+
+def context_mean(prepared: Prepared, embedding: Coder | None = None) -> ShiftBaseline:
+    """Predict the mean change of each perturbation over the training contexts, every context counted once.
+
+    For a held-out context: what the label does in the other contexts. Elsewhere as `matching_mean`.
+    """
+    cells = training_cells(prepared)
+    shifts = {label: shift_by_context(cells, label) for label in prepared.train_perturbations}
+    return _matching(shifts, Trained.on(prepared))
+
+
+def _matching(shifts: Mapping[str, Array], trained: Trained) -> ShiftBaseline:
+    """Give each label its own shift, and an unseen one the mean over the shifts of its parts."""
     common = mean_shift(shifts)
 
     def rule(label: str) -> Array:
@@ -223,7 +272,7 @@ def matching_mean(prepared: Prepared, embedding: Coder | None = None) -> ShiftBa
             return shifts[label]
         return np.mean([shifts.get(part, common) for part in parts(label)], axis=0)
 
-    return ShiftBaseline(rule, Trained.on(prepared))
+    return ShiftBaseline(rule, trained)
 
 
 def additive(prepared: Prepared, embedding: Coder | None = None) -> ShiftBaseline:
@@ -362,6 +411,7 @@ BASELINES: dict[str, Callable[..., Baseline]] = {
     "additive": additive,
     "linear": linear,
     "latent_shift": latent_shift,
+    "context_mean": context_mean,
 }
 
 

@@ -15,10 +15,11 @@ returns x. A target that no training cell carries is lent an effect from outside
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,7 @@ from twinlib.experimental.baselines import (
     Array,
     Trained,
     TrainingCells,
+    changes_within,
     encode_rows,
     shift_of,
     training_cells,
@@ -47,11 +49,24 @@ if TYPE_CHECKING:
     from twinlib.embedding.perturbations import Coder, PerturbationTable
 
 
+class MeanEffect(Protocol):
+    """What a perturbation does to the average cell: `LabelNetwork` or `AdditiveEffects`."""
+
+    latent: int
+
+    def __call__(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return s [..., D] and head [..., G] of features [..., F]."""
+        ...
+
+
 #: Candidates for the ridge that lends effects to unseen targets; infinity lends the mean effect.
 RIDGES = (0.1, 1.0, 10.0, 100.0, np.inf)
 
 #: Training controls over which the departures of single cells average to zero.
 REFERENCE = 256
+
+#: Pushes whose reference cells are computed together.
+KINDS = 64
 
 
 @dataclass(frozen=True)
@@ -66,10 +81,18 @@ class PerturbationModelConfig:
     label_rate: float = 5e-3
     #: Decoupled weight decay of the label network; strong, because there are few perturbations.
     label_decay: float = 2.0
+    #: Cut measured effects to the length of their signal (`trust`); False takes them as they are measured.
+    trust: bool = True
+    #: Fit a network to the mean effects; False: least-squares effects of the parts, which add up.
+    label_network: bool = True
     #: Keep for each training label what the label network leaves of its mean effect, if above noise.
     memory: bool = True
-    #: Fit the cell network c(z, s) and keep it where it earns its place; False leaves m(z, p) = s(p).
+    #: Lend an unseen target what gene vectors tell (`borrow`); False lends it the mean effect alone.
+    borrow: bool = True
+    #: Fit the cell network c(z, s); False leaves m(z, p) = s(p).
     cell_network: bool = True
+    #: Keep the cell network only where it brings validation cells nearer; False keeps it whatever it does.
+    earns_its_place: bool = True
     #: Learning rate of the cell network (AdamW).
     cell_rate: float = 3e-3
     #: Weight decay of the cell network.
@@ -137,6 +160,28 @@ class LabelNetwork(nn.Module):
         return both[..., : self.latent], both[..., self.latent :]
 
 
+class AdditiveEffects(nn.Module):
+    """The label network's stand-in: features [..., F] to push [..., D] and head [..., G] by one matrix.
+
+    The matrix is the shortest least-squares one that acts on training labels alone: the effects of the parts
+    of a combination add up, and the gene vector of a target says nothing.
+    """
+
+    matrix: Tensor
+
+    def __init__(self, features: Tensor, targets: Tensor, latent: int, parts: int) -> None:
+        super().__init__()
+        self.latent = latent
+        told = features.clone()
+        told[:, : features.shape[1] - parts] = 0.0
+        self.register_buffer("matrix", torch.linalg.pinv(told.double()).float() @ targets)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return s [..., D] and head [..., G]."""
+        both = features @ self.matrix
+        return both[..., : self.latent], both[..., self.latent :]
+
+
 class CellNetwork(nn.Module):
     """How far a cell z [n, D] departs from the average push s [n, D]: c(z, s) [n, D], zero where s is.
 
@@ -175,8 +220,13 @@ class CellNetwork(nn.Module):
     def forward(self, z: Tensor, push: Tensor) -> Tensor:
         """Return c [n, D], whose mean over the reference cells is zero for every push."""
         kinds, index = torch.unique(push, dim=0, return_inverse=True)
-        average = [self.raw(self.reference, kind.expand_as(self.reference)).mean(dim=0) for kind in kinds]
-        return self.raw(z, push) - torch.stack(average)[index]
+        average = torch.cat([self._average(block) for block in kinds.split(KINDS)])
+        return self.raw(z, push) - average[index]
+
+    def _average(self, kinds: Tensor) -> Tensor:
+        """Return the mean departure [K, D] of the reference cells under each push [K, D]."""
+        shape = (len(kinds), *self.reference.shape)
+        return self.raw(self.reference.expand(shape), kinds[:, None].expand(shape)).mean(dim=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +240,7 @@ class PerturbationModel:
     #: Perturbation features (`PerturbationTable`).
     table: PerturbationTable
     #: Mean effect of a perturbation.
-    label_network: LabelNetwork
+    label_network: MeanEffect
     #: For each training label what the label network leaves of its mean effect [D + G].
     memory: dict[str, Tensor]
     #: Departure of a cell from the mean effect.
@@ -260,9 +310,16 @@ class PerturbationModel:
         return torch.stack(path, dim=1).numpy()
 
 
+def without_departures(model: PerturbationModel) -> PerturbationModel:
+    """Return the same twin with a silent cell network: every cell makes the average move."""
+    network = copy.deepcopy(model.cell_network)
+    network.strength.zero_()
+    return replace(model, cell_network=network)
+
+
 def mean_effect(
     table: PerturbationTable,
-    network: LabelNetwork,
+    network: MeanEffect,
     memory: dict[str, Tensor],
     labels: Sequence[str],
     doses: Array,
@@ -319,19 +376,15 @@ class Effects:
 
 def _group_means(cells: TrainingCells, values: Array, label: str, dose: float) -> tuple[Array, Array]:
     """Return mean change [K] against controls of the same context, and the variance of that mean [K]."""
-    chosen = cells.of(label) & (cells.doses == dose)
-    change = values[chosen].astype(np.float64)
-    for context in np.unique(cells.contexts[chosen]):
-        control = cells.of(CONTROL) & (cells.contexts == context)
-        here = cells.contexts[chosen] == context
-        change[here] -= values[control if control.any() else cells.of(CONTROL)].mean(axis=0)
+    change, _ = changes_within(cells, cells.of(label) & (cells.doses == dose), values)
     return change.mean(axis=0), change.var(axis=0) / max(len(change) - 1, 1)
 
 
-def estimate_effects(cells: TrainingCells, columns: Array) -> Effects:
+def estimate_effects(cells: TrainingCells, columns: Array, shrunk: bool = True) -> Effects:
     """Estimate the mean effect of each label and dose, shrunk towards the mean over groups.
 
     Shapes: columns [n, K] of the training cells, latent cells beside z-scores; see `Effects` and `trust`.
+    Without `shrunk` the effects are believed as they are measured.
     """
     groups = sorted(
         {(str(a), float(b)) for a, b in zip(cells.labels, cells.doses, strict=True) if a != CONTROL}
@@ -339,12 +392,13 @@ def estimate_effects(cells: TrainingCells, columns: Array) -> Effects:
     pairs = [_group_means(cells, columns, *group) for group in groups]
     change, noise = (np.stack(part) for part in zip(*pairs, strict=True))
     departure = change - change.mean(axis=0)
+    kept = trust(departure, noise * (1 - 1 / len(groups))) if shrunk else np.ones(())
     return Effects(
         labels=tuple(label for label, _ in groups),
         doses=np.array([dose for _, dose in groups]),
         measured=change,
         noise=noise,
-        believed=change.mean(axis=0) + trust(departure, noise * (1 - 1 / len(groups))) * departure,
+        believed=change.mean(axis=0) + kept * departure,
     )
 
 
@@ -391,7 +445,9 @@ def fit_label_network(
     network = LabelNetwork(table.dim, latent, targets.shape[1] - latent, config.hidden, generator)
     network.scale.copy_(torch.cat([_rms(targets[:, :latent]), _rms(targets[:, latent:])]))
     wanted = targets / network.scale
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.label_rate, weight_decay=config.label_decay)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=config.label_rate, weight_decay=config.label_decay, fused=True
+    )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.label_steps)
     for _ in range(config.label_steps):
         loss = (network.unit(features) - wanted).square().mean()
@@ -480,7 +536,9 @@ def fit_cell_network(
     rows = [{"epoch": 0, "train": float("nan"), "validation": _no_gradient(embedding, network, valid)}]
     best = {name: value.clone() for name, value in network.state_dict().items()}
     network.strength.fill_(1.0)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.cell_rate, weight_decay=config.cell_decay)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=config.cell_rate, weight_decay=config.cell_decay, fused=True
+    )
     for epoch in range(1, config.epochs + 1 if len(valid.z) else 1):
         error = _one_pass(embedding, network, train, optimizer, config.batch, generator)
         rows.append({"epoch": epoch, "train": error, "validation": _no_gradient(embedding, network, valid)})
@@ -560,27 +618,36 @@ def fit_perturbation_model(
     label_network, memory = _fit_labels(prepared, embedding, table, latent, config, seed)
     network = CellNetwork(latent.shape[1], config.hidden, torch.Generator().manual_seed(seed))
     history = pd.DataFrame(columns=["epoch", "train", "validation"])
-    if config.cell_network:
+    held = _validation_pairs(prepared) if config.cell_network else None
+    if held is not None:
         from twinlib.data.pairing import pair
 
         pairs = pair(prepared, split="train") if pairs is None else pairs
         effect = partial(mean_effect, table, label_network, memory)
-        train, valid = (
-            _pair_tensors(prepared, embedding, effect, latent, part)
-            for part in (pairs, pair(prepared, split="validation"))
-        )
+        train, valid = (_pair_tensors(prepared, embedding, effect, latent, part) for part in (pairs, held))
         reference = _reference_cells(prepared, latent, pairs, seed)
         network, history = fit_cell_network(embedding, train, valid, reference, config, seed)
-        if not earns_its_place(prepared, embedding, network, label_network, memory, table, latent):
+        told = (prepared, embedding, network, label_network, memory, table, latent)
+        if config.earns_its_place and not earns_its_place(*told):
             network.strength.zero_()
     return PerturbationModel(prepared, embedding, table, label_network, memory, network, config, history)
+
+
+def _validation_pairs(prepared: Prepared) -> Pairs | None:
+    """Return the matched validation pairs of training labels; None without any, which stops no training."""
+    from twinlib.data.pairing import pair
+
+    pairs = pair(prepared, split="validation")
+    known = np.isin(pairs.perturbation, prepared.train_perturbations)
+    columns = ("control", "perturbed", "share", "perturbation")
+    return replace(pairs, **{name: getattr(pairs, name)[known] for name in columns}) if known.any() else None
 
 
 def earns_its_place(
     prepared: Prepared,
     embedding: Coder,
     network: CellNetwork,
-    label_network: LabelNetwork,
+    label_network: MeanEffect,
     memory: dict[str, Tensor],
     table: PerturbationTable,
     latent: Array,
@@ -630,21 +697,43 @@ def _fit_labels(
     latent: Array,
     config: PerturbationModelConfig,
     seed: int,
-) -> tuple[LabelNetwork, dict[str, Tensor]]:
+) -> tuple[MeanEffect, dict[str, Tensor]]:
     """Estimate mean effects, fit the label network to them, and remember what it leaves of each label."""
     train = np.asarray(prepared.cells.obs["split"] == "train")
     cells, depth = training_cells(prepared), latent.shape[1]
-    effects = estimate_effects(cells, np.hstack([latent[train], prepared.scale(cells.values)]))
+    columns = np.hstack([latent[train], prepared.scale(cells.values)])
+    effects = estimate_effects(cells, columns, shrunk=config.trust)
     controls = torch.from_numpy(latent[train][cells.of(CONTROL)])
     targets = effects.believed.copy()
     targets[:, depth:] -= _decoded(embedding, controls, targets[:, :depth])
-    network = fit_label_network(table, effects, torch.from_numpy(targets).float(), depth, config, seed)
-    memory = _remember(embedding, table, network, effects, controls) if config.memory else {}
-    return network, memory | borrow(prepared, embedding, effects, targets, table)
+    network = _mean_effects(table, effects, torch.from_numpy(targets).float(), depth, config, seed)
+    memory = _remember(embedding, table, network, effects, controls, config.trust) if config.memory else {}
+    ridges = RIDGES if config.borrow else (np.inf,)
+    return network, memory | borrow(prepared, embedding, effects, targets, table, ridges)
+
+
+def _mean_effects(
+    table: PerturbationTable,
+    effects: Effects,
+    targets: Tensor,
+    latent: int,
+    config: PerturbationModelConfig,
+    seed: int,
+) -> MeanEffect:
+    """Return the label network, or its stand-in without a network, fitted to targets [P, D + G]."""
+    if config.label_network:
+        return fit_label_network(table, effects, targets, latent, config, seed)
+    features = label_features(table, effects.labels) * torch.from_numpy(effects.doses[:, None]).float()
+    return AdditiveEffects(features, targets, latent, len(table.parts))
 
 
 def borrow(
-    prepared: Prepared, embedding: Coder, effects: Effects, targets: Array, table: PerturbationTable
+    prepared: Prepared,
+    embedding: Coder,
+    effects: Effects,
+    targets: Array,
+    table: PerturbationTable,
+    ridges: Sequence[float] = RIDGES,
 ) -> dict[str, Tensor]:
     """Return the effect [K] lent to each measured target that no training cell carries.
 
@@ -664,7 +753,7 @@ def borrow(
         return {part: torch.from_numpy(centre).float() for part in unseen}
     x = vectors[[column[name] for name in known]]
     y = np.stack([slopes[name] for name in known]) - centre
-    ridge = min(RIDGES, key=lambda value: _left_out_error(x, y, value))
+    ridge = min(ridges, key=lambda value: _left_out_error(x, y, value))
     lent = {part: centre + _ridge(x, y, vectors[column[part]], ridge) for part in unseen}
     return {part: torch.from_numpy(effect).float() for part, effect in lent.items()}
 
@@ -696,16 +785,21 @@ def _left_out_error(x: Array, y: Array, ridge: float) -> float:
 
 
 def _remember(
-    embedding: Coder, table: PerturbationTable, network: LabelNetwork, effects: Effects, controls: Tensor
+    embedding: Coder,
+    table: PerturbationTable,
+    network: MeanEffect,
+    effects: Effects,
+    controls: Tensor,
+    shrunk: bool,
 ) -> dict[str, Tensor]:
     """Return for each training label what the network leaves of its mean effect [K], above the noise.
 
-    The remainder is cut like the effects themselves and scales with the dose.
+    The remainder is cut like the effects themselves (where they are `shrunk`) and scales with the dose.
     """
     push, head = (part.numpy() for part in mean_effect(table, network, {}, effects.labels, effects.doses))
     fitted = np.hstack([push, head + _decoded(embedding, controls, push)])
     left = effects.measured - fitted
-    left *= trust(left, effects.noise)
+    left *= trust(left, effects.noise) if shrunk else 1.0
     depth = push.shape[1]
     left[:, depth:] += fitted[:, depth:] - head - _decoded(embedding, controls, push + left[:, :depth])
     slopes = _per_unit_dose(effects, left)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from twinlib.evaluation import evaluate as ev
+from twinlib.evaluation import questions as ev
 
 
 @pytest.fixture

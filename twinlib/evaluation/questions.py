@@ -1,4 +1,7 @@
-"""What every row of a table is asked, and how its answers are scored: one path for all rows."""
+"""What the described rows of the first version were asked, and how their answers were scored.
+
+It serves those rows only; every new table is made by `twinlib.evaluation.judge`.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +78,7 @@ class Questions:
         return Questions(self.split, kept, self.controls, truth, cut[0], cut[1], self.reference, self.scaler)  # type: ignore[arg-type]
 
 
-def questions(
+def ask(
     prepared: Prepared,
     split: str = "test",
     seed: int = 0,

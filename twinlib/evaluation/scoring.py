@@ -1,0 +1,140 @@
+"""What a prediction is worth on the cells of one perturbation: metrics of changes, of clouds and of cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinlib.evaluation import metrics
+from twinlib.evaluation.calibration import Arms, changes
+
+Array = NDArray[np.float64]
+#: Metrics by context; "" is the whole, in which contexts are weighted by their perturbed cells.
+Values = dict[str, dict[str, float]]
+
+#: Genes whose overlap is counted.
+TOP = 20
+
+
+def _direction(truth: Array, guess: Array) -> float:
+    return metrics.pearson_delta(truth, guess, np.zeros_like(truth))
+
+
+def _skill(truth: Array, guess: Array) -> float:
+    """Skill in pseudobulk MSE; doing nothing predicts no change."""
+    return metrics.skill(
+        "pseudobulk_mse", metrics.pseudobulk_mse(truth, guess), metrics.pseudobulk_mse(truth, 0.0 * truth)
+    )
+
+
+def _overlap(truth: Array, guess: Array) -> float:
+    """Overlap of the `TOP` genes; it has no skill, since genes that vary most lead without any effect."""
+    return metrics.overlap_at_n(truth, guess, TOP) if len(truth) > TOP else float("nan")
+
+
+#: Metrics of the observed and the predicted change [G], in the order of tables; a new one is one more entry.
+CHANGES: dict[str, Callable[[Array, Array], float]] = {
+    "pearson_delta": _direction,
+    "skill": _skill,
+    "pseudobulk_mse": metrics.pseudobulk_mse,
+    "mae": lambda truth, guess: float(np.abs(truth - guess).mean()),
+    "overlap_at_20": _overlap,
+}
+#: Metrics of the observed and the predicted cells of one context, [n, G] and [m, G].
+CLOUDS: dict[str, Callable[[Array, Array], float]] = {"e_distance": metrics.e_distance, "w1": metrics.w1}
+
+
+def nothing() -> dict[str, float]:
+    """Return the values of a group that is too small: n/a."""
+    return dict.fromkeys((*CHANGES, *CLOUDS, "pds"), float("nan"))
+
+
+def by_context(cells: Arms, change: Array) -> dict[str, Array]:
+    """Return the change [G] of the whole ("") and of each context, given [C, G]."""
+    return {"": cells.weights @ change, **dict(zip(cells.contexts, change, strict=True))}
+
+
+def scored(truth: Arms, shift: Array, predicted: Sequence[Array] | None) -> Values:
+    """Return the metrics of predicted changes [C, G] and predicted cells [n, G] of each context.
+
+    Clouds are compared within contexts; without predicted cells their metrics are left out.
+    """
+    observed, guesses = by_context(truth, changes(truth)), by_context(truth, shift)
+    values = {
+        name: {metric: of(observed[name], guesses[name]) for metric, of in CHANGES.items()}
+        for name in observed
+    }
+    if predicted is not None:
+        pairs = zip(truth.perturbed, predicted, strict=True)
+        clouds = [{metric: of(real, guess) for metric, of in CLOUDS.items()} for real, guess in pairs]
+        for name, more in _with_whole(truth, clouds).items():
+            values[name] |= more
+    return values
+
+
+def cell_values(
+    truth: Arms,
+    predicted: Sequence[Array],
+    partners: Sequence[NDArray[np.int64]],
+    scaler: tuple[Array, Array],
+) -> Values:
+    """Return the per-cell metrics of Section 3.3.1 against partners, in units of a scaler ([G], [G])."""
+    mean, std = scaler
+    triples = zip(truth.perturbed, predicted, partners, strict=True)
+    each = [
+        metrics.regression_metrics((real - mean) / std, (guess[places] - mean) / std)
+        for real, guess, places in triples
+    ]
+    return _with_whole(truth, each)
+
+
+def _with_whole(cells: Arms, each: Sequence[dict[str, float]]) -> Values:
+    """Put the mean over contexts [C] beside their values."""
+    whole = {
+        metric: float(cells.weights @ np.array([values[metric] for values in each])) for metric in each[0]
+    }
+    return {"": whole, **dict(zip(cells.contexts, each, strict=True))}
+
+
+def mean_values(tables: Sequence[Values]) -> Values:
+    """Return the mean of each value over tables; a metric counts where it was computed."""
+    names = {name: None for table in tables for name in table}
+    columns = {name: [table[name] for table in tables if name in table] for name in names}
+    return {
+        name: {
+            metric: float(np.mean([values[metric] for values in column if metric in values]))
+            for metric in column[0]
+        }
+        for name, column in columns.items()
+    }
+
+
+def ranks(
+    guess: Mapping[int, Mapping[str, Array]],
+    truth: Mapping[int, Mapping[str, Array]],
+    genes: NDArray[np.bool_],
+) -> dict[int, dict[str, float]]:
+    """Return the perturbation discrimination score of each case by context: 1 where its own truth is nearest.
+
+    1 - (truths of others nearer than its own) / (P - 1), distances L1, ties counted half, so that chance is
+    .5. Only `genes` [G] are read, those that nobody perturbed: a knocked-down target, left out for its own
+    label alone, would tell the other labels away. NaN where a context holds one case.
+    """
+    scores: dict[int, dict[str, float]] = {}
+    for number, predicted in guess.items():
+        scores[number] = {}
+        for name, change in predicted.items():
+            others = [other[name][genes] for i, other in truth.items() if i != number and name in other]
+            scores[number][name] = _rank(change[genes], truth[number][name][genes], others)
+    return scores
+
+
+def _rank(guess: Array, own: Array, others: Sequence[Array]) -> float:
+    """Return the share of others [G] that lie farther from the guess than its own truth; ties count half."""
+    if not others or not guess.size:
+        return float("nan")
+    distances = np.abs(np.stack(others) - guess).sum(axis=1)
+    gap = distances - np.abs(own - guess).sum()
+    return float(((gap > 0) + 0.5 * (gap == 0)).mean())
