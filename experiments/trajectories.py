@@ -294,7 +294,7 @@ def with_effect(groups: pd.DataFrame) -> pd.DataFrame:
     tested = groups[groups["p_value"].notna()].copy()
     tested["called"] = tested.groupby(["part", "split"])["p_value"].transform(lambda p: called(p.to_numpy()))
     calls = tested.pivot_table(index="split", columns=keys, values="called", fill_value=0)
-    effect = dict(zip(calls.columns, has_effect(calls.to_numpy() > 0), strict=True))
+    effect = dict(zip(map(tuple, calls.columns), has_effect(calls.to_numpy() > 0).tolist(), strict=True))
     names = groups[keys].itertuples(index=False, name=None)
     return groups.assign(called=tested["called"], has_effect=[bool(effect.get(key, False)) for key in names])
 
