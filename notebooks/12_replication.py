@@ -377,7 +377,7 @@ record.say(tables.markdown(pd.DataFrame(lines, columns=columns)))
 # The other half does what the text says: a trained graph-attention encoder, matched cells as targets, a reward that is the reduction in squared error, horizon 15, a prediction that is compared with observed cells that the policy never saw.
 # The primary metric was named before the run: **pearson_delta**, the correlation of the predicted with the observed change from control, averaged over perturbations.
 # The predicted change is the mean over held-out controls of the prediction less its own input, so a row that predicts no change has none and is given 0.
-# Chapter 4 prints another form under the name `pearson_delta_profile`, which subtracts the mean of the training controls from the mean prediction; the row `ceiling` starts from no control and has only that form.
+# Another form, `pearson_delta_profile`, subtracts the mean of the training controls from the mean prediction; the row `ceiling` of these tables starts from no control and has only that form.
 # Two columns need care.
 # Per-cell metrics need a partner for every cell, and choosing the partner by optimal transport with the outcome in hand lowers every error; they are headed 'OT match' and stand beside the same metric against a random cell of the same perturbation.
 # The population metrics need no partner.
