@@ -71,7 +71,7 @@ def challenge_metrics(real: Screen, guess: Screen, control: str = CONTROL) -> di
     pairs = [(real.cells(label), guess.cells(label)) for label in labels]
     controls = real.cells(control)
     return {
-        "pds_cosine": _pds(pairs, controls, own.any(axis=0)),
+        "pds_cosine": _pds(pairs, controls, np.asarray(own.any(axis=0))),
         "expr_mse_unbiased_capped_norm": _expression_error(pairs, controls, own),
     } | _responses(pairs, controls, own, real.genes)
 
