@@ -32,7 +32,7 @@ def fold_table(scores: pd.DataFrame, units: Units | None = None, **where: str) -
     for column, value in where.items():
         scores = scores[scores[column].astype(str) == value]
     table = scores.pivot_table(index="split", columns=["perturbation", "cell_context"], values="value")
-    kept = [unit for unit in table.columns if units is None or unit in units]
+    kept = [unit for unit in table.columns if units is None or tuple(unit) in units]
     return table[kept].dropna(axis=1)
 
 
@@ -84,7 +84,7 @@ def twin_score(
 
 def alarms(scores: pd.DataFrame, units: Units, setting: str, model: str) -> pd.DataFrame:
     """Return the share flagged for each share of replaced cells, with interval: share, mean, low, high."""
-    shares = sorted(float(s) for s in scores.loc[scores["metric"] == "flagged", "against"].unique())
+    shares = sorted({float(s) for s in scores.loc[scores["metric"] == "flagged", "against"]})
     rows = []
     for share in shares:
         flagged = over_folds(_flagged(scores, units, setting, model, share))
