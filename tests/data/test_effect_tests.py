@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
+from anndata import AnnData
 
-from twinlib.data.effect_tests import called, energy_test, has_effect, merged_strata
+from twinlib.data.effect_tests import (
+    called,
+    effect_table,
+    energy_test,
+    has_effect,
+    merged_strata,
+    sham_labels,
+)
+from twinlib.data.preparation import prepare
+from twinlib.data.schema import check
 from twinlib.errors import DataError
 from twinlib.evaluation.metrics import e_distance
 
@@ -66,3 +77,70 @@ def test_the_known_knock_outs_are_called_and_shams_are_not(papalexi):
         arm = np.arange(len(both)) < len(rows)
         p[name] = energy_test(x, arm, ["one"] * len(both), batch[both], 199, rng).p_value
     assert max(p[name] for name in ("JAK2", "STAT1", "IFNGR1", "SMAD4")) == 1 / 200 and p["sham"] > 0.05
+
+
+def screen(controls=600, cells=90, contexts=2):
+    """p0 raises three genes, p1 does in context 0 only, p2 and p3 do nothing; p4 has eight cells."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(["control", "p0", "p1", "p2", "p3", "p4"], [controls, *[cells] * 4, 8])
+    context = np.arange(len(labels)) % contexts
+    x = rng.gamma(2.0, 0.5, (len(labels), 12)).astype(np.float32)
+    x[(labels == "p0") | ((labels == "p1") & (context == 0)), :3] += 1
+    obs = pd.DataFrame(
+        {
+            "perturbation": labels,
+            "perturbation_type": np.where(labels == "control", "none", "drug"),
+            "dose": np.where(labels == "control", 0.0, 1.0),
+            "cell_context": context.astype(str),
+            "batch": (np.arange(len(labels)) // contexts % 2).astype(str),
+            "target_measured": False,
+        },
+        index=[f"c{i}" for i in range(len(labels))],
+    )
+    facts = {"dataset": "drawn", "data_hash": "none", "scale": "log1p"}
+    return AnnData(x, obs, pd.DataFrame(index=[f"g{i}" for i in range(12)]), uns={"twinlib": facts})
+
+
+@pytest.fixture(scope="module")
+def folds():
+    return [prepare(screen(), 12, fold=fold) for fold in (1, 2, 3)]
+
+
+def test_effects_are_called_by_most_folds_and_small_groups_end_nothing(folds):
+    table = effect_table(folds, np.random.default_rng(0))
+    assert list(table) == ["split", "perturbation", "cell_context", "distance", "p", "called", "has_effect"]
+    assert table.groupby("split").size().to_dict() == {f"fold {k}": 5 for k in (1, 2, 3)}
+    answer = table.drop_duplicates("perturbation").set_index("perturbation")["has_effect"]
+    assert answer.to_dict() == {"p0": True, "p1": True, "p2": False, "p3": False, "p4": False}
+    assert table.loc[table["p"].notna(), "p"].min() == 1 / 1000
+    assert table.loc[table["perturbation"] == "p4", "p"].isna().all()
+
+
+def test_effects_of_contexts_are_tested_apart(folds):
+    table = effect_table(folds[:1], np.random.default_rng(0), by_context=True)
+    answer = table.set_index(["perturbation", "cell_context"])["has_effect"]
+    assert answer[("p1", "0")] and not answer[("p1", "1")] and answer["p0"].all()
+    held_out = prepare(screen(), 12, "contexts", held_out=["0"])
+    with pytest.raises(DataError, match="split 'cells'"):
+        effect_table([held_out], np.random.default_rng(0))
+
+
+def test_sham_labels_are_disjoint_sets_of_controls():
+    cells = screen(controls=1300)
+    shams = check(sham_labels(cells, np.random.default_rng(0)))
+    assert set(shams.obs_names) == set(cells.obs_names[cells.obs["perturbation"] == "control"])
+    sizes = shams.obs["perturbation"].value_counts()
+    assert sizes["control"] >= 650 and set(sizes.drop("control")) == {90} and len(sizes) == 8
+    assert shams.uns["twinlib"]["dataset"] == "drawn sham" and cells.uns["twinlib"]["dataset"] == "drawn"
+    table = effect_table([prepare(shams, 12)], np.random.default_rng(0))
+    assert not table["called"].any()
+
+
+def test_where_controls_are_few_labels_are_permuted_within_context_and_batch():
+    cells = screen()
+    shams = check(sham_labels(cells, np.random.default_rng(0)))
+    assert list(shams.obs_names) == list(cells.obs_names)
+    assert (shams.obs["perturbation"].to_numpy() != cells.obs["perturbation"].to_numpy()).mean() > 0.4
+    strata = ["cell_context", "batch", "perturbation", "dose", "perturbation_type"]
+    assert shams.obs[strata].value_counts().to_dict() == cells.obs[strata].value_counts().to_dict()
+    assert not effect_table([prepare(shams, 12)], np.random.default_rng(0))["called"].any()

@@ -19,14 +19,17 @@ TOP = 20
 
 
 def _direction(truth: Array, guess: Array) -> float:
-    return metrics.pearson_delta(truth, guess, np.zeros_like(truth))
+    """Correlation of the changes; 0 where the guess is constant but for rounding."""
+    return metrics.pearson(truth, guess) if np.ptp(guess) > 1e-12 else 0.0
+
+
+def _squared(truth: Array, guess: Array) -> float:
+    return float(np.square(truth - guess).mean())
 
 
 def _skill(truth: Array, guess: Array) -> float:
     """Skill in pseudobulk MSE; doing nothing predicts no change."""
-    return metrics.skill(
-        "pseudobulk_mse", metrics.pseudobulk_mse(truth, guess), metrics.pseudobulk_mse(truth, 0.0 * truth)
-    )
+    return metrics.skill("pseudobulk_mse", _squared(truth, guess), _squared(truth, np.zeros_like(truth)))
 
 
 def _overlap(truth: Array, guess: Array) -> float:
@@ -38,7 +41,7 @@ def _overlap(truth: Array, guess: Array) -> float:
 CHANGES: dict[str, Callable[[Array, Array], float]] = {
     "pearson_delta": _direction,
     "skill": _skill,
-    "pseudobulk_mse": metrics.pseudobulk_mse,
+    "pseudobulk_mse": _squared,
     "mae": lambda truth, guess: float(np.abs(truth - guess).mean()),
     "overlap_at_20": _overlap,
 }
@@ -65,7 +68,10 @@ def scored(truth: Arms, shift: Array, predicted: Sequence[Array] | None) -> Valu
     values = {
         name: {metric: of(observed[name], guesses[name]) for metric, of in CHANGES.items()}
         for name in observed
+        if name == "" or len(truth.contexts) > 1
     }
+    if len(truth.contexts) == 1:
+        values[truth.contexts[0]] = dict(values[""])
     if predicted is not None:
         pairs = zip(truth.perturbed, predicted, strict=True)
         clouds = [{metric: of(real, guess) for metric, of in CLOUDS.items()} for real, guess in pairs]

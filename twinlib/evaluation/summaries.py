@@ -212,10 +212,12 @@ def _units_are_contexts(groups: pd.DataFrame) -> bool:
 
 def _of_units(table: pd.DataFrame, by_context: bool) -> pd.DataFrame:
     """Return the rows that are units, with their names."""
+    table = table.reset_index(drop=True)
     context = table["cell_context"].fillna("").astype(str)
     rows = table[(context != "") == by_context]
     names = rows["perturbation"].astype(str)
-    names = names.where(rows["dose"] == 1, names + " at dose " + rows["dose"].map("{:g}".format))
+    other = rows.loc[rows["dose"] != 1, "dose"].map(" at dose {:g}".format)
+    names = names + other.reindex(rows.index).fillna("")
     return rows.assign(unit=names + " | " + context[rows.index] if by_context else names)
 
 
