@@ -703,7 +703,8 @@ record.say(
 # %% [markdown]
 # One fold and one treatment are an example.
 # The recorded run has five folds: how far pseudotime and measured time agree, and the twin score in both clocks.
-# In measured time the trajectory has one point for each time, and the paths are read at the same times; the row `training_times` is the mean of the training cells at each time, which is what a path that knows the clock could be.
+# In measured time the trajectory has one point for each time, and the paths are read at the same times; the row `training_times` of the table further down is the mean of the training cells at each time, which is what a path that knows the clock could be.
+# The score is withheld where two real halves are no nearer to one another than do-nothing is to the real cells.
 
 # %%
 lines = []
