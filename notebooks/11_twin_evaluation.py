@@ -189,7 +189,7 @@ train_control = trajectories.encode(prepared, embedding, prepared.expression("tr
 train_means = {
     p: trajectories.encode(prepared, embedding, prepared.expression("train", p)).mean(0)
     for p in prepared.train_perturbations
-    if len(prepared.expression("test", p)) >= 20
+    if len(prepared.expression("test", p)) >= 10
 }
 moved = {p: float(np.linalg.norm(m - train_control)) for p, m in train_means.items()}
 perturbation = max(moved, key=moved.get)
