@@ -104,12 +104,15 @@ def _flagged(scores: pd.DataFrame, units: Units, setting: str, model: str, share
 def sham_alarms(
     scores: pd.DataFrame, setting: str, model: str, shares: Sequence[float] = (0.0, 1.0)
 ) -> Estimate:
-    """Return how often experiments with sham labels are flagged, with its interval over draws and folds.
+    """Return how often experiments with sham labels are flagged, with its interval over folds and labels.
 
-    Sound and failed alike: both are controls, so that every flag is a false alarm.
+    Sound and failed alike: both are controls, so that every flag is a false alarm. The labels of every draw
+    are the units, for the folds of one draw take their thresholds from the same validation cells.
     """
     chosen = scores[(scores["metric"] == "flagged") & scores["part"].str.startswith("sham")]
     chosen = chosen[chosen["against"].astype(float).isin(shares)]
     chosen = chosen[(chosen["setting"] == setting) & (chosen["model"] == model)]
-    flagged = mean_over_folds(chosen.groupby(["part", "split"])["value"].mean().to_numpy()[:, None])
+    labels = ["part", "perturbation", "cell_context"]
+    table = chosen.pivot_table(index="split", columns=labels, values="value").dropna(axis=1)
+    flagged = mean_over_folds(table.to_numpy())
     return replace(flagged, low=max(flagged.low, 0.0), high=min(flagged.high, 1.0))
