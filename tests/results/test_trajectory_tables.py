@@ -69,10 +69,11 @@ def test_the_twin_score_lies_between_nothing_and_the_halves(scores):
     assert t.twin_score(scores, EFFECT, "pseudotime").mean == pytest.approx(0.5, abs=0.02)
     assert t.twin_score(scores, EFFECT, "pseudotime", "do_nothing").mean == pytest.approx(0.0)
     assert t.twin_score(scores, EFFECT, "measured") is None
-    halves = scores["model"] == "real_halves"
-    swing = np.where(scores["split"].isin(["fold 1", "fold 3"]), 4.0, 2.0)  # about doing nothing, by fold
-    noisy = scores.assign(value=np.where(halves, swing, scores["value"]))
+    halves, fold = scores["model"] == "real_halves", scores["split"].str[-1].astype(float)
+    noisy = scores.assign(value=np.where(halves, fold, scores["value"]))  # 3 on average, as doing nothing
     assert t.twin_score(noisy, EFFECT, "pseudotime") is None
+    few = scores.assign(value=np.where(halves, 4.0, scores["value"]))  # halves farther apart than nothing is
+    assert t.twin_score(few, EFFECT, "pseudotime") is None
 
 
 def test_rates_of_the_alarm_and_of_sham_labels(scores):

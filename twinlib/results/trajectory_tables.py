@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -41,12 +42,11 @@ def over_folds(table: pd.DataFrame) -> Estimate | None:
     return mean_over_folds(table.to_numpy()) if table.shape[1] else None
 
 
-def in_words(found: Estimate | None, digits: int = 2) -> str:
+def in_words(mean: Estimate | None, digits: int = 2) -> str:
     """Return a mean with its interval as text."""
-    if found is None:
+    if mean is None:
         return "n/a"
-    ends = f"{found.low:.{digits}f}, {found.high:.{digits}f}"
-    return f"{found.mean:.{digits}f} [{ends}]"
+    return f"{mean.mean:.{digits}f} [{mean.low:.{digits}f}, {mean.high:.{digits}f}]"
 
 
 def verdict(
@@ -68,7 +68,8 @@ def twin_score(
     """Return the twin score with its interval over folds; None where the data cannot tell it.
 
     (d(do-nothing) - d) / (d(do-nothing) - d(real halves)), distances averaged over units in each fold; the
-    score is withheld where the interval of the denominator holds 0.
+    score is withheld where the interval of the denominator is not above 0: then the cells are too few to tell
+    doing nothing from their own noise, and the sign of the score would mean nothing.
     """
     still, own, halves = (
         fold_table(scores, units, part="test", setting=clock, metric=metric, model=name).mean(axis=1)
@@ -77,7 +78,7 @@ def twin_score(
     if still.isna().any() or not len(still):
         return None
     gap = mean_over_folds((still - halves).to_numpy()[:, None])
-    if gap.low <= 0 <= gap.high:
+    if not gap.low > 0:
         return None
     return mean_over_folds(((still - own) / (still - halves)).to_numpy()[:, None])
 
@@ -103,11 +104,15 @@ def _flagged(scores: pd.DataFrame, units: Units, setting: str, model: str, share
 def sham_alarms(
     scores: pd.DataFrame, setting: str, model: str, shares: Sequence[float] = (0.0, 1.0)
 ) -> Estimate:
-    """Return how often experiments with sham labels are flagged, with its interval over draws and folds.
+    """Return how often experiments with sham labels are flagged, with its interval over folds and labels.
 
-    Sound and failed alike: both are controls, so that every flag is a false alarm.
+    Sound and failed alike: both are controls, so that every flag is a false alarm. The labels of every draw
+    are the units, for the folds of one draw take their thresholds from the same validation cells.
     """
     chosen = scores[(scores["metric"] == "flagged") & scores["part"].str.startswith("sham")]
     chosen = chosen[chosen["against"].astype(float).isin(shares)]
     chosen = chosen[(chosen["setting"] == setting) & (chosen["model"] == model)]
-    return mean_over_folds(chosen.groupby(["part", "split"])["value"].mean().to_numpy()[:, None])
+    labels = ["part", "perturbation", "cell_context"]
+    table = chosen.pivot_table(index="split", columns=labels, values="value").dropna(axis=1)
+    flagged = mean_over_folds(table.to_numpy())
+    return replace(flagged, low=max(flagged.low, 0.0), high=min(flagged.high, 1.0))
