@@ -586,10 +586,9 @@ print(labelled)
 
 # %%
 metric = "pearson_delta" if live.metric == PRIMARY else "skill"
-start = {
-    name: encode_rows(prepared, embedding, x)
-    for name, x in zip(asked[strong].contexts, asked[strong].controls)
-}
+strong_cells = asked[strong]
+pairs = zip(strong_cells.contexts, strong_cells.controls, strict=True)
+start = {name: encode_rows(prepared, embedding, x) for name, x in pairs}
 
 
 def moved_by_twin(label, context, x):
