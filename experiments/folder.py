@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import pathlib
 import platform
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 
 #: Packages whose versions a manifest names.
 _VERSIONED = ("twinlib", "numpy", "scipy", "pandas", "torch", "scanpy", "anndata", "gymnasium", "POT")
+
+
+def write_packed(path: pathlib.Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV packed by gzip, without name and date, so that equal tables are equal files."""
+    text = table.to_csv(index=False, float_format="%.7g")
+    write_atomic(path, lambda beside: beside.write_bytes(gzip.compress(text.encode(), mtime=0)))
 
 
 class Parts:

@@ -110,7 +110,10 @@ def _write(run: _Run) -> None:
     """Join the parts into the files of the run; the manifest is written last."""
     experiment, names = run.experiment, run.experiment.parts(run.parts)
     for name, table in experiment.tables(run.parts).items():
-        write_table(run.out / f"{name}.csv{'.gz' if name in experiment.packed else ''}", table)
+        if name in experiment.packed:
+            folder.write_packed(run.out / f"{name}.csv.gz", table)
+        else:
+            write_table(run.out / f"{name}.csv", table)
     for name, content in experiment.files(run.parts).items():
         write_json(run.out / f"{name}.json", content)
     parts = {name: run.parts.facts(name) for name in names}

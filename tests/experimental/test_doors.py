@@ -125,7 +125,7 @@ def test_a_gene_that_nobody_perturbed_is_not_called_unmeasured(predictors, doses
 
 
 def test_a_small_group_does_not_end_a_run():
-    """Twelve cells give two test cells, and three none: both are fitted, split, paired and predicted."""
+    """Twelve cells give two or three test cells, three one at most: all are fitted, paired, predicted."""
     cells = simulate_waddington(
         700, perturbations=("Gata1", "Pu1", "Fli1", "EKLF"), wiring=Wiring(n_genes=40)
     )
@@ -135,7 +135,7 @@ def test_a_small_group_does_not_end_a_run():
     prepared = prepare(cells[keep].copy(), 30)
     assert prepared.cells.obs["small_group"].sum() == 3
     halves = ceiling(prepared, "Pu1")
-    assert [len(half) for half in halves] == [1, 1]
+    assert [len(half) for half in halves] in ([1, 1], [1, 2])
     model = fit_perturbation_model(prepared, PrincipalEmbedding(prepared), config=QUICK)
     predicted = model.predict(
         prepared.expression("test", "control"), ["EKLF"] * len(prepared.rows("test", "control"))

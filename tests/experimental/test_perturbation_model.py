@@ -13,6 +13,7 @@ from twinlib.data.pairing import pair
 from twinlib.data.preparation import prepare
 from twinlib.embedding.perturbations import PerturbationTable
 from twinlib.errors import DataError
+from twinlib.experimental import perturbation_model
 from twinlib.experimental.baselines import BASELINES, training_cells
 from twinlib.experimental.perturbation_model import (
     RIDGES,
@@ -195,13 +196,21 @@ def mean_change(prepared, model, label):
     return (model.predict(x, [label] * len(x)) - x).mean(axis=0, dtype=np.float64)
 
 
-@pytest.mark.parametrize("part", ["trust", "label_network", "memory", "earns_its_place"])
+@pytest.mark.parametrize("part", ["trust", "label_network", "memory"])
 def test_a_part_that_is_left_out_changes_what_the_twin_says(prepared, embedding, pairs, model, part):
     x = prepared.expression("test", "control")
     other = without(prepared, embedding, pairs, part)
     told = [twin.predict(x, ["Gata1+Pu1"] * len(x)) for twin in (model, other)]
     assert np.abs(told[0] - told[1]).max() > 1e-3
     assert np.array_equal(other.predict(x, ["control"] * len(x)), x)
+
+
+def test_a_cell_network_that_does_not_earn_its_place_stays_where_nobody_asks(
+    prepared, embedding, pairs, monkeypatch
+):
+    monkeypatch.setattr(perturbation_model, "earns_its_place", lambda *told: False)
+    dropped, kept = (without(prepared, embedding, pairs, *parts) for parts in ((), ("earns_its_place",)))
+    assert dropped.cell_network.strength == 0 and kept.cell_network.strength == 1
 
 
 def test_without_the_cell_network_every_cell_is_moved_alike(prepared, embedding, pairs):
