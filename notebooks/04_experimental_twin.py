@@ -123,11 +123,12 @@ def recorded_table(name, table):
 
 
 def or_nothing(question, *arguments, **options):
-    """The answer of a table, or an empty one where it holds no such units; the reason is printed."""
+    """What a split's table answers, or nothing where it holds no such units; the reason is printed."""
     try:
         return question(*arguments, **options)
     except InputError as error:
-        record.say(f"n/a: {error}")
+        split = question.__self__
+        record.say(f"{split.dataset}, {split.kind}: n/a. {error}")
         return {}
 
 
@@ -240,9 +241,16 @@ if screen is not None and effects is not None:
         ax.set_xlabel("energy distance, mean over folds")
     axes[0].set(ylabel="p, median over folds", yscale="log")
     axes[1].set(ylabel=f"ceiling of {screen.metric}")
-    for name in tests.index.intersection([*STRONG, *WEAK]):
-        place = (tests.loc[name, "distance"], tests.loc[name, "ceiling"])
-        axes[1].annotate(name, place, fontsize=8, xytext=(4, 3), textcoords="offset points")
+    named = tests.loc[tests.index.intersection([*STRONG, *WEAK])].sort_values("ceiling", ascending=False)
+    for line, (name, row) in enumerate(named.iterrows()):
+        axes[1].annotate(
+            name,
+            (row["distance"], row["ceiling"]),
+            xytext=(0.03, 0.95 - 0.06 * line),
+            textcoords="axes fraction",
+            fontsize=8,
+            arrowprops={"arrowstyle": "-", "lw": 0.4, "color": "0.6"},
+        )
     fig.colorbar(dots, ax=axes, label="folds that call it")
     plots.show(
         fig,
@@ -666,7 +674,7 @@ def draw_rows(ax, split):
     ax.axvline(0, color="0.7", lw=1)
     if np.isfinite(whole["ceiling"].iloc[0]):
         ax.axvline(whole["ceiling"].iloc[0], color=plots.COLOURS["ceiling"], lw=1.2, ls="--")
-    keeps = split.groups["kept_response"].mean()
+    keeps = real.get((split.dataset, "cells"), split).groups["kept_response"].mean()
     star = "" if split.metric == PRIMARY else " *"
     ax.set_title(
         f"{split.dataset}, {split.kind}{star}\nU = {whole['units'].iloc[0]}, panel keeps {keeps:.2f}",
@@ -698,7 +706,7 @@ else:
 
 # %% [markdown]
 # Read a panel from the top.
-# If the twin stands at the ceiling, so does a plain row as a rule, and nothing is left to gain.
+# Where a plain row stands at the ceiling, nothing is left to gain.
 # If `mean` stands near the ceiling, the label hardly matters; `experimental_shuffled`, the same twin trained on shuffled labels, shows what a model earns that cannot use them.
 # `linear` stands on the perturbations that it reaches.
 # On cross_study the controls come from another study, so every label's change holds the difference of the studies: no effect test and no verdict.
@@ -779,7 +787,7 @@ if len(added):
     helps, costs = (set(rows["part"]) for rows in (added[added["low"] > 0], added[added["high"] < 0]))
     nothing = [part for part in shown if part not in helps]
     record.say(
-        f"Nowhere, in neither metric, does this add anything with its whole interval: `{'`, `'.join(nothing)}`."
+        f"Nowhere, in either metric, does this add anything with its whole interval: `{'`, `'.join(nothing)}`."
         if nothing
         else "Every part adds something somewhere, with its whole interval."
     )
@@ -809,6 +817,8 @@ QUESTIONS = (
     ("cells, the strong six", "papalexi2021", "matching_mean", STRONG),
     ("cells", "norman2019", "matching_mean", ""),
     ("cells", "waddington", "matching_mean", ""),
+    ("cells", "kang2018", "matching_mean", ""),
+    ("cells", "chi11", "matching_mean", ""),
     ("doubles", "norman2019", "additive", ""),
     ("doubles", "waddington", "additive", ""),
     ("contexts", "kang2018", "context_mean", ""),
@@ -824,9 +834,7 @@ QUESTIONS = (
 def answer(question, name, other, over):
     """One row: the twin less another row, or n/a where the tables do not hold it."""
     head = {"question": question, "data": name, "against": other}
-    split = recorded.get((name, question.split(",")[0]))
-    if split is None:
-        return head | {"difference": "no recorded run", "U": 0, "smallest": "n/a", "answer": "n/a"}
+    split = recorded[name, question.split(",")[0]]
     try:
         gap = split.gap("experimental", other, over=over)
     except InputError:
@@ -841,19 +849,21 @@ def answer(question, name, other, over):
     }
 
 
-answers = pd.DataFrame([answer(*question) for question in QUESTIONS])
-record.say(tables.markdown(answers))
-counts = answers["answer"].value_counts()
-record.say(
-    "The twin less the row that it is held against, primary metric. "
-    + ", ".join(f"{verdict}: {number}" for verdict, number in counts.items())
-    + "."
-)
+known = [asks for asks in QUESTIONS if (asks[1], asks[0].split(",")[0]) in recorded]
+answers = pd.DataFrame([answer(*asks) for asks in known])
+if len(answers):
+    record.say(tables.markdown(answers))
+    counts = answers["answer"].value_counts()
+    record.say(
+        "The twin less the row that it is held against, primary metric. "
+        + ", ".join(f"{verdict}: {number}" for verdict, number in counts.items())
+        + "."
+    )
 
 # %% [markdown]
 # ### The strong six, and the weak ones
 #
-# Six knock-outs of papalexi2021 are so strong that a mean of their training cells says nearly all; there a model can only lose.
+# Six knock-outs of papalexi2021 are so strong that a mean of their training cells says nearly all; there a model has little to gain.
 # The weak but real ones are where it could gain: BRD4, CUL3, STAT2 and NFKBIA.
 # Four perturbations give no interval over perturbations, so each has one over the five folds, which knows the chance of the cells alone.
 
@@ -911,10 +921,10 @@ if genes is not None:
                 color=plots.COLOURS[model],
                 label=model,
             )
-        for gene, x, y in rows.loc[
-            rows["measured"].abs().nlargest(6).index, ["gene", "measured", "experimental"]
-        ].itertuples(index=False):
-            ax.annotate(gene, (x, y), fontsize=8, xytext=(4, 3), textcoords="offset points")
+        top = rows.loc[rows["measured"].abs().nlargest(5).index].sort_values("experimental")
+        for side, gene in zip((-11, 6, -11, 6, 6), top.itertuples(), strict=False):
+            place = (gene.measured, gene.experimental)
+            ax.annotate(gene.gene, place, fontsize=8, xytext=(4, side), textcoords="offset points")
         ax.set(
             title=f"{rank}: {rows['perturbation'].iloc[0]}",
             xlabel="measured change",
