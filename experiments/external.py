@@ -1,0 +1,143 @@
+"""STATE and scGen on the folds of the experimental twin, each in an environment of its own.
+
+A model sees the training cells of a fold on its panel, and test controls as questions; what it answers is
+read back as a stranger's saved predictions and judged beside the baselines. STATE's licence (arc-state) is
+non-commercial: it is no dependency of the project.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import pandas as pd
+
+from experiments.experiment import Experiment, Scratch, at_least_one, one_of, option
+from experiments.experimental import EFFECT, SPLITS, TRUTH, effects_of, held_out_groups, texts
+from experiments.outside.environments import OUTSIDERS, installed, predict
+from experiments.outside.exchange import export
+from experiments.part import Part, Row
+from twinlib.data.effect_tests import sham_labels
+from twinlib.data.folds import FOLDS
+from twinlib.data.preparation import PARTS, Prepared, prepare
+from twinlib.data.sources import dataset as entry
+from twinlib.data.sources import load
+from twinlib.evaluation.judge import Predictor, evaluate, supervised
+from twinlib.evaluation.saved import saved
+from twinlib.evaluation.summaries import with_effects
+from twinlib.experimental.baselines import BASELINES
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from experiments.folder import Parts
+
+#: Splits whose labels were all seen in training: these models have a code for no other.
+KINDS = ("cells", "contexts")
+#: Rows beside them; `no_change` and `replicate` are the judge's own.
+BESIDE = ("mean", "matching_mean", "context_mean")
+
+
+@dataclass(frozen=True)
+class External(Experiment):
+    """Models of other groups beside the baselines, on the same units."""
+
+    name = "external"
+    packed: ClassVar[tuple[str, ...]] = ("scores", "groups")
+
+    dataset: str = option("kang2018", f"one of {', '.join(SPLITS)}; several: DIR/NAME each")
+    split: str = option("contexts", f"one of {', '.join(KINDS)}")
+    model: tuple[str, ...] = option(tuple(OUTSIDERS), f"any of {', '.join(OUTSIDERS)}")
+    seeds: int = option(1, "training seeds of each model")
+    part: str = option("test", "test, or validation to choose settings by")
+    steps: int = option(0, "steps (state) or passes (scgen) of a training; 0: each model's own")
+    null: int = option(0, f"folds with sham labels, up to {FOLDS}, where nothing is to be found")
+
+    def __post_init__(self) -> None:
+        one_of("split table of", [self.dataset], tuple(SPLITS))
+        one_of(f"split of {self.dataset} for these models", [self.split], self._kinds)
+        one_of("model", self.model, tuple(OUTSIDERS))
+        one_of("part", [self.part], PARTS[1:])
+        at_least_one(self, "seeds")
+
+    @property
+    def _kinds(self) -> tuple[str, ...]:
+        return tuple(kind for kind in KINDS if kind in SPLITS[self.dataset])
+
+    @cached_property
+    def cells(self) -> AnnData:
+        """The cells of the dataset."""
+        return load(self.dataset)
+
+    def parts(self, finished: Parts) -> Sequence[str]:
+        """The effect test, then one part a fold or context, then the null panel."""
+        folds = len(held_out_groups(self.split, self.cells))
+        parts = ["effects", *(f"{self.split}~{i + 1}" for i in range(folds))]
+        return parts + [f"null~{i + 1}" for i in range(self.null)]
+
+    def compute(self, part: str, scratch: Scratch) -> Part:
+        """Test for effects, or train every model on one fold and score it."""
+        kind, _, number = part.partition("~")
+        if kind == "effects":
+            size = entry(self.dataset).panel
+            folds = [prepare(self.cells, size, fold=fold) for fold in range(1, FOLDS + 1)]
+            return Part({"effects": effects_of(folds)})
+        return self._scored(self._prepared(kind, int(number)), scratch.folder / part)
+
+    def _prepared(self, kind: str, number: int) -> Prepared:
+        """Prepare one fold as the experimental twin's tables do."""
+        size = entry(self.dataset).panel
+        if kind == "null":
+            return prepare(sham_labels(self.cells, np.random.default_rng(0)), size, fold=number)
+        held_out = held_out_groups(kind, self.cells)[number - 1]
+        fold = number if kind == "cells" else 1
+        return prepare(self.cells, size, kind, fold=fold, held_out=held_out)
+
+    def _scored(self, prepared: Prepared, folder: pathlib.Path) -> Part:
+        """Train every model on one fold in a folder, and judge what they answer beside the baselines."""
+        export(prepared, folder, self.part)
+        rows: list[Predictor] = [supervised(name, [BASELINES[name](prepared)]) for name in BESIDE]
+        seconds = {}
+        for name in self.model:
+            started = time.perf_counter()
+            rows.append(self._answers(name, prepared, folder))
+            seconds[OUTSIDERS[name].row] = round(time.perf_counter() - started, 1)
+        made = evaluate(prepared, rows, experiment=self.name, part=self.part)
+        facts = {"seconds": seconds, "fingerprint": prepared.fingerprint}
+        about = {"data_hash": prepared.data_hash, "panel_rule": prepared.panel_rule}
+        return Part({"scores": made.scores, "groups": made.groups}, facts | about, about)
+
+    def _answers(self, name: str, prepared: Prepared, folder: pathlib.Path) -> Predictor:
+        """Train a model with every seed and read its answers back."""
+        from anndata import read_h5ad
+
+        steps = self.steps or OUTSIDERS[name].steps
+        paths = [predict(name, folder, seed, steps) for seed in range(self.seeds)]
+        return saved(OUTSIDERS[name].row, prepared, [read_h5ad(path) for path in paths], self.part)
+
+    def tables(self, finished: Parts) -> dict[str, pd.DataFrame]:
+        """Return the judge's tables; groups say which perturbations have an effect."""
+        tables = {name: texts(table) for name, table in finished.tables(self.parts(finished)).items()}
+        groups, effects = tables["groups"], tables["effects"]
+        real = groups["dataset"] == self.dataset
+        tables["groups"] = pd.concat([with_effects(groups[real], effects), groups[~real]])
+        return tables
+
+    def facts(self, finished: Parts) -> Row:
+        """Return rules, versions and licences."""
+        models = {
+            OUTSIDERS[name].row: {
+                "versions": installed(name),
+                "licence": OUTSIDERS[name].licence,
+                "steps": self.steps or OUTSIDERS[name].steps,
+            }
+            for name in self.model
+        }
+        held_out = held_out_groups(self.split, self.cells)
+        rules = {"truth_rule": TRUTH, "effect_rule": EFFECT, "folds": FOLDS, "held_out": held_out}
+        return {**rules, "models": models}

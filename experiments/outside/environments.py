@@ -1,0 +1,117 @@
+"""Environments of their own for models of other groups: made once in the user's cache, never in twinlib's.
+
+arc-state's licence is non-commercial (CC BY-NC-SA 4.0): whoever runs the experiment installs it, and it is no
+dependency of the project.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import venv
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from twinlib.errors import RunError
+
+
+@dataclass(frozen=True)
+class Outsider:
+    """A model of another group."""
+
+    #: Name of its row.
+    row: str
+    #: What pip installs, pinned.
+    pins: tuple[str, ...]
+    #: The package whose version is told.
+    package: str
+    #: Its script beside this file: SCRIPT FOLDER SEED STEPS writes NAME.h5ad beside train.h5ad.
+    script: str
+    #: Passes or steps of its training.
+    steps: int
+    #: Its licence, for the manifest.
+    licence: str
+
+
+#: Models of other groups by the name of the option.
+OUTSIDERS = {
+    "state": Outsider(
+        "STATE",
+        ("arc-state==0.11.1",),
+        "arc-state",
+        "run_state.py",
+        1000,
+        "CC BY-NC-SA 4.0, non-commercial: run for comparison, no dependency of twinlib",
+    ),
+    "scgen": Outsider(
+        "scGen",
+        ("pertpy[scgen]==1.0.3", "statsmodels<0.15"),
+        "pertpy",
+        "run_scgen.py",
+        100,
+        "Apache-2.0 (pertpy's port of scGen)",
+    ),
+}
+
+
+def environments_folder() -> pathlib.Path:
+    """Return where environments are kept: the user's cache, which XDG_CACHE_HOME moves."""
+    import pooch
+
+    return pathlib.Path(pooch.os_cache("twinlib")) / "environments"
+
+
+def environment(name: str, pins: Sequence[str]) -> pathlib.Path:
+    """Return the folder of an environment that holds these packages, made if it is not there."""
+    place = environments_folder() / name
+    receipt, wanted = place / "pins.json", json.dumps(list(pins))
+    if receipt.exists() and receipt.read_text() == wanted:
+        return place
+    log = place.with_suffix(".log")
+    venv.create(place, clear=True, with_pip=bool(pins))
+    if pins:
+        call([place / "bin" / "python", "-m", "pip", "install", *pins], log, f"{name} could not be installed")
+    receipt.write_text(wanted)
+    return place
+
+
+def call(words: Sequence[str | pathlib.Path], log: pathlib.Path, failure: str) -> None:
+    """Run a command of an environment on one thread without network logins, what it says into a log."""
+    quiet = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+    offline = {"WANDB_MODE": "disabled", "HF_HUB_OFFLINE": "1"}
+    inherited = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
+    with log.open("w") as file:
+        done = subprocess.run(
+            list(map(str, words)), stdout=file, stderr=subprocess.STDOUT, env=inherited | quiet | offline
+        )
+    if done.returncode:
+        raise RunError(f"{failure} (exit status {done.returncode}); the end of {log} says why.")
+
+
+def predict(name: str, folder: pathlib.Path, seed: int, steps: int) -> pathlib.Path:
+    """Train a model on folder/train.h5ad, answer folder/query.h5ad; return the path of the answer."""
+    outsider = OUTSIDERS[name]
+    place = environment(name, outsider.pins)
+    answer = folder / f"{name}_{seed}.h5ad"
+    if not answer.exists():
+        script = pathlib.Path(__file__).with_name(outsider.script)
+        words = [place / "bin" / "python", script, folder, answer, str(seed), str(steps)]
+        call(words, answer.with_suffix(".log"), f"{outsider.row} did not finish its training")
+    return answer
+
+
+def installed(name: str) -> dict[str, str]:
+    """Return the versions of Python, the model's package and what it computes with."""
+    code = (
+        "import importlib.metadata as m, json, platform\n"
+        f"names = [{OUTSIDERS[name].package!r}, 'torch', 'jax', 'scvi-tools', 'anndata', 'numpy']\n"
+        "known = {d.metadata['Name']: d.version for d in m.distributions()}\n"
+        "print(json.dumps({'python': platform.python_version()} | {n: known[n] for n in names if n in known}))"
+    )
+    python = environment(name, OUTSIDERS[name].pins) / "bin" / "python"
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    versions: dict[str, str] = json.loads(done.stdout)
+    return versions
