@@ -10,7 +10,6 @@ import json
 import os
 import pathlib
 import subprocess
-import sys
 import venv
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,6 +54,17 @@ OUTSIDERS = {
         "Apache-2.0 (pertpy's port of scGen)",
     ),
 }
+
+
+#: Packages of an environment whose versions are told, where it holds them.
+COMPUTES_WITH = ("torch", "jax", "scvi-tools", "anndata", "numpy")
+#: Prints the versions of Python and of the packages that it is given.
+VERSIONS = """
+import importlib.metadata, json, platform, sys
+held = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
+told = {name: held[name] for name in sys.argv[1:] if name in held}
+print(json.dumps({"python": platform.python_version()} | told))
+"""
 
 
 def environments_folder() -> pathlib.Path:
@@ -105,13 +115,9 @@ def predict(name: str, folder: pathlib.Path, seed: int, steps: int) -> pathlib.P
 
 def installed(name: str) -> dict[str, str]:
     """Return the versions of Python, the model's package and what it computes with."""
-    code = (
-        "import importlib.metadata as m, json, platform\n"
-        f"names = [{OUTSIDERS[name].package!r}, 'torch', 'jax', 'scvi-tools', 'anndata', 'numpy']\n"
-        "known = {d.metadata['Name']: d.version for d in m.distributions()}\n"
-        "print(json.dumps({'python': platform.python_version()} | {n: known[n] for n in names if n in known}))"
-    )
-    python = environment(name, OUTSIDERS[name].pins) / "bin" / "python"
-    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    outsider = OUTSIDERS[name]
+    python = environment(name, outsider.pins) / "bin" / "python"
+    words = [python, "-c", VERSIONS, outsider.package, *COMPUTES_WITH]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
     versions: dict[str, str] = json.loads(done.stdout)
     return versions

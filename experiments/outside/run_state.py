@@ -1,7 +1,7 @@
 """STATE's transition model: run_state.py FOLDER ANSWER SEED STEPS, in an environment with arc-state.
 
-Trains on FOLDER/train.h5ad and answers FOLDER/query.h5ad through STATE's own command line. STATE moves sets of
-cells: an answer is a population, so that no row answers one control. The licence of arc-state is
+Trains on FOLDER/train.h5ad and answers FOLDER/query.h5ad through STATE's own command line. STATE moves sets
+of cells: an answer is a population, so that no row answers one control. The licence of arc-state is
 non-commercial (CC BY-NC-SA 4.0).
 """
 
@@ -19,7 +19,7 @@ import scipy.sparse
 
 #: The columns that STATE is told, by what it calls them.
 COLUMNS = {"pert": "perturbation", "cell_type": "cell_context", "batch": "batch"}
-#: STATE draws its controls with replacement: so many draws a question bring their mean to that of all controls.
+#: STATE draws its controls with replacement: so many draws a question bring their mean to that of all.
 DRAWS = 16
 #: A network that trains in minutes on one processor.
 SETTINGS = """

@@ -1,4 +1,4 @@
-"""A stranger's predictions read back: doing nothing is no_change, the truth has skill 1, bad files are told."""
+"""A stranger's predictions read back: doing nothing is no_change, the truth has skill 1."""
 
 from __future__ import annotations
 

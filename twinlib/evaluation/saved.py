@@ -148,8 +148,9 @@ def _in_order(
     """Return the rows that answer the controls of a context, in their order; each must have one answer."""
     place = {str(control): row for control, row in zip(named.iloc[rows], rows, strict=True)}
     if set(place) != set(controls) or len(rows) != len(controls):
+        answered = len(set(place) & set(controls))
         raise DataError(
-            f"{name} answers {len(set(place) & set(controls))} of the {len(controls)} controls of {context!r} "
-            f"in {len(rows)} rows: give one row a control, or leave obs['control'] out."
+            f"{name} answers {answered} of the {len(controls)} controls of {context!r} in {len(rows)} rows: "
+            "give one row a control, or leave obs['control'] out."
         )
     return np.array([place[control] for control in controls])
