@@ -9,7 +9,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from experiments.experiment import Experiment
@@ -23,10 +23,11 @@ EXPERIMENTS = {
     "embedding": ("embedding:EmbeddingQuality", "chapter 3: the embedding beside its ablations"),
     "experimental": ("experimental:ExperimentalSplits", "chapter 4: the experimental twin on every split"),
     "external": ("external:External", "models of other groups on the same folds, read back as predictions"),
+    "trajectories": ("trajectories:Trajectories", "chapter 11: measured time, similarity, the alarm"),
     "peers": ("peers:Peers", "chapter 10: returns beside those of Stable-Baselines3"),
 }
-#: Exit statuses: refused, stopped by Ctrl-C.
-REFUSED, STOPPED = 2, 130
+#: Exit statuses: refused, stopped by Ctrl-C, nobody reads on.
+REFUSED, STOPPED, UNREAD = 2, 130, 141
 
 
 def experiment_class(name: str) -> type[Experiment]:
@@ -37,7 +38,10 @@ def experiment_class(name: str) -> type[Experiment]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Refuses in one sentence."""
+    """Refuses in one sentence, and takes no part of an option for the option."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and where help is, and leave."""
@@ -63,6 +67,13 @@ def _parser(name: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def _folder(name: str) -> pathlib.Path:
+    """A folder's path; an empty name, as of a shell variable that is not set, would mean this very folder."""
+    if not name:
+        raise argparse.ArgumentTypeError("the name is empty")
+    return pathlib.Path(name)
+
+
 def _add_options(parser: argparse.ArgumentParser, kind: type[Experiment]) -> None:
     """Add the options of an experiment, then those of every run."""
     for field in fields(kind):
@@ -77,9 +88,7 @@ def _add_options(parser: argparse.ArgumentParser, kind: type[Experiment]) -> Non
             default=[field.default] if field.name == "dataset" else field.default,
             help=f"{field.metadata['help']} (default: %(default)s)",
         )
-    parser.add_argument(
-        "--out", type=pathlib.Path, required=True, help="folder for the results; one run a folder"
-    )
+    parser.add_argument("--out", type=_folder, required=True, help="folder for the results; one run a folder")
     parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
     parser.add_argument("--minutes", type=float, help="begin no part after so many minutes; --resume goes on")
     parser.add_argument("--workers", type=int, default=1, help="processes of this machine; 1: this one alone")
@@ -97,11 +106,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "report":
             from twinlib.results.tables import report
 
-            print(report(options.folder), end="")
+            print(report(options.folder), end="", flush=True)
         elif options.command == "claims":
             _claims(options.out)
         else:
             _run(options)
+    except BrokenPipeError:
+        return _unread(options)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return REFUSED
@@ -167,6 +178,14 @@ def _stopped(options: argparse.Namespace) -> str:
     if options.command in EXPERIMENTS and options.out.exists():
         return f"Stopped. {_go_on(options)}"
     return "Stopped; nothing was written."
+
+
+def _unread(options: argparse.Namespace) -> int:
+    """Leave without a word on the output, which nobody reads on, as in `report DIR | head`."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at the end
+    if options.command in EXPERIMENTS:
+        print(_stopped(options), file=sys.stderr)
+    return UNREAD
 
 
 def _claims(path: pathlib.Path) -> None:

@@ -124,6 +124,7 @@ class Described(Replication):
             "data_hash": p.data_hash,
             "fingerprint": p.fingerprint,
             "split": p.split,
+            "panel_rule": p.panel_rule,
             "genes": len(p.genes),
             "cells": {s: len(p.rows(s)) for s in ("train", "test")},
             "test_controls": len(p.rows("test", "control")),

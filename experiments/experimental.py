@@ -140,7 +140,7 @@ class ExperimentalSplits(Experiment):
     dataset: str = option("waddington", f"one of {', '.join(SPLITS)}; several: DIR/NAME each")
     splits: tuple[str, ...] = option((), "splits of the dataset; default: all it has")
     seeds: int = option(3, "training seeds of the twin")
-    ablations: int = option(1, "training seeds of the twin without each of its parts, and on shuffled labels")
+    ablations: int = option(1, "training seeds of the rows that need a fit of their own: ablations, shuffled")
     epochs: int = option(1, "passes of an embedding that is trained for a part")
 
     def __post_init__(self) -> None:
@@ -206,7 +206,7 @@ class ExperimentalSplits(Experiment):
         prepared = self._prepared(kind, self.cells(kind), number)
         coder, origin = embedding_of(prepared, self.epochs)
         fold = Fold(prepared, coder)
-        rows = [*fold.plain(), fold.twin("experimental", self.seeds, PerturbationModelConfig())]
+        rows = [*fold.plain(), *fold.twins(self.seeds)]
         shown = [row for row in rows if row.name in SHOWN]
         rows += [fold.twin(name, self.ablations, config) for name, config in ablated(prepared)]
         if len(prepared.train_perturbations) > 1:

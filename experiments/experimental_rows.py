@@ -20,7 +20,9 @@ from twinlib.experimental.baselines import BASELINES, encode_rows
 from twinlib.experimental.perturbation_model import (
     PerturbationModel,
     PerturbationModelConfig,
+    earns_its_place,
     fit_perturbation_model,
+    without_departures,
 )
 
 if TYPE_CHECKING:
@@ -32,8 +34,8 @@ if TYPE_CHECKING:
 
 #: Rows without training of networks, `no_change` aside, which the judge adds.
 PLAIN = tuple(name for name in BASELINES if name != "no_change")
-#: Parts of the twin that can be left out: fields of its configuration.
-ABLATIONS = ("cell_network", "earns_its_place", "trust", "memory", "label_network", "borrow")
+#: Parts of the twin that are left out by a fit of its own: fields of its configuration.
+ABLATIONS = ("trust", "memory", "label_network", "borrow")
 #: The twin without its cell network, which is the costly part.
 MEAN_ONLY = PerturbationModelConfig(cell_network=False)
 
@@ -83,6 +85,22 @@ class Fold:
         """Fit the twin with seeds 0, 1, ..., one replica each."""
         return supervised(name, [self.fit(seed, config) for seed in range(seeds)])
 
+    def twins(self, seeds: int) -> list[Supervised]:
+        """Fit the twin with seeds 0, 1, ...: as it is, with every cell network kept, and without any.
+
+        The three are one fit: the cell network is trained last, and kept or silenced after that.
+        """
+        kept = [self.fit(seed, PerturbationModelConfig(earns_its_place=False)) for seed in range(seeds)]
+        silent = [without_departures(model) for model in kept]
+        chosen = [k if self.earns(k) else s for k, s in zip(kept, silent, strict=True)]
+        rows = {"": chosen, "_no_earns_its_place": kept, "_no_cell_network": silent}
+        return [supervised(f"experimental{name}", models) for name, models in rows.items()]
+
+    def earns(self, model: PerturbationModel) -> bool:
+        """Tell whether the cell network of a twin brings validation cells nearer."""
+        parts = (model.cell_network, model.label_network, model.memory, model.table)
+        return earns_its_place(self.prepared, self.embedding, *parts, self.latent)
+
     def shuffled(self, seeds: int) -> Supervised:
         """Fit the twin on shuffled labels, one shuffle a seed."""
         models = [
@@ -102,7 +120,7 @@ class Fold:
 
 
 def ablated(prepared: Prepared) -> Iterator[tuple[str, PerturbationModelConfig]]:
-    """Yield name and configuration of the twin without each part that speaks of these test cells.
+    """Yield name and configuration of the twin without each part of its means that these test cells ask for.
 
     The label network and its memory speak of parts that training cells carry, borrowing of all others.
     """

@@ -28,7 +28,7 @@ from twinlib.data.preparation import PARTS, Prepared, prepare
 from twinlib.data.sources import dataset as entry
 from twinlib.data.sources import load
 from twinlib.evaluation.judge import Predictor, evaluate, supervised
-from twinlib.evaluation.saved import saved
+from twinlib.evaluation.saved import saved_predictions
 from twinlib.evaluation.summaries import with_effects
 from twinlib.experimental.baselines import BASELINES
 
@@ -118,7 +118,9 @@ class External(Experiment):
 
         steps = self.steps or OUTSIDERS[name].steps
         paths = [predict(name, folder, seed, steps) for seed in range(self.seeds)]
-        return saved(OUTSIDERS[name].row, prepared, [read_h5ad(path) for path in paths], self.part)
+        return saved_predictions(
+            OUTSIDERS[name].row, prepared, [read_h5ad(path) for path in paths], self.part
+        )
 
     def tables(self, finished: Parts) -> dict[str, pd.DataFrame]:
         """Return the judge's tables; groups say which perturbations have an effect."""

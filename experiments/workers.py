@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import multiprocessing
+import os
 import pathlib
 import signal
 import tempfile
@@ -126,7 +127,7 @@ def workers_of(number: int, scheduler: str | None) -> Iterator[Workers]:
 @contextmanager
 def _processes(number: int) -> Iterator[Executor]:
     """Start fresh processes (torch's threads do not survive a fork), and end them when the run is stopped."""
-    pool = ProcessPoolExecutor(number, multiprocessing.get_context("spawn"))
+    pool = ProcessPoolExecutor(number, multiprocessing.get_context("spawn"), _end_with_the_run)
     with _deaf():
         for _ in range(number):  # each starts now, and inherits that Ctrl-C is for this process alone
             pool.submit(int)
@@ -138,6 +139,18 @@ def _processes(number: int) -> Iterator[Executor]:
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _end_with_the_run() -> None:
+    """End this worker with its run, even if that was killed: it would compute on in the run's folder."""
+    threading.Thread(target=_wait_for_the_run, daemon=True).start()
+
+
+def _wait_for_the_run() -> None:
+    run = multiprocessing.parent_process()
+    if run is not None:
+        run.join()
+        os._exit(1)
 
 
 @contextmanager

@@ -80,6 +80,8 @@ prepared = standard(dataset)
 #
 # $$g: \mathbb{R}^G \to \mathbb{R}^D, \qquad h: \mathbb{R}^D \to \mathbb{R}^G, \qquad h(g(x)) \approx x.$$
 #
+# The genes are the panel of chapter 2: those that vary most within context and batch among the training cells, and the measured targets.
+#
 # Two things make such a pair good.
 # Cells that were never seen should come back with little error.
 # And the code should keep what a perturbation does, because whatever the encoder drops, no later chapter can find again.
@@ -359,8 +361,8 @@ print(f"test R2 of PCA {pca_r2:.5f}, of the network before training {at_start:.5
 # ## Training, shortened
 #
 # The loss is the squared error of z-scores.
-# A fifth of the *training* cells is set aside as validation: after each pass they are scored, and the weights of the best pass are kept.
-# On this page a few passes over a part of the cells must do; the packaged network, made by `python -m twinlib.embedding.train` followed by the name of the dataset, saw all training cells.
+# The validation cells, 15 % that are set aside in every fold, are scored after each pass, and the weights of the best pass are kept.
+# On this page a few passes over a part of the cells must do; the packaged network, made by `python -m twinlib.embedding.train` followed by the name of the dataset, saw all training cells of the first fold.
 
 # %%
 part = prepare(load(dataset, n_cells=2500), DATASETS[dataset].panel)

@@ -647,7 +647,7 @@ removed.round(4)
 # ## What tuning says: where each one works
 #
 # A comparison at one shared setting favours the algorithm that the setting happens to suit.
-# So each algorithm was given the same budget: twelve settings (four step sizes and three scales of the action), three seeds, the same number of environment steps.
+# So each algorithm was given the same budget, on an earlier preparation of the cells than the other pages use (chapter 12 says which): twelve settings (four step sizes and three scales of the action), three seeds, the same number of environment steps.
 # The step size is the learning rate for PPO and PPO_restart, and $\delta$ for the algorithms with a trust region.
 # Policies were trained without the validation fifth of the training cells and judged on that fifth by pearson_delta, the correlation of the predicted with the observed mean change; test cells took no part.
 # The runs are stored (`results/tuning`, made by `python -m experiments tuning --out DIR`), and this page draws them.

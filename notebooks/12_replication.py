@@ -388,6 +388,8 @@ record.say(tables.markdown(pd.DataFrame(lines, columns=columns)))
 # The other two stand-ins reuse the choice made on `papalexi2021`; a dose is never scaled.
 
 # %%
+for told in sorted({tables.preparation_of(info) for info in settings.values()}):
+    record.say(told)
 lines = []
 for name, info in settings.items():
     if "choices" not in info:

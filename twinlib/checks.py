@@ -28,6 +28,7 @@ def finite_arrays(**given: tuple[object, str]) -> list[NDArray[np.float64]]:
     """
     arrays = {name: _numbers(name, values) for name, (values, _) in given.items()}
     sizes: dict[str, tuple[int, str]] = {}
+    labels: dict[str, tuple[list[str], str]] = {}
     leads: dict[str, tuple[int, ...]] = {}
     for name, array in arrays.items():
         axes = given[name][1].split()
@@ -35,6 +36,7 @@ def finite_arrays(**given: tuple[object, str]) -> list[NDArray[np.float64]]:
             axes = axes[1:]
             leads[name] = array.shape[: max(array.ndim - len(axes), 0)]
         _require_shape(name, array, len(leads.get(name, ())), axes, sizes)
+        _require_labels(name, given[name][0], axes, labels)
     _require_broadcast(leads)
     for name, array in arrays.items():
         if not np.abs(array).max() <= _LARGEST:  # not so for NaN, either
@@ -77,6 +79,26 @@ def _require_shape(
         if known != length:
             raise InputError(
                 f"{name} has shape {array.shape} where {word} is {known}, as in {first}; they must pair up."
+            )
+
+
+def _require_labels(
+    name: str, values: object, axes: list[str], labels: dict[str, tuple[list[str], str]]
+) -> None:
+    """Refuse a pandas table whose genes (or cells) are named otherwise, or ordered otherwise, than those met.
+
+    Labels that are no text, as a default index, say nothing. `labels` holds those met so far and where.
+    """
+    named = getattr(values, "axes", ()) if type(values).__module__.startswith("pandas.") else ()
+    for axis, index in zip(reversed(axes), reversed(named), strict=False):
+        if index.inferred_type != "string":
+            continue
+        own, word = index.tolist(), axis.partition("=")[0]
+        known, first = labels.setdefault(word, (own, name))
+        if known != own:
+            raise InputError(
+                f"The labels of {name} along {word} are not those of {first}, or in another order; "
+                "bring both tables into one order."
             )
 
 

@@ -107,8 +107,15 @@ def predict(name: str, folder: pathlib.Path, seed: int, steps: int) -> pathlib.P
     place = environment(name, outsider.pins)
     answer = folder / f"{name}_{seed}.h5ad"
     if not answer.exists():
-        script = pathlib.Path(__file__).with_name(outsider.script)
-        words = [place / "bin" / "python", script, folder, answer, str(seed), str(steps)]
+        script = pathlib.Path(__file__).parent / outsider.script
+        words: list[str | pathlib.Path] = [
+            place / "bin" / "python",
+            script,
+            folder,
+            answer,
+            str(seed),
+            str(steps),
+        ]
         call(words, answer.with_suffix(".log"), f"{outsider.row} did not finish its training")
     return answer
 
@@ -117,7 +124,7 @@ def installed(name: str) -> dict[str, str]:
     """Return the versions of Python, the model's package and what it computes with."""
     outsider = OUTSIDERS[name]
     python = environment(name, outsider.pins) / "bin" / "python"
-    words = [python, "-c", VERSIONS, outsider.package, *COMPUTES_WITH]
+    words: list[str | pathlib.Path] = [python, "-c", VERSIONS, outsider.package, *COMPUTES_WITH]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     versions: dict[str, str] = json.loads(done.stdout)
     return versions

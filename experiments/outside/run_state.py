@@ -49,18 +49,18 @@ def as_state_reads(cells: anndata.AnnData) -> anndata.AnnData:
     )
 
 
-def state(*words: str) -> None:
-    """Run STATE's command of this environment."""
-    subprocess.run([pathlib.Path(sys.executable).with_name("state"), "tx", *words], check=True)
+def state(work: pathlib.Path, *words: str) -> None:
+    """Run STATE's command of this environment in a folder."""
+    subprocess.run([pathlib.Path(sys.executable).with_name("state"), "tx", *words], check=True, cwd=work)
 
 
 def train(work: pathlib.Path, seed: int, steps: int) -> None:
     """Train on work/train/train.h5ad into work/state."""
-    plan = work / "split.toml"
-    plan.write_text(f'[datasets]\nown = "{work}/train"\n\n[training]\nown = "train"\n')
+    (work / "split.toml").write_text(f'[datasets]\nown = "{work}/train"\n\n[training]\nown = "train"\n')
     length = [f"training.{name}={steps}" for name in ("max_steps", "val_freq", "ckpt_every_n_steps")]
-    place = [f"data.kwargs.toml_config_path={plan}", f"output_dir={work}", f"training.train_seed={seed}"]
-    state("train", *SETTINGS, *length, *place)
+    # relative paths, since STATE's parser of settings refuses some characters of a path
+    place = ["data.kwargs.toml_config_path=split.toml", "output_dir=.", f"training.train_seed={seed}"]
+    state(work, "train", *SETTINGS, *length, *place)
 
 
 def infer(work: pathlib.Path, seed: int) -> np.ndarray:
@@ -77,7 +77,7 @@ def infer(work: pathlib.Path, seed: int) -> np.ndarray:
         "seed": seed,
         "output": work / "predicted.h5ad",
     }
-    state("infer", *(word for key, value in words.items() for word in (f"--{key}", str(value))))
+    state(work, "infer", *(word for key, value in words.items() for word in (f"--{key}", str(value))))
     return np.asarray(anndata.read_h5ad(work / "predicted.h5ad").obsm["X_hvg"])
 
 

@@ -143,7 +143,8 @@ def test_two_of_five_knock_downs_show_in_a_hundred_h1_cells():
     p_values = {}
     for name in sorted(set(label) - {CONTROL}):
         rows = np.isin(label, [name, CONTROL])
-        test = energy_test(x[rows], label[rows] == name, batch[rows], 999, np.random.default_rng(0))
+        one, rng = ["H1"] * len(rows[rows]), np.random.default_rng(0)
+        test = energy_test(x[rows], label[rows] == name, one, batch[rows], 999, rng)
         p_values[name] = test.p_value
     assert {name for name, p in p_values.items() if p < 0.02} == {"TMSB4X", "MED12"}
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
+from anndata import AnnData
 
 GENES = 40
 
@@ -28,3 +30,26 @@ def screen(
         base + effect * rng.normal(size=len(base)) * (rng.random(len(base)) < 0.3) for _ in range(arms)
     ]
     return cells(base, controls, rng), [cells(p, n, rng) for p in profiles], base, profiles
+
+
+def canonical(controls: np.ndarray, perturbed: list[np.ndarray], contexts: int = 1) -> AnnData:
+    """Canonical cells of a screen: labels p0, p1, ...; contexts and batches dealt out in turn."""
+    labels = np.repeat(
+        ["control", *(f"p{i}" for i in range(len(perturbed)))], [len(controls), *map(len, perturbed)]
+    )
+    x = np.concatenate([controls, *perturbed]).astype(np.float32)
+    turn = np.arange(len(x))
+    obs = pd.DataFrame(
+        {
+            "perturbation": labels,
+            "perturbation_type": np.where(labels == "control", "none", "drug"),
+            "dose": np.where(labels == "control", 0.0, 1.0),
+            "cell_context": (turn % contexts).astype(str),
+            "batch": "one",
+            "target_measured": False,
+        },
+        index=[f"c{i}" for i in turn],
+    )
+    var = pd.DataFrame(index=[f"g{i}" for i in range(x.shape[1])])
+    facts = {"dataset": "simulated", "data_hash": "none", "scale": "log1p"}
+    return AnnData(x, obs=obs, var=var, uns={"twinlib": facts})

@@ -1,8 +1,7 @@
-"""Nothing in, nothing out; a perfect predictor at the ceiling; intervals that hold what they promise."""
+"""Changes within contexts, ceilings from halves that share nothing, intervals that hold what they promise."""
 
 from __future__ import annotations
 
-import os
 import pathlib
 import sys
 
@@ -20,12 +19,10 @@ from twinlib.evaluation.calibration import (
     observed_change,
     scaled,
 )
-from twinlib.evaluation.metrics import pds, pearson_delta
+from twinlib.evaluation.metrics import pearson_delta
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from simulated_counts import cells, screen
-
-SLOW = pytest.mark.skipif(not os.environ.get("TWINLIB_SLOW"), reason="slow: set TWINLIB_SLOW=1")
+from simulated_counts import screen
 
 
 def two_arms(perturbed, controls, contexts=None):
@@ -60,26 +57,6 @@ def test_contexts_weigh_as_many_as_they_hold_perturbed_cells_and_small_ones_leav
     assert arms(x, np.arange(88) == 40, np.arange(88) >= 44, context) is None
 
 
-def learned_rows(seed, effect=0.0):
-    """pearson_delta of `matching_mean` and `mean`, and PDS skill, on one simulated screen split in two."""
-    rng = np.random.default_rng(seed)
-    controls, perturbed, _, _ = screen(effect, rng)
-    train, test = controls[:150], controls[150:]
-    learned = [x[:30].mean(0) - train.mean(0) for x in perturbed]
-    truth = np.stack([observed_change(two_arms(x[30:], test)) for x in perturbed])
-    mean = np.mean(learned, axis=0)
-    own = [delta(t, g) for t, g in zip(truth, learned, strict=True)]
-    common = [delta(t, mean) for t in truth]
-    return np.mean(own), np.mean(common), 2 * pds(truth, np.stack(learned)).mean() - 1
-
-
-def test_nothing_in_nothing_out():
-    scores = np.array([learned_rows(seed) for seed in range(20)])
-    for column in scores.T:
-        assert abs(column.mean()) < 0.02 or stats.ttest_1samp(column, 0.0).pvalue > 0.01
-    assert np.array([learned_rows(seed, effect=1.0) for seed in range(2)]).min() > 0.1
-
-
 def test_truth_from_training_controls_would_reward_nothing():
     """Every learned shift subtracts the training controls; so must not the truth."""
     shared = []
@@ -89,23 +66,6 @@ def test_truth_from_training_controls_would_reward_nothing():
         mean = np.mean([x[:30].mean(0) for x in perturbed], axis=0) - controls.mean(0)
         shared.append(np.mean([delta(x[30:].mean(0) - controls.mean(0), mean) for x in perturbed]))
     assert np.mean(shared) > 0.2
-
-
-def test_a_perfect_predictor_scores_the_ceiling():
-    """The predictor knows the true change to the noise of 20,000 cells; its score and the ceiling agree."""
-    gaps, values = [], []
-    for seed in range(20):
-        rng = np.random.default_rng(seed)
-        controls, perturbed, base, profiles = screen(0.35, rng, controls=200, arms=2)
-        quiet = cells(base, 20_000, rng).mean(0)
-        for x, profile in zip(perturbed, profiles, strict=True):
-            group = two_arms(x, controls)
-            best = delta(observed_change(group), cells(profile, 20_000, rng).mean(0) - quiet)
-            top = ceiling([half_correlation(group, rng, 20)]).value
-            gaps.append(best - top)
-            values.append(top)
-    assert np.mean(values) > 0.3
-    assert abs(np.mean(gaps)) < 0.02
 
 
 def test_halves_that_shared_their_controls_would_put_the_ceiling_too_high():
@@ -167,23 +127,14 @@ def test_intervals_cover(units):
     assert coverage(200, units=units) >= 0.9
 
 
-@SLOW
-def test_intervals_of_simulated_screens_cover():
-    """100 screens of 20 perturbations, five disjoint folds: the interval of a row holds its expectation."""
-    truth, held = [], []
-    for seed in range(100):
-        rng = np.random.default_rng(seed)
-        controls, perturbed, _, _ = screen(0.35, rng, controls=400)
-        table = np.empty((5, 20))
-        for k in range(5):
-            for u, x in enumerate(perturbed):
-                test, away = x[k::5], np.delete(x, np.s_[k::5], axis=0)
-                learned = away.mean(0) - np.delete(controls, np.s_[k::5], axis=0).mean(0)
-                table[k, u] = delta(observed_change(two_arms(test, controls[k::5])), learned)
-        held.append(estimate(table))
-        truth.append(table.mean())
-    expected = np.mean(truth)
-    assert np.mean([found.low <= expected <= found.high for found in held]) >= 0.9
+def test_intervals_stay_finite_where_nothing_but_noise_is_left():
+    """By chance the three variances nearly cancel: degrees of freedom of their sum gave any width."""
+    rng = np.random.default_rng(3)
+    widths = [
+        (found.high - found.low) * 60**0.5
+        for found in (estimate(folds_by_units(rng, units=12, sd=(0, 0, 1))) for _ in range(200))
+    ]
+    assert max(widths) < 12 and coverage(200, units=12, sd=(0, 0, 1)) >= 0.9
 
 
 def test_the_scaled_column_is_zero_for_the_mean_and_one_for_a_replicate():

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from twinlib.evaluation import similarity as sim
+from twinlib.evaluation.calibration import estimate
 
 FLOATS = st.floats(-50, 50, allow_nan=False, width=32)
 
@@ -115,3 +116,31 @@ def test_nan_is_refused(call):
 def test_eq12_refuses_unequal_lengths():
     with pytest.raises(ValueError, match="must pair up"):
         sim.mean_absolute_difference([0.0, 1.0], [0.0, 1.0, 2.0])
+
+
+def test_a_verdict_needs_the_twin_nearer_than_every_reference():
+    rng = np.random.default_rng(4)
+    twin = 1.0 + 0.05 * rng.normal(size=(5, 8))
+    far, same = twin + 0.5 + 0.05 * rng.normal(size=(5, 8)), twin + 0.05 * rng.normal(size=(5, 8))
+    good = sim.similarity_verdict(twin, {"shuffled": far, "straight_line": far + 0.1, "do_nothing": far})
+    assert good.holds and str(good) == "similar: nearer than shuffled, straight_line, do_nothing"
+    bad = sim.similarity_verdict(twin, {"shuffled": far, "straight_line": twin - 0.2, "do_nothing": same})
+    assert bad.fails_against == ("straight_line", "do_nothing") and not bad.holds
+    assert str(bad) == "not shown: fails against straight_line (nearer), do_nothing (cannot be told)"
+
+
+def test_few_units_have_an_interval_over_the_folds_alone():
+    from scipy.stats import t
+
+    table = np.random.default_rng(5).normal(0.3, 0.1, size=(5, 2))
+    found, folds = sim.mean_over_folds(table), table.mean(1)
+    half = t.ppf(0.975, 4) * folds.std(ddof=1) / 5**0.5
+    assert (found.low, found.high) == pytest.approx((folds.mean() - half, folds.mean() + half))
+    assert found.units == 2 and found.dof == 4
+    many = np.random.default_rng(6).normal(size=(5, 6))
+    assert sim.mean_over_folds(many) == estimate(many)
+
+
+def test_a_verdict_refuses_tables_that_do_not_pair_up():
+    with pytest.raises(ValueError, match="must pair up"):
+        sim.similarity_verdict(np.ones((5, 3)), {"do_nothing": np.ones((5, 2))})

@@ -143,7 +143,7 @@ def harvested():
     from twinlib.data.simulated import simulate_waddington
 
     snapshots = (1, 2, 4, 8, 16, 40)
-    cells = simulate_waddington(700, perturbations=("Pu1", "EKLF"), snapshots=snapshots, onset=10.0)
+    cells = simulate_waddington(1400, perturbations=("Pu1", "EKLF"), snapshots=snapshots, onset=10.0)
     prepared = prepare(cells, 50)
     axes = PCA(5, random_state=0).fit(prepared.scale(prepared.expression("train")))
 
@@ -154,19 +154,51 @@ def harvested():
     return prepared, Components()
 
 
-def test_true_time_orders_the_cells_where_it_is_known(harvested):
-    cells = t.real_cells(*harvested, "Pu1", true_time=True)
+def test_measured_times_give_one_point_each(harvested):
+    cells = t.real_cells(*harvested, "Pu1", measured=True)
     assert set(cells.time[~cells.perturbed]) == {0.0} and cells.time.max() == 40
-    np.testing.assert_allclose(cells.trajectory, t.binned(cells.latent, cells.time))
-    start = cells.trajectory[0] - cells.latent[cells.time == 0].mean(0)
-    assert np.abs(start).max() < np.abs(cells.trajectory[-1] - cells.start).max()
+    assert len(cells.trajectory) == 7
+    np.testing.assert_allclose(cells.trajectory[0], cells.start)
+    np.testing.assert_allclose(cells.trajectory[2], cells.latent[cells.time == 2].mean(0))
+    np.testing.assert_allclose(cells.positions, np.array([0, 1, 2, 4, 8, 16, 40]) / 40)
 
 
-def test_true_time_is_refused_where_all_cells_have_the_same(harvested):
+def test_halves_and_draws_keep_every_measured_time(harvested):
+    cells, rng = t.real_cells(*harvested, "Pu1", measured=True), np.random.default_rng(0)
+    assert [len(half) for half in cells.halves(rng)] == [7, 7]
+    assert (np.unique(cells.resampled(rng).time) == np.unique(cells.time)).all()
+
+
+def test_measured_time_is_refused_where_there_is_none(harvested):
     import dataclasses
 
     prepared, space = harvested
     same = prepared.cells.copy()
     same.obs["time"] = 40.0
     with pytest.raises(ValueError, match="one harvest time"):
-        t.real_cells(dataclasses.replace(prepared, cells=same), space, "Pu1", true_time=True)
+        t.real_cells(dataclasses.replace(prepared, cells=same), space, "Pu1", measured=True)
+    del same.obs["time"]
+    with pytest.raises(ValueError, match="holds no harvest times; take pseudotime"):
+        t.real_cells(dataclasses.replace(prepared, cells=same), space, "Pu1", measured=True)
+
+
+def test_one_context_alone_can_be_asked_for(harvested):
+    prepared, space = harvested
+    every = t.real_cells(prepared, space, "Pu1", measured=True)
+    assert len(t.real_cells(prepared, space, "Pu1", measured=True, context="reference").time) == len(
+        every.time
+    )
+    with pytest.raises(ValueError, match="fewer than 2 test cells"):
+        t.real_cells(prepared, space, "Pu1", context="elsewhere")
+
+
+def test_a_path_is_read_at_the_measured_times():
+    line = t.straight_line([0.0, 1.0], [3.0, 1.0], horizon=15)
+    np.testing.assert_allclose(t.at_positions(line, [0, 1 / 3, 1]), [[0, 1], [1, 1], [3, 1]])
+    with pytest.raises(ValueError, match="outside of 0 to 1"):
+        t.at_positions(line, [0, 1, 3])
+
+
+def test_a_random_line_has_the_asked_length():
+    line = t.random_line([1.0, 2.0, 3.0], 2.5, 15, np.random.default_rng(0))
+    assert np.linalg.norm(line[-1] - line[0]) == pytest.approx(2.5) and line[0].tolist() == [1, 2, 3]

@@ -16,10 +16,11 @@ from experiments.experimental import (
     held_out_groups,
     in_hours,
 )
-from experiments.experimental_rows import ABLATIONS, PLAIN, RememberedCoder, ablated, shuffled
+from experiments.experimental_rows import ABLATIONS, PLAIN, Fold, RememberedCoder, ablated, shuffled
 from experiments.runner import run
 from twinlib.data.preparation import prepare
 from twinlib.data.simulated import simulate_waddington
+from twinlib.experimental.perturbation_model import PerturbationModelConfig
 from twinlib.landscapes.gene_network import Wiring
 
 LABELS = ("Gata1", "Pu1", "Cebpa", "Fli1", "Gata1+Pu1", "Cebpa+Gata1", "Cebpa+Pu1")
@@ -69,7 +70,8 @@ def test_every_row_is_scored_on_every_perturbation(finished):
     scores = scores[scores["metric"] == "pearson_delta"]
     sham = scores["dataset"] == "waddington sham"
     mine = scores[(scores["split_kind"] == "cells") & ~sham]
-    ablations = {f"experimental_no_{part}" for part in ABLATIONS if part != "borrow"}
+    parts = {"cell_network", "earns_its_place", *ABLATIONS} - {"borrow"}
+    ablations = {f"experimental_no_{part}" for part in parts}
     expected = {"no_change", "replicate", *PLAIN, "experimental", "experimental_shuffled", *ablations}
     assert set(mine["model"]) == expected
     assert mine.groupby("model")["perturbation"].nunique().eq(len(LABELS)).all()
@@ -128,6 +130,16 @@ def test_a_part_is_left_out_only_where_it_speaks_of_the_test_cells():
     assert {*seen, "experimental_no_borrow"} == {f"experimental_no_{part}" for part in ABLATIONS}
     assert seen - unseen == {"experimental_no_label_network", "experimental_no_memory"}
     assert unseen - seen == {"experimental_no_borrow"}
+
+
+def test_three_rows_of_one_fit_are_those_of_three(cells):
+    prepared = prepare(cells, 40)
+    fold = Fold(prepared, embedding_of(prepared, 1)[0])
+    x = prepared.expression("test", "control")
+    for row, part in zip(fold.twins(1), (None, "earns_its_place", "cell_network"), strict=True):
+        config = PerturbationModelConfig(**({part: False} if part else {}))
+        alone = fold.fit(0, config).predict(x, ["Pu1"] * len(x))
+        assert np.allclose(row.models[0].predict(x, ["Pu1"] * len(x)), alone, atol=1e-5), row.name
 
 
 def test_shuffling_moves_training_labels_only(cells):

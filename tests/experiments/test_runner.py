@@ -73,6 +73,18 @@ def test_a_run_writes_its_files_and_says_how_it_was_made(tmp_path):
     assert not [p for p in out.rglob(".*")]  # no lock and no half-written file is left
 
 
+def test_a_table_can_be_packed_and_two_runs_give_the_same_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(Fake, "compressed", ("regression",))
+    for name in ("a", "b"):
+        quiet(Fake(), tmp_path / name)
+        time.sleep(1.1)  # gzip keeps a date in seconds
+    packed = [(tmp_path / name / "regression.csv.gz").read_bytes() for name in ("a", "b")]
+    assert packed[0] == packed[1] and (tmp_path / "a" / "history.csv").is_file()
+    assert list(pd.read_csv(tmp_path / "a" / "regression.csv.gz").Algorithm) == ["one", "two", "three"]
+    with pytest.raises(FolderError, match="already holds"):
+        quiet(Fake(), tmp_path / "a")
+
+
 def test_a_second_run_into_the_folder_is_refused(tmp_path):
     quiet(Fake(), tmp_path)
     with pytest.raises(FolderError, match="already holds history.csv"):

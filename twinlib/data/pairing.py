@@ -27,6 +27,9 @@ ITERATIONS = 200
 #: Largest relative error of a cell's mass in a plan.
 MARGIN = 1e-6
 
+#: Largest cost as a multiple of an ordinary nearest one; POT's exact solver tells costs apart to 1e-15.
+COMPARABLE = 1e13
+
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
@@ -129,13 +132,16 @@ def _transport_partners(controls: np.ndarray, perturbed: np.ndarray) -> tuple[np
 def transport_plan(controls: np.ndarray, perturbed: np.ndarray) -> tuple[np.ndarray, bool]:
     """Return the plan [n, m] between two clouds [n, D], [m, D] of equal weights, and whether it is exact."""
     import ot
+    from scipy.spatial.distance import cdist
 
     controls, perturbed = finite_arrays(controls=(controls, "n D"), perturbed=(perturbed, "m D"))
-    cost = ot.dist(controls, perturbed)
+    cost = cdist(controls, perturbed, "sqeuclidean")  # from differences: ot.dist loses clouds far from 0
+    _require_comparable(cost)
     source, target = ot.unif(len(controls)), ot.unif(len(perturbed))
     exact = cost.size <= EXACT_ENTRIES
     if exact:
-        plan = np.asarray(ot.emd(source, target, cost, numItermax=10_000_000))
+        near_one = np.ldexp(cost, -np.frexp(cost.mean())[1])  # exact; the solver's tolerance is absolute
+        plan = np.asarray(ot.emd(source, target, near_one, numItermax=10_000_000))
     else:
         plan = _entropic_plan(source, target, cost)
     for masses, asked in ((plan.sum(axis=1), source), (plan.sum(axis=0), target)):
@@ -145,6 +151,16 @@ def transport_plan(controls: np.ndarray, perturbed: np.ndarray) -> tuple[np.ndar
                 "whose masses hold: leave out cells that lie far from all others."
             )
     return plan, exact
+
+
+def _require_comparable(cost: np.ndarray) -> None:
+    """Refuse a cost [n, m] beside whose largest entry the solvers take the ordinary ones for equal."""
+    nearest = np.median(cost.min(axis=0))
+    if cost.max() > COMPARABLE * nearest > 0:
+        raise DataError(
+            f"Two cells are {np.sqrt(cost.max() / nearest):.0e} times as far apart as neighbours are, which "
+            "no float64 plan resolves: leave out cells that lie far from all others."
+        )
 
 
 def _entropic_plan(source: np.ndarray, target: np.ndarray, cost: np.ndarray) -> np.ndarray:

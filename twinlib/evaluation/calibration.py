@@ -217,7 +217,7 @@ def _variance(table: Array) -> tuple[float, float]:
     if units < 12:
         return variance, min(units, folds) - 1.0
     spread = by_unit**2 / (units - 1) + by_fold**2 / (folds - 1) + shared**2 / ((folds - 1) * (units - 1))
-    return variance, (by_unit + by_fold - shared) ** 2 / spread if spread > 0 else units - 1.0
+    return variance, variance**2 / spread if spread > 0 else units - 1.0
 
 
 def scaled(score: ArrayLike, mean_row: ArrayLike, replicate_row: ArrayLike) -> float:

@@ -56,7 +56,9 @@ class Saved:
         return np.stack([resized(saved_cells[_key(group)], len(cells)) for saved_cells in self.cells])
 
 
-def saved(name: str, prepared: Prepared, replicas: Sequence[AnnData], part: str = "test") -> Saved:
+def saved_predictions(
+    name: str, prepared: Prepared, replicas: Sequence[AnnData], part: str = "test"
+) -> Saved:
     """Read predictions for one part of a split, one AnnData a replica, as a predictor.
 
     Raises

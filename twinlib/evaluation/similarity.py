@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from twinlib.checks import finite_arrays, require_number
+from twinlib.evaluation.calibration import MIN_UNITS, Estimate, estimate
 
 Array = NDArray[np.float64]
 
@@ -138,3 +142,63 @@ def sliced_wasserstein(
     directions = rng.normal(size=(x.shape[-1], n_projections))
     directions /= np.linalg.norm(directions, axis=0)
     return float(ot.sliced_wasserstein_distance(x, y, projections=directions, p=p))
+
+
+@dataclass(frozen=True)
+class SimilarityVerdict:
+    """Whether a twin is nearer to the real trajectory than everything that knows less."""
+
+    #: For each reference its distance minus the twin's: above 0 where the twin is nearer.
+    margins: dict[str, Estimate]
+
+    @property
+    def fails_against(self) -> tuple[str, ...]:
+        """References whose margin has an interval that is not above 0."""
+        return tuple(name for name, margin in self.margins.items() if not margin.low > 0)
+
+    @property
+    def holds(self) -> bool:
+        """Whether the twin is nearer than every reference."""
+        return not self.fails_against
+
+    def __str__(self) -> str:
+        if self.holds:
+            return "similar: nearer than " + ", ".join(self.margins)
+        words = []
+        for name in self.fails_against:
+            words.append(f"{name} ({'nearer' if self.margins[name].high < 0 else 'cannot be told'})")
+        return "not shown: fails against " + ", ".join(words)
+
+
+def similarity_verdict(twin: ArrayLike, references: Mapping[str, ArrayLike]) -> SimilarityVerdict:
+    """Judge a twin's distances from the real trajectories beside those of its references, all folds x units.
+
+    Each is [F, U]: lower is nearer, entries of one place belong to one fold and unit, and differences are
+    paired. The references of a verdict are the same twin with shuffled labels, the straight line and
+    do-nothing; a twin is similar when it is nearer than each of them, not when it is near.
+    """
+    (own,) = finite_arrays(twin=(twin, "F U"))
+    margins = {}
+    for name, values in references.items():
+        _, other = finite_arrays(twin=(own, "F U"), **{name: (values, "F U")})
+        margins[name] = mean_over_folds(other - own)
+    return SimilarityVerdict(margins)
+
+
+def mean_over_folds(values: ArrayLike, level: float = 0.95) -> Estimate:
+    """Return the mean of scores or paired differences folds x units [F, U] with its interval.
+
+    With under `MIN_UNITS` units the interval covers the folds alone (t, F - 1), and says nothing of further
+    perturbations; the number of units stands beside it.
+    """
+    from scipy.stats import ttest_1samp
+
+    (table,) = finite_arrays(values=(values, "F U"))
+    mean = estimate(table, level)
+    if table.shape[1] >= MIN_UNITS or len(table) < 2:
+        return mean
+    folds = table.mean(axis=1)
+    if np.ptp(folds) == 0:
+        return replace(mean, low=mean.mean, high=mean.mean, dof=len(folds) - 1.0)
+    interval = ttest_1samp(folds, 0.0).confidence_interval(level)
+    return replace(mean, low=float(interval.low), high=float(interval.high), dof=len(folds) - 1.0)

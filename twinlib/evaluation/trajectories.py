@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -112,18 +112,26 @@ def binned(latent: ArrayLike, time: ArrayLike, horizon: int = 15) -> Array:
     return np.stack([latent[rows].mean(axis=0) for rows in np.array_split(order, horizon + 1)])
 
 
+def means_at_times(latent: ArrayLike, time: ArrayLike) -> Array:
+    """Return the means [T, D] of the cells [n, D] harvested at each of T measured times [n], in order."""
+    latent, time = finite_arrays(latent=(latent, "n D"), time=(time, "n"))
+    return np.stack([latent[time == t].mean(axis=0) for t in np.unique(time)])
+
+
 @dataclass(frozen=True, eq=False)
 class RealCells:
     """Held-out controls and cells of one perturbation, in the latent space, each with its time."""
 
     #: Latent cells [n, D].
     latent: Array
-    #: Time of each cell [n]: diffusion pseudotime, or true time where the data have it.
+    #: Time of each cell [n]: diffusion pseudotime, or the measured time of its harvest.
     time: Array
     #: Which cells [n] carry the perturbation; the others are controls.
     perturbed: NDArray[np.bool_]
-    #: H: the trajectory has H + 1 points.
+    #: H: a trajectory in pseudotime has H + 1 points.
     horizon: int = 15
+    #: Whether `time` was measured: the trajectory then has one point for each measured time.
+    measured: bool = False
 
     def __post_init__(self) -> None:
         finite_arrays(latent=(self.latent, "n D"), time=(self.time, "n"), perturbed=(self.perturbed, "n"))
@@ -132,8 +140,18 @@ class RealCells:
 
     @property
     def trajectory(self) -> Array:
-        """The real trajectory [H + 1, D]."""
+        """The real trajectory [T, D]: means at the measured times, or of H + 1 equal-count bins."""
+        if self.measured:
+            return means_at_times(self.latent, self.time)
         return binned(self.latent, self.time, self.horizon)
+
+    @property
+    def positions(self) -> Array:
+        """Where each point [T] of the trajectory lies between its first (0) and its last (1)."""
+        if not self.measured:
+            return np.linspace(0.0, 1.0, self.horizon + 1)
+        times = np.unique(self.time)
+        return np.asarray((times - times[0]) / (times[-1] - times[0]))
 
     @property
     def start(self) -> Array:
@@ -144,25 +162,29 @@ class RealCells:
 
     def rows(self, index: NDArray[np.int64]) -> RealCells:
         """Return the chosen cells, with repeats where the index repeats."""
-        return RealCells(self.latent[index], self.time[index], self.perturbed[index], self.horizon)
+        return replace(
+            self, latent=self.latent[index], time=self.time[index], perturbed=self.perturbed[index]
+        )
+
+    def _groups(self) -> list[NDArray[np.int64]]:
+        """Return the rows of controls and perturbed cells, of each measured time where there is one."""
+        groups = [np.flatnonzero(~self.perturbed), np.flatnonzero(self.perturbed)]
+        if not self.measured:
+            return groups
+        return [rows[self.time[rows] == t] for rows in groups for t in np.unique(self.time[rows])]
 
     def halves(self, rng: np.random.Generator) -> tuple[Array, Array]:
-        """Return the trajectories [H + 1, D] of two disjoint random halves of each kind of cell."""
+        """Return the trajectories [T, D] of two disjoint random halves of each kind (and time) of cell."""
         sides: list[list[NDArray[np.int64]]] = [[], []]
-        for kind in (False, True):
-            order = rng.permutation(np.flatnonzero(self.perturbed == kind))
-            for side, part in zip(sides, np.array_split(order, 2), strict=True):
+        for group in self._groups():
+            for side, part in zip(sides, np.array_split(rng.permutation(group), 2), strict=True):
                 side.append(part)
         first, second = (self.rows(np.concatenate(side)).trajectory for side in sides)
         return first, second
 
     def resampled(self, rng: np.random.Generator) -> RealCells:
-        """Return a bootstrap sample, drawn with replacement within each kind of cell."""
-        drawn = [
-            rng.choice(rows, len(rows))
-            for rows in (np.flatnonzero(~self.perturbed), np.flatnonzero(self.perturbed))
-        ]
-        return self.rows(np.concatenate(drawn))
+        """Return a bootstrap sample, drawn with replacement within each kind (and time) of cell."""
+        return self.rows(np.concatenate([rng.choice(group, len(group)) for group in self._groups()]))
 
 
 def real_cells(
@@ -171,31 +193,44 @@ def real_cells(
     perturbation: str,
     horizon: int = 15,
     split: str = "test",
-    true_time: bool = False,
+    measured: bool = False,
+    context: str | None = None,
 ) -> RealCells:
     """Return the controls and the cells of a perturbation of one split, with their time.
 
     Pseudotime is rooted at the control medoid and computed on these cells alone, in the latent space of the
-    encoder, which saw training cells only. `true_time` takes obs["time"], for cells harvested at
-    several times (`simulate_waddington` with snapshots and onset).
+    encoder, which saw training cells only. `measured` takes obs["time"], for cells harvested at several
+    times; `context` the cells of one context.
     """
-    expression = [prepared.expression(split, name) for name in ("control", perturbation)]
-    if min(map(len, expression)) < 2:
+    rows = [prepared.rows(split, name, context) for name in ("control", perturbation)]
+    if min(map(len, rows)) < 2:
         raise InputError(
             f"{perturbation} or its controls have fewer than 2 {split} cells; choose another one."
         )
+    expression = [prepared.expression(split, name, context) for name in ("control", perturbation)]
     latent = encode(prepared, embedding, np.concatenate(expression))
-    perturbed = np.repeat([False, True], [len(x) for x in expression])
-    if true_time:
-        rows = [prepared.rows(split, name) for name in ("control", perturbation)]
-        time = prepared.cells.obs["time"].to_numpy(dtype=np.float64)[np.concatenate(rows)]
-        if np.ptp(time) == 0:
-            raise InputError(
-                f"All cells of {perturbation} have one harvest time; take pseudotime, or simulate snapshots."
-            )
+    perturbed = np.repeat([False, True], [len(part) for part in rows])
+    if measured:
+        time = _harvest_times(prepared, np.concatenate(rows), perturbation)
     else:
         time = diffusion_pseudotime(latent, medoid(latent[~perturbed]))
-    return RealCells(latent, time, perturbed, horizon)
+    return RealCells(latent, time, perturbed, horizon, measured)
+
+
+def _harvest_times(prepared: Prepared, rows: NDArray[np.int64], perturbation: str) -> Array:
+    """Return the measured times [n] of rows of the cells; each needs two cells, so that it can be halved."""
+    if "time" not in prepared.cells.obs:
+        raise InputError(f"{prepared.dataset} holds no harvest times; take pseudotime.")
+    time = prepared.cells.obs["time"].to_numpy(dtype=np.float64)[rows]
+    known, number = np.unique(time, return_counts=True)
+    if len(known) < 2:
+        raise InputError(
+            f"All cells of {perturbation} have one harvest time; take pseudotime, or simulate snapshots."
+        )
+    if number.min() < 2:
+        few = known[number < 2][0]
+        raise InputError(f"Time {few:g} of {perturbation} has one cell, and two are needed; leave it out.")
+    return time
 
 
 def real_trajectory(
@@ -204,14 +239,15 @@ def real_trajectory(
     perturbation: str,
     horizon: int = 15,
     split: str = "test",
-    true_time: bool = False,
+    measured: bool = False,
 ) -> Array:
-    """Return the real trajectory [H + 1, D] of a perturbation: H + 1 equal-count bins of time.
+    """Return the real trajectory [T, D] of a perturbation, in pseudotime (T = H + 1) or measured time.
 
     Held-out controls and cells of the perturbation are sorted by diffusion pseudotime from the control
-    medoid, in the latent space fitted on training cells, and averaged bin by bin.
+    medoid, in the latent space fitted on training cells, and averaged in H + 1 bins of equal count; or they
+    are averaged at each measured time.
     """
-    return real_cells(prepared, embedding, perturbation, horizon, split, true_time).trajectory
+    return real_cells(prepared, embedding, perturbation, horizon, split, measured).trajectory
 
 
 def straight_line(start: ArrayLike, end: ArrayLike, horizon: int = 15) -> Array:
@@ -224,6 +260,25 @@ def straight_line(start: ArrayLike, end: ArrayLike, horizon: int = 15) -> Array:
 def do_nothing(start: ArrayLike, horizon: int = 15) -> Array:
     """Return the path [H + 1, D] that stays at the control mean [D]."""
     return straight_line(start, start, horizon)
+
+
+def at_positions(path: ArrayLike, positions: ArrayLike) -> Array:
+    """Return a path [H + 1, D] at positions [T] between its first step (0) and its last (1), linearly.
+
+    So a twin's path is compared with the real one at the times that were measured.
+    """
+    path, positions = finite_arrays(path=(path, "H D"), positions=(positions, "T"))
+    if positions.min() < 0 or positions.max() > 1:
+        raise InputError("A position lies outside of 0 to 1; divide the times by the last one.")
+    steps = np.linspace(0.0, 1.0, len(path))
+    return np.stack([np.interp(positions, steps, column) for column in path.T], axis=1)
+
+
+def random_line(start: ArrayLike, length: float, horizon: int, rng: np.random.Generator) -> Array:
+    """Return a straight path [H + 1, D] of a given Euclidean length in a random direction."""
+    (start,) = finite_arrays(start=(start, "D"))
+    direction = rng.normal(size=len(start))
+    return straight_line(start, start + length * direction / np.linalg.norm(direction), horizon)
 
 
 def reversed_time(trajectory: ArrayLike) -> Array:
@@ -339,7 +394,7 @@ def yardstick(
     level: float = 0.95,
 ) -> Yardstick:
     """Draw what twin scores are measured with: resampled real trajectories, and two fresh halves a round."""
-    still = do_nothing(cells.start, cells.horizon)
+    still = do_nothing(cells.start, len(cells.positions) - 1)
     draws = np.stack([cells.resampled(rng).trajectory for _ in range(resamples)])
     pairs = [cells.halves(rng) for _ in range(resamples)]
     first, second = (np.stack(side) for side in zip(*pairs, strict=True))

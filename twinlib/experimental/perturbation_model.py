@@ -15,6 +15,7 @@ returns x. A target that no training cell carries is lent an effect from outside
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -63,6 +64,9 @@ RIDGES = (0.1, 1.0, 10.0, 100.0, np.inf)
 
 #: Training controls over which the departures of single cells average to zero.
 REFERENCE = 256
+
+#: Pushes whose reference cells are computed together.
+KINDS = 64
 
 
 @dataclass(frozen=True)
@@ -216,8 +220,13 @@ class CellNetwork(nn.Module):
     def forward(self, z: Tensor, push: Tensor) -> Tensor:
         """Return c [n, D], whose mean over the reference cells is zero for every push."""
         kinds, index = torch.unique(push, dim=0, return_inverse=True)
-        average = [self.raw(self.reference, kind.expand_as(self.reference)).mean(dim=0) for kind in kinds]
-        return self.raw(z, push) - torch.stack(average)[index]
+        average = torch.cat([self._average(block) for block in kinds.split(KINDS)])
+        return self.raw(z, push) - average[index]
+
+    def _average(self, kinds: Tensor) -> Tensor:
+        """Return the mean departure [K, D] of the reference cells under each push [K, D]."""
+        shape = (len(kinds), *self.reference.shape)
+        return self.raw(self.reference.expand(shape), kinds[:, None].expand(shape)).mean(dim=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -299,6 +308,13 @@ class PerturbationModel:
                 push, _ = self.effect(labels, doses * (h / horizon))
                 path.append(path[0] + push + self.cell_network(path[0], push))
         return torch.stack(path, dim=1).numpy()
+
+
+def without_departures(model: PerturbationModel) -> PerturbationModel:
+    """Return the same twin with a silent cell network: every cell makes the average move."""
+    network = copy.deepcopy(model.cell_network)
+    network.strength.zero_()
+    return replace(model, cell_network=network)
 
 
 def mean_effect(

@@ -45,6 +45,7 @@ COLOURS: dict[str, str] = {
     "additive": "#7b6fb0",
     "linear": "#a44fa0",
     "latent_shift": "#d980ae",
+    "context_mean": "#6a8f3c",
     "experimental_mean_only": "#1f4e79",
     # references and controls
     "do_nothing": "#9ca3af",
@@ -52,6 +53,7 @@ COLOURS: dict[str, str] = {
     "random": "#b59fb5",
     "untrained": "#8b9a7b",
     "ceiling": "#0b0b0f",
+    "replicate": "#374151",
     "real_halves": "#4b5563",
     "straight_line": "#b8860b",
     "reversed": "#7c4a03",

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from twinlib.errors import RunError
 from twinlib.policy.actor_critic import ActorCritic
 from twinlib.policy.contracts import Box, Distribution, Saved, Step, Task
 
@@ -100,6 +101,13 @@ class Moment(NamedTuple):
     seam: Tensor | None
 
 
+def _require_finite(**seen: Tensor) -> None:
+    """Stop before numbers of the task [R, T, N, ...] that are not finite make the policy so."""
+    for name, values in seen.items():
+        if not bool(values.isfinite().all()):
+            raise RunError(f"The task gave a {name} that is not finite; mend the task, or scale it down.")
+
+
 class Collector:
     """Steps the task with the policy and keeps what must survive between iterations.
 
@@ -122,6 +130,8 @@ class Collector:
     def step(self, policy: ActorCritic) -> Moment:
         """Act once in every cell."""
         obs = self.obs.to(self.dtype)
+        if not isinstance(self.action, Box):
+            _require_finite(observation=obs)  # no choice can be drawn from weights of NaN
         behaviour = policy.distribution(obs)
         action = sent = behaviour.sample(self.generators)
         if isinstance(self.action, Box):
@@ -139,6 +149,7 @@ class Collector:
         terminated = torch.stack([m.step.terminated for m in moments], 1)
         truncated = torch.stack([m.step.truncated for m in moments], 1)
         obs = torch.stack([*(m.obs for m in moments), self.obs.to(self.dtype)], 1)
+        _require_finite(reward=reward, observation=obs)
         value = policy.value(_flat(obs)).view(obs.shape[:3])
         next_value = value[:, 1:].clone()
         for t, moment in enumerate(moments):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from twinlib.errors import InputError
+from twinlib.errors import InputError, RunError
 from twinlib.files import write_atomic
 from twinlib.policy.actor_critic import ActorCritic, Adam
 from twinlib.policy.algorithms import ALGORITHMS, Stage
@@ -228,9 +229,20 @@ class _Run:
         self.environment_steps += buffer.rows
         self.iteration += 1
         self.log(buffer, {"stage": stage.name, **columns})
+        self.require_finite()
         if self.stage is not stage:
             self.begin_stage()
         return buffer.rows
+
+    def require_finite(self) -> None:
+        """Stop where an update has left a replica without a usable policy."""
+        usable = self.policy.theta.isfinite().all(1) & self.policy.critic.isfinite().all(1)
+        lost = [seed for seed, fine in zip(self.seeds, usable.tolist(), strict=True) if not fine]
+        if lost:
+            raise RunError(
+                f"The networks of seed {lost[0]} are not finite after iteration {self.iteration}; "
+                "lower the learning rate, or scale the reward down."
+            )
 
     def update(self, stage: Stage, buffer: Buffer) -> Columns:
         """The stage's updates on the same data, one after the other; the columns of the history they fill."""
@@ -347,7 +359,7 @@ class _Run:
 
     def load(self, path: pathlib.Path) -> None:
         """Continue from a checkpoint."""
-        state = torch.load(path, weights_only=True, map_location=self.config.device)
+        state = _read(path, self.config.device)
         if state["identity"] != self.identity():
             raise InputError(
                 f"checkpoint {path.name} was written with other settings or seeds: name another file."
@@ -363,3 +375,15 @@ class _Run:
             for generator, saved in zip(generators, state["generators"][name], strict=True):
                 generator.set_state(saved.cpu())
         self.collector.load_state_dict(state["collector"])
+
+
+def _read(path: pathlib.Path, device: str) -> Saved:
+    """A checkpoint's content; a file that is none, or only a part of one, is told in one sentence."""
+    try:
+        state: Saved = torch.load(path, weights_only=True, map_location=device)
+        state["identity"]
+    except (OSError, EOFError, RuntimeError, KeyError, TypeError, ValueError, pickle.UnpicklingError):
+        raise InputError(
+            f"checkpoint {path.name} cannot be read: delete it to begin anew, or name another file."
+        ) from None
+    return state

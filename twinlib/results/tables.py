@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,10 @@ SIMILARITY_ORDER = (
 )
 
 
+#: Columns of tidy tables that hold text, and may be empty.
+TEXTS = ("split", "setting", "against", "perturbation", "cell_context", "gene")
+
+
 def results_folder() -> pathlib.Path:
     """Return where the packaged results lie: in the wheel, or in the repository of an editable install."""
     packed = pathlib.Path(__file__).parents[1] / "_results"
@@ -52,18 +57,33 @@ def results_folder() -> pathlib.Path:
 
 
 def read_table(protocol: str, dataset: str, table: str = "regression") -> Any:
-    """Return a packaged result: `regression`, `similarity` or `history` as a DataFrame, `manifest` as a dict.
+    """Return a packaged result: a table (`regression`, `scores`, ...) as a DataFrame, `manifest` as a dict.
 
-    `protocol` is described or released. Raises ResultsError where the project ships no such run.
+    `protocol` is the folder under results/. Raises ResultsError where the project ships no such run.
     """
-    suffix = ".json" if table == "manifest" else ".csv"
-    path = results_folder() / protocol / dataset / f"{table}{suffix}"
-    if not path.is_file():
+    suffixes = (".json",) if table == "manifest" else (".csv.gz", ".csv")
+    paths = [results_folder() / protocol / dataset / f"{table}{suffix}" for suffix in suffixes]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
         raise ResultsError(
             f"No packaged {table} for {dataset}, {protocol} protocol; make it with "
             f"'python -m experiments {protocol} --dataset {dataset} --out DIR'."
         )
-    return json.loads(path.read_text()) if table == "manifest" else pd.read_csv(path)
+    if table == "manifest":
+        return json.loads(path.read_text())
+    rows = pd.read_csv(path, low_memory=False)
+    texts = [name for name in TEXTS if name in rows]
+    return rows.assign(**{name: rows[name].fillna("").astype(str) for name in texts})
+
+
+def preparation_of(manifest: Mapping[str, Any]) -> str:
+    """Say in a sentence on which preparation of the cells a run stands, from its manifest."""
+    if "panel_rule" in manifest:
+        return f"The run stands on five folds and a panel by the rule `{manifest['panel_rule']}` (chapter 2)."
+    return (
+        "The run stands on an earlier preparation of the cells: a random fifth of every group for testing, "
+        "and a panel by scanpy's dispersion, which on some data keeps little of the response (chapter 2)."
+    )
 
 
 def paper_tables() -> pd.DataFrame:

@@ -1,0 +1,138 @@
+"""What the judge's packaged tables say: one split of a dataset, its rows, and two rows compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from twinlib.errors import InputError, ResultsError
+from twinlib.evaluation import summaries
+from twinlib.evaluation.calibration import MIN_UNITS, Estimate
+from twinlib.results import tables
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: The metric that was named before the runs, and that of data whose few numbers a cell make it too noisy.
+PRIMARY, PRIMARY_OF = "pearson_delta", {"chi11": "skill_pseudobulk_mse"}
+#: The row that knows most without any training, by the kind of split.
+PLAIN_ROW = {"contexts": "context_mean", "doubles": "additive", "cytokine_doubles": "additive"}
+#: Rows that skill and ceiling are made of.
+REFERENCES = ("no_change", "replicate")
+#: How a dataset of sham labels is named.
+SHAM = " sham"
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedSplit:
+    """The judge's tables of one kind of split of one dataset."""
+
+    #: Name of the dataset, with `SHAM` where labels mean nothing.
+    dataset: str
+    #: Kind of split, as the experiment names it.
+    kind: str
+    #: Values in the form of `evaluate`.
+    scores: pd.DataFrame
+    #: Groups in the form of `evaluate`, with has_effect.
+    groups: pd.DataFrame
+
+    @property
+    def metric(self) -> str:
+        """The primary metric of the dataset."""
+        return PRIMARY_OF.get(self.dataset.removesuffix(SHAM), PRIMARY)
+
+    @property
+    def over(self) -> str:
+        """The units of a headline: `has_effect` where effects were tested and found, else `all`."""
+        return "has_effect" if self.groups["has_effect"].astype("boolean").any() else "all"
+
+    @property
+    def plain_row(self) -> str:
+        """The row that knows most without any training: what a model has to beat."""
+        return PLAIN_ROW.get(self.kind, "matching_mean")
+
+    def rows(
+        self, metric: str = "", over: str | Sequence[str] = "", models: Sequence[str] = ()
+    ) -> pd.DataFrame:
+        """Return one row a model (`summaries.summary`), of all or of some `models`.
+
+        Without arguments the primary metric over the headline's units.
+        """
+        name = metric or self.metric
+        return summaries.summary(self._of(name, models), self.groups, name, over or self.over)
+
+    def gap(
+        self,
+        first: str,
+        second: str,
+        metric: str = "",
+        over: str | Sequence[str] = "",
+        same_seeds: bool = False,
+    ) -> Estimate:
+        """Return first - second, paired over units; `same_seeds` leaves out seeds that one of them lacks."""
+        name = metric or self.metric
+        chosen = self._of(name, (first, second))
+        if same_seeds:
+            known = [set(chosen.loc[chosen["model"] == row, "seed"]) for row in (first, second)]
+            unpaired = chosen["model"].isin([first, second]) & ~chosen["seed"].isin(known[0] & known[1])
+            chosen = chosen[~unpaired]
+        return summaries.difference(chosen, self.groups, name, first, second, over or self.over)
+
+    def by_unit(self, metric: str = "", over: str | Sequence[str] = "all") -> pd.DataFrame:
+        """Return the mean over folds and seeds of each unit (rows) and model (`summaries.per_unit`)."""
+        name = metric or self.metric
+        return summaries.per_unit(self._of(name), self.groups, name, over)
+
+    def by_fold(self, perturbation: str, metric: str = "") -> pd.DataFrame:
+        """Return the values of one perturbation over all its contexts: folds x models, seeds averaged."""
+        chosen = self._of(metric or self.metric)
+        chosen = chosen[(chosen["perturbation"] == perturbation) & (chosen["cell_context"] == "")]
+        return chosen.pivot_table(index="split", columns="model", values="value")
+
+    def _of(self, metric: str, models: Sequence[str] = ()) -> pd.DataFrame:
+        """Return the values that a metric, or a skill in it, is made of: all, or of models and references."""
+        base = metric.removeprefix("skill_")
+        chosen = self.scores[(self.scores["metric"] == base) & (self.scores["against"] == "")]
+        return chosen[chosen["model"].isin([*models, *REFERENCES])] if models else chosen
+
+
+def judged_splits(experiment: str, dataset: str) -> dict[str, JudgedSplit]:
+    """Return the splits of a dataset's packaged run by kind, sham labels under `sham`; {} without a run."""
+    try:
+        scores, groups = (tables.read_table(experiment, dataset, name) for name in ("scores", "groups"))
+    except ResultsError:
+        return {}
+    parts = {key: rows for key, rows in groups.groupby(["dataset", "split_kind"], sort=False)}
+    return {
+        ("sham" if name.endswith(SHAM) else kind): JudgedSplit(name, kind, rows, parts[name, kind])
+        for (name, kind), rows in scores.groupby(["dataset", "split_kind"], sort=False)
+    }
+
+
+def verdict_of(gap: Estimate) -> str:
+    """Return what the interval of a difference says: better, worse, not told apart or too few units."""
+    if gap.units < MIN_UNITS:
+        return "n/a, too few"
+    return "better" if gap.low > 0 else "worse" if gap.high < 0 else "not told apart"
+
+
+def in_words(gap: Estimate) -> str:
+    """Return a difference with its interval, U and the smallest difference that 80 % power would see."""
+    if gap.units < MIN_UNITS:
+        return f"{gap.mean:+.3f}, U = {gap.units}: n/a, too few"
+    return f"{gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}], U = {gap.units}, smallest {gap.smallest:.3f}"
+
+
+def fold_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """Return the t interval of a mean over folds [F]: the chance of the cells, not of perturbations."""
+    from scipy.stats import ttest_1samp
+
+    if len(values) < 2:
+        raise InputError(f"An interval over folds needs two of them, got {len(values)}.")
+    if np.ptp(values) == 0:
+        return float(values[0]), float(values[0])
+    interval = ttest_1samp(values, 0.0).confidence_interval(level)
+    return float(interval.low), float(interval.high)
