@@ -109,7 +109,8 @@ def _groups(name: str, prepared: Prepared, table: AnnData, part: str, asked: set
     """Sort the predicted cells into the groups asked for, in the order of controls where those are named."""
     values, obs = _values(name, prepared, table), _described(name, prepared, table.obs)
     groups: dict[Key, Array] = {}
-    for key, rows in obs.groupby(list(obs.columns), sort=True).indices.items():
+    for key, members in obs.groupby(list(obs.columns), sort=True).indices.items():
+        rows = np.asarray(members, dtype=np.int64)
         if key in asked and "control" in table.obs:
             controls = prepared.cells.obs_names[prepared.rows(part, CONTROL, key[2])]
             rows = _in_order(name, table.obs["control"].astype(str), rows, list(controls), key[2])
