@@ -52,7 +52,7 @@ class External(Experiment):
 
     dataset: str = option("kang2018", f"one of {', '.join(SPLITS)}; several: DIR/NAME each")
     split: str = option("contexts", f"one of {', '.join(KINDS)}")
-    model: tuple[str, ...] = option(tuple(OUTSIDERS), f"any of {', '.join(OUTSIDERS)}")
+    model: tuple[str, ...] = option(("state", "scgen"), f"any of {', '.join(OUTSIDERS)}")
     seeds: int = option(1, "training seeds of each model")
     part: str = option("test", "test, or validation to choose settings by")
     steps: int = option(0, "steps (state) or passes (scgen) of a training; 0: each model's own")
@@ -61,7 +61,8 @@ class External(Experiment):
     def __post_init__(self) -> None:
         one_of("split table of", [self.dataset], tuple(SPLITS))
         one_of(f"split of {self.dataset} for these models", [self.split], self._kinds)
-        one_of("model", self.model, tuple(OUTSIDERS))
+        known = [name for name in OUTSIDERS if self.split == "contexts" or not OUTSIDERS[name].controls]
+        one_of(f"model for {self.split}", self.model, known)
         one_of("part", [self.part], PARTS[1:])
         at_least_one(self, "seeds")
 
@@ -100,7 +101,6 @@ class External(Experiment):
 
     def _scored(self, prepared: Prepared, folder: pathlib.Path) -> Part:
         """Train every model on one fold in a folder, and judge what they answer beside the baselines."""
-        export(prepared, folder, self.part)
         rows: list[Predictor] = [supervised(name, [BASELINES[name](prepared)]) for name in BESIDE]
         seconds = {}
         for name in self.model:
@@ -116,8 +116,11 @@ class External(Experiment):
         """Train a model with every seed and read its answers back."""
         from anndata import read_h5ad
 
-        steps = self.steps or OUTSIDERS[name].steps
-        paths = [predict(name, folder, seed, steps) for seed in range(self.seeds)]
+        outsider = OUTSIDERS[name]
+        steps = self.steps or outsider.steps
+        place = folder / "controls" if outsider.controls else folder
+        export(prepared, place, self.part, outsider.controls)
+        paths = [predict(name, place, seed, steps) for seed in range(self.seeds)]
         return saved_predictions(
             OUTSIDERS[name].row, prepared, [read_h5ad(path) for path in paths], self.part
         )

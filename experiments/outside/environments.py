@@ -12,7 +12,7 @@ import pathlib
 import subprocess
 import venv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from twinlib.errors import RunError
 
@@ -33,29 +33,33 @@ class Outsider:
     steps: int
     #: Its licence, for the manifest.
     licence: str
+    #: Trains on the controls of the held-out context, too, as its authors do; no other row does.
+    controls: bool = False
 
 
+_STATE = Outsider(
+    "STATE",
+    ("arc-state==0.11.1",),
+    "arc-state",
+    "run_state.py",
+    1000,
+    "CC BY-NC-SA 4.0, non-commercial: run for comparison, no dependency of twinlib",
+)
+_SCGEN = Outsider(
+    "scGen",
+    ("pertpy[scgen]==1.0.3", "statsmodels<0.15"),
+    "pertpy",
+    "run_scgen.py",
+    100,
+    "Apache-2.0 (pertpy's port of scGen)",
+)
 #: Models of other groups by the name of the option.
 OUTSIDERS = {
-    "state": Outsider(
-        "STATE",
-        ("arc-state==0.11.1",),
-        "arc-state",
-        "run_state.py",
-        1000,
-        "CC BY-NC-SA 4.0, non-commercial: run for comparison, no dependency of twinlib",
-    ),
-    "scgen": Outsider(
-        "scGen",
-        ("pertpy[scgen]==1.0.3", "statsmodels<0.15"),
-        "pertpy",
-        "run_scgen.py",
-        100,
-        "Apache-2.0 (pertpy's port of scGen)",
-    ),
+    "state": _STATE,
+    "scgen": _SCGEN,
+    "state_controls": replace(_STATE, row="STATE_controls", controls=True),
+    "scgen_controls": replace(_SCGEN, row="scGen_controls", controls=True),
 }
-
-
 #: Packages of an environment whose versions are told, where it holds them.
 COMPUTES_WITH = ("torch", "jax", "scvi-tools", "anndata", "numpy")
 #: Prints the versions of Python and of the packages that it is given.
@@ -104,7 +108,7 @@ def call(words: Sequence[str | pathlib.Path], log: pathlib.Path, failure: str) -
 def predict(name: str, folder: pathlib.Path, seed: int, steps: int) -> pathlib.Path:
     """Train a model on folder/train.h5ad, answer folder/query.h5ad; return the path of the answer."""
     outsider = OUTSIDERS[name]
-    place = environment(name, outsider.pins)
+    place = environment(outsider.package, outsider.pins)
     answer = folder / f"{name}_{seed}.h5ad"
     if not answer.exists():
         script = pathlib.Path(__file__).parent / outsider.script
@@ -123,7 +127,7 @@ def predict(name: str, folder: pathlib.Path, seed: int, steps: int) -> pathlib.P
 def installed(name: str) -> dict[str, str]:
     """Return the versions of Python, the model's package and what it computes with."""
     outsider = OUTSIDERS[name]
-    python = environment(name, outsider.pins) / "bin" / "python"
+    python = environment(outsider.package, outsider.pins) / "bin" / "python"
     words: list[str | pathlib.Path] = [python, "-c", VERSIONS, outsider.package, *COMPUTES_WITH]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     versions: dict[str, str] = json.loads(done.stdout)

@@ -20,9 +20,13 @@ if TYPE_CHECKING:
 TOLD = ("perturbation", "dose", "cell_context", "batch")
 
 
-def export(prepared: Prepared, folder: pathlib.Path, part: str = "test") -> None:
-    """Write train.h5ad (training cells on the panel) and query.h5ad (what is asked) into a folder."""
-    train = _cells(prepared, prepared.rows("train"), prepared.cells.obs)
+def export(prepared: Prepared, folder: pathlib.Path, part: str = "test", controls: bool = False) -> None:
+    """Write train.h5ad (training cells on the panel) and query.h5ad (what is asked) into a folder.
+
+    `controls` adds the controls of the part to the training cells.
+    """
+    added = prepared.rows(part, CONTROL) if controls else np.empty(0, dtype=np.intp)
+    train = _cells(prepared, np.concatenate([prepared.rows("train"), added]), prepared.cells.obs)
     for name, cells in (("train", train), ("query", questions(prepared, part))):
         write_atomic(folder / f"{name}.h5ad", cells.write_h5ad)
 

@@ -97,6 +97,9 @@ def test_no_truth_leaves_the_house(prepared, tmp_path):
     known = {name: row for name, row in zip(controls.obs_names, np.asarray(controls.X), strict=True)}
     assert all((known[n] == x).all() for n, x in zip(query.obs["control"], np.asarray(query.X), strict=True))
     assert set(query.obs["perturbation"]) == {CONTROL, *LABELS}
+    export(prepared, tmp_path, controls=True)
+    more = read_h5ad(tmp_path / "train.h5ad")
+    assert set(more.obs["control"]) - set(train.obs["control"]) == set(controls.obs_names)
 
 
 def broken(prepared, kind):

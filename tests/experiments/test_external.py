@@ -88,7 +88,8 @@ def test_a_package_that_cannot_be_had_is_told_in_one_sentence(still):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"model": ("gears",)}, "no model 'gears'"),
+        ({"model": ("gears",)}, "no model for contexts 'gears'"),
+        ({"split": "cells", "model": ("state_controls",)}, "no model for cells 'state_controls'"),
         ({"split": "doubles"}, "no split of kang2018"),
         ({"dataset": "norman2019"}, "no split of norman2019"),
         ({"part": "train"}, "no part 'train'"),
