@@ -22,7 +22,7 @@ from experiments.experimental_rows import Fold, RememberedCoder, ablated, gene_r
 from experiments.part import Part, Row
 from twinlib.data.effect_tests import effect_table, sham_labels
 from twinlib.data.folds import FOLDS
-from twinlib.data.preparation import Prepared, prepare, single_measured
+from twinlib.data.preparation import Prepared, WeakPanel, prepare, single_measured
 from twinlib.data.schema import parts
 from twinlib.data.simulated import simulate_waddington
 from twinlib.data.sources import dataset as entry
@@ -224,7 +224,9 @@ class ExperimentalSplits(Experiment):
     def _null(self, number: int) -> Part:
         """Score the cheap rows and the twin on sham labels."""
         sham = sham_labels(self.loaded, np.random.default_rng(0))
-        prepared = prepare(sham, entry(self.dataset).panel, fold=number)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", WeakPanel)  # there is no response to keep
+            prepared = prepare(sham, entry(self.dataset).panel, fold=number)
         coder, origin = embedding_of(prepared, self.epochs)
         fold = Fold(prepared, coder)
         rows = [*fold.plain(), fold.twin("experimental", self.ablations, PerturbationModelConfig())]

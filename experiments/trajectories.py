@@ -368,7 +368,7 @@ class Trajectories(Experiment):
     """Real trajectories in pseudotime and measured time, every reference, and the alarm, fold by fold."""
 
     name = "trajectories"
-    compressed = ("scores", "groups")
+    packed = ("scores", "groups")
 
     dataset: str = option("a549_dex", f"one of {', '.join(KNOWN)}; several: DIR/NAME each")
     seeds: int = option(10, "draws of shuffled labels and random lines")

@@ -108,6 +108,8 @@ recorded = {
 }
 real = {key: split for key, split in recorded.items() if key[1] != "sham"}
 SCREEN = "papalexi2021"
+STRONG = ("JAK2", "STAT1", "IFNGR1", "IFNGR2", "SMAD4", "IRF1")
+WEAK = ("BRD4", "CUL3", "STAT2", "NFKBIA")
 screen, screen_sham = recorded.get((SCREEN, "cells")), recorded.get((SCREEN, "sham"))
 
 
@@ -222,22 +224,15 @@ if screen is not None and effects is not None:
     tests = tests.join(units["ceiling"])
     fig, axes = plt.subplots(1, 2, figsize=(10, 4), sharex=True)
     for ax, column in zip(axes, ("p", "ceiling"), strict=True):
-        dots = ax.scatter(
-            tests["distance"], tests[column], c=tests["folds"], cmap="viridis_r", vmin=0, vmax=5, s=30
-        )
-        for name in tests["distance"].nlargest(6).index:
-            ax.annotate(
-                name,
-                (tests.loc[name, "distance"], tests.loc[name, column]),
-                fontsize=8,
-                xytext=(4, 3),
-                textcoords="offset points",
-            )
-        ax.set(xlabel="effect size (energy distance, mean over folds)", xscale="symlog")
+        where = (tests["distance"], tests[column])
+        dots = ax.scatter(*where, c=tests["folds"], cmap="viridis_r", vmin=0, vmax=5, s=30)
+        ax.set_xscale("symlog", linthresh=0.01)
+        ax.set_xlabel("energy distance, mean over folds")
     axes[0].set(ylabel="p, median over folds", yscale="log")
     axes[1].set(ylabel=f"ceiling of {screen.metric}")
-    for ax in axes:
-        ax.set_xscale("symlog", linthresh=float(np.clip(tests["distance"].abs().median(), 1e-3, None)))
+    for name in tests.index.intersection([*STRONG, *WEAK]):
+        place = (tests.loc[name, "distance"], tests.loc[name, "ceiling"])
+        axes[1].annotate(name, place, fontsize=8, xytext=(4, 3), textcoords="offset points")
     fig.colorbar(dots, ax=axes, label="folds that call it")
     plots.show(
         fig,
@@ -607,22 +602,31 @@ record.say(
 ROWS = (
     "mean", "context_mean", "matching_mean", "additive", "linear", "latent_shift", "experimental_shuffled", "experimental",
 )  # fmt: skip
+LEFT = -0.35
 
 
 def draw_rows(ax, split):
-    """One dot a row with its interval; the ceiling is a line; a hollow dot has too few units for an interval."""
-    summed = split.rows()
+    """One dot a row with its interval, an arrow where it lies farther left; the ceiling is a line."""
+    summed = split.rows(models=ROWS)
     whole = summed.query("on == 'all'").set_index("model")
     linear = summed.query("on == 'linear' and model == 'linear'").set_index("model")
-    found = pd.concat([whole, linear[~linear.index.isin(whole.index)]])
+    dots = pd.concat([whole, linear[~linear.index.isin(whole.index)]])
     for place, name in enumerate(ROWS):
-        if name not in found.index:
+        if name not in dots.index:
             continue
-        row = found.loc[name]
+        row = dots.loc[name]
         few = not np.isfinite(row.low)
-        if not few:
-            ax.plot([row.low, row.high], [place, place], color=plots.COLOURS[name], lw=2)
-        ax.plot(row["mean"], place, "o", ms=5, color=plots.COLOURS[name], fillstyle="none" if few else "full")
+        if not few and row.high > LEFT:
+            ax.plot([max(row.low, LEFT), row.high], [place, place], color=plots.COLOURS[name], lw=2)
+        fill, inside = "none" if few else "full", row["mean"] > LEFT
+        ax.plot(
+            max(row["mean"], LEFT),
+            place,
+            "o" if inside else "<",
+            ms=5,
+            color=plots.COLOURS[name],
+            fillstyle=fill,
+        )
     ax.axvline(0, color="0.7", lw=1)
     if np.isfinite(whole["ceiling"].iloc[0]):
         ax.axvline(whole["ceiling"].iloc[0], color=plots.COLOURS["ceiling"], lw=1.2, ls="--")
@@ -642,12 +646,11 @@ if real:
         draw_rows(ax, split)
     for ax in axes.flat[len(real) :]:
         ax.axis("off")
-    axes[0, 0].set(yticks=range(len(ROWS)), yticklabels=ROWS, xlim=(-0.35, 1.05))
+    axes[0, 0].set(yticks=range(len(ROWS)), yticklabels=ROWS, xlim=(LEFT - 0.03, 1.05))
     fig.supxlabel(
         "pearson_delta (* skill in pseudobulk MSE); dashed: ceiling; hollow: too few units for an interval",
         fontsize=10,
     )
-    fig.tight_layout()
     plots.show(
         fig,
         "experimental-five-folds",
@@ -702,12 +705,10 @@ PARTS = ("cell_network", "earns_its_place", "trust", "memory", "label_network", 
 added = []
 for (name, kind), split in real.items():
     models = set(split.scores["model"])
-    for part in PARTS:
-        if f"experimental_no_{part}" not in models:
-            continue
-        for role, metric in (("primary", split.metric), ("clouds", "skill_w1")):
-            gap = split.gap("experimental", f"experimental_no_{part}", metric, same_seeds=True)
-            added.append((part, f"{name}, {kind}", role, gap.mean, gap.low, gap.high))
+    without = {f"experimental_no_{part}": part for part in PARTS if f"experimental_no_{part}" in models}
+    for role, metric in (("primary", split.metric), ("clouds", "skill_w1")):
+        for row, gap in split.gaps("experimental", list(without), metric).items():
+            added.append((without[row], f"{name}, {kind}", role, gap.mean, gap.low, gap.high))
 added = pd.DataFrame(added, columns=["part", "split", "metric", "mean", "low", "high"])
 
 # %% tags=["hide-input"]
@@ -718,16 +719,21 @@ if len(added):
     for ax, part in zip(axes.flat, shown, strict=True):
         for role, colour, lift in (("primary", "experimental", 0.15), ("clouds", "control", -0.15)):
             rows = added[(added["part"] == part) & (added["metric"] == role)]
-            places = [order.index(split) + lift for split in rows["split"]]
+            places = np.array([order.index(split) + lift for split in rows["split"]])
+            known = np.isfinite(rows["low"].to_numpy())
             ax.hlines(places, rows["low"], rows["high"], color=plots.COLOURS[colour], lw=2)
-            ax.plot(rows["mean"], places, "o", ms=4, color=plots.COLOURS[colour], label=role)
+            ax.plot(rows["mean"][known], places[known], "o", ms=4, color=plots.COLOURS[colour], label=role)
+            ax.plot(
+                rows["mean"][~known], places[~known], "o", ms=4, color=plots.COLOURS[colour], fillstyle="none"
+            )
         ax.axvline(0, color="0.6", lw=1)
         ax.set_title(part, fontsize=9)
         ax.tick_params(axis="x", labelsize=8)
     axes[0, 0].set_yticks(range(len(order)), order, fontsize=8)
     axes[0, -1].legend(fontsize=8, title="metric", title_fontsize=8)
-    fig.supxlabel("what the part adds: twin less twin without it", fontsize=10)
-    fig.tight_layout()
+    fig.supxlabel(
+        "what the part adds: twin less twin without it (hollow: too few units for an interval)", fontsize=10
+    )
     plots.show(
         fig,
         "experimental-ablations",
@@ -736,24 +742,22 @@ if len(added):
     )
     helps, costs = (set(rows["part"]) for rows in (added[added["low"] > 0], added[added["high"] < 0]))
     nothing = [part for part in shown if part not in helps]
-    best = added.loc[added[added["low"] > 0]["mean"].idxmax()] if helps else None
     record.say(
-        (
-            f"Nowhere does `{'`, `'.join(nothing)}` add anything with its whole interval. "
-            if nothing
-            else "Every part adds somewhere. "
-        )
-        + (
-            f"The largest gain is {best['mean']:+.3f}, by `{best['part']}` on {best['split']}. "
-            if best is not None
-            else ""
-        )
-        + (
-            f"With its whole interval below zero somewhere: `{'`, `'.join(p for p in shown if p in costs)}`."
-            if costs
-            else "No part costs anything with its whole interval."
-        )
+        f"Nowhere, in neither metric, does this add anything with its whole interval: `{'`, `'.join(nothing)}`."
+        if nothing
+        else "Every part adds something somewhere, with its whole interval."
     )
+    for role, label in (("primary", "the primary metric"), ("clouds", "the skill in W1")):
+        gains = added[(added["metric"] == role) & (added["low"] > 0)]
+        if len(gains):
+            best = gains.loc[gains["mean"].idxmax()]
+            record.say(
+                f"The largest gain in {label}: {best['mean']:+.3f}, by `{best['part']}` on {best['split']}."
+            )
+    if costs:
+        record.say(
+            f"With its whole interval below zero somewhere: `{'`, `'.join(p for p in shown if p in costs)}`."
+        )
 
 # %% [markdown]
 # ## What was asked, and what came out
@@ -764,8 +768,6 @@ if len(added):
 # No correction is made for the number of questions; an interval that barely leaves zero is weak evidence.
 
 # %% tags=["hide-input"]
-STRONG = ("JAK2", "STAT1", "IFNGR1", "IFNGR2", "SMAD4", "IRF1")
-WEAK = ("BRD4", "CUL3", "STAT2", "NFKBIA")
 QUESTIONS = (
     ("cells", "papalexi2021", "matching_mean", ""),
     ("cells, the strong six", "papalexi2021", "matching_mean", STRONG),
@@ -805,10 +807,10 @@ def answer(question, name, other, over):
 
 answers = pd.DataFrame([answer(*question) for question in QUESTIONS])
 record.say(tables.markdown(answers))
-said = answers["answer"].value_counts()
+counts = answers["answer"].value_counts()
 record.say(
     "The twin less the row that it is held against, primary metric. "
-    + ", ".join(f"{verdict}: {number}" for verdict, number in said.items())
+    + ", ".join(f"{verdict}: {number}" for verdict, number in counts.items())
     + "."
 )
 

@@ -15,8 +15,10 @@ import pytest
 from twinlib.data import sources
 from twinlib.data.canonical import from_anndata
 from twinlib.data.preparation import Prepared, standard
-from twinlib.evaluation import metrics
+from twinlib.evaluation import scoring
+from twinlib.evaluation.judge import evaluate, supervised
 from twinlib.evaluation.questions import Predictor, ask, no_change, one, score, with_skill
+from twinlib.evaluation.summaries import summary
 from twinlib.experimental.baselines import BASELINES
 from twinlib.page import plots
 from twinlib.results.tables import population_table
@@ -88,15 +90,14 @@ def test_a_dataset_reaches_a_table_and_a_figure(prepared: Prepared) -> None:
 
 
 def test_a_metric_reaches_a_table_and_a_figure(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
-    def gap(answer: metrics.Answer) -> float:
-        return float(np.abs(np.median(answer.truth, axis=0) - np.median(answer.guess, axis=0)).mean())
-
-    monkeypatch.setitem(metrics.POPULATION, "median_gap", metrics.Metric(gap, best="error"))
-    mean = one(BASELINES["matching_mean"](prepared))
-    table = table_of(prepared, {"no_change": no_change, "matching_mean": mean})
-    assert float(table.loc["no_change", "skill_median_gap"]) == 0
-    assert float(table.loc["matching_mean", "skill_median_gap"]) > 0
-    assert figure_of(table, "median_gap").startswith(b"\x89PNG")
+    monkeypatch.setitem(
+        scoring.CHANGES, "largest_gap", lambda truth, guess: float(np.abs(truth - guess).max())
+    )
+    row = supervised("matching_mean", [BASELINES["matching_mean"](prepared)])
+    tables = evaluate(prepared, [row], experiment="added")
+    table = summary(tables.scores, tables.groups, "largest_gap", over="all").set_index("model")
+    assert 0 < table.loc["matching_mean", "mean"] < table.loc["no_change", "mean"]
+    assert figure_of(table.astype(str), "mean").startswith(b"\x89PNG")
 
 
 def test_an_algorithm_reaches_a_table_and_a_figure(

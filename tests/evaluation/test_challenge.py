@@ -49,7 +49,7 @@ def of_cell_eval2(real, guess):
         )
 
     config = cell_eval2.EvalConfig.from_preset("vcc2026")
-    tidy = cell_eval2.compute_metrics(brought(guess), brought(real), config=config)
+    tidy = cell_eval2.compute_metrics(brought(guess), brought(real), config=config, num_threads=1)
     return dict(cell_eval2.aggregate_metrics(tidy).iter_rows())
 
 

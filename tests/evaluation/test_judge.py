@@ -76,7 +76,8 @@ def test_rows_and_columns(prepared):
     assert told.values.tolist() == [["test", "simulated", "cells", "fold 1", "test", "a"]]
     assert set(scores["cell_context"]) == {"", "0", "1"} and set(scores["against"]) == {"", "ot", "random"}
     assert set(scores.loc[scores["against"] != "", "space"]) == {"log1p", "z"}
-    assert len(groups) == 8 * 3 and groups["has_effect"].isna().all() and (groups["kept_response"] == 1).all()
+    assert len(groups) == 8 * 3 and groups["has_effect"].isna().all()
+    np.testing.assert_allclose(groups["kept_response"], 1)  # the panel holds every gene
     assert np.isfinite(scores["value"]).all()
 
 
@@ -135,10 +136,10 @@ def test_small_groups_are_told_and_end_nothing(cells):
     assert "p1" not in rows.index and "p0" in rows.index
 
 
-def test_the_halves_share_no_cell_and_sham_effects_replicate_at_nothing(cells):
+def test_the_halves_share_no_cell():
     """With one cloud of cells under every label, halves agree no more than chance."""
     rng = np.random.default_rng(1)
-    nothing = canonical(rng.normal(size=(400, 30)), [rng.normal(size=(200, 30)) for _ in range(8)])
+    nothing = canonical(rng.random((400, 30)), [rng.random((200, 30)) for _ in range(8)])
     tables = evaluate(prepare(nothing, 30), [], experiment="test")
     assert abs(values(tables, "pearson_delta", "replicate").mean()) < 0.06
     assert abs(values(tables, "pds", "replicate").mean() - 0.5) < 0.1

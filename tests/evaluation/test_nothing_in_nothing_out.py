@@ -52,7 +52,7 @@ def judged(made, fold=1, rows=ROWS, extra=()):
 def nothing():
     """Mean over perturbations of each metric and row (columns) on screens without effect (rows)."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judge, "HALVINGS", 5)
+        patch.setattr(judge, "HALVINGS", 20)
         means = []
         for seed in range(DATASETS):
             controls, perturbed, _, _ = screen(0.0, np.random.default_rng(seed))
@@ -93,7 +93,8 @@ def test_overlap_has_no_zero_and_so_no_skill(nothing):
     assert nothing["overlap_at_20", "matching_mean"].mean() > 0.5 + 0.02
 
 
-def test_the_ceiling_of_nothing_is_seldom_resolvable():
+def test_the_ceiling_of_nothing_is_seldom_resolvable(monkeypatch):
+    monkeypatch.setattr(judge, "HALVINGS", 10)
     made = canonical(*screen(0.0, np.random.default_rng(0))[:2])
     tables = [judged(made, fold, rows=()) for fold in range(1, 6)]
     scores, groups = (pd.concat([getattr(t, name) for t in tables]) for name in ("scores", "groups"))
@@ -101,16 +102,18 @@ def test_the_ceiling_of_nothing_is_seldom_resolvable():
 
 
 def test_a_perfect_predictor_scores_the_ceiling():
-    gaps, tops = [], []
-    for seed in range(DATASETS):
-        rng = np.random.default_rng(seed)
-        controls, perturbed, base, profiles = screen(0.35, rng, controls=1200, arms=3, n=300)
-        tables = judged(canonical(controls, perturbed), rows=(), extra=[Perfect(base, profiles, rng)])
+    """The training part serves as well as another: what the predictor knows was never learned from cells."""
+    rng = np.random.default_rng(0)
+    _, _, base, profiles = screen(0.35, rng, controls=1, arms=8, n=1)
+    perfect, gaps, tops = Perfect(base, profiles, rng), [], []
+    for _ in range(DATASETS):
+        made = canonical(cells(base, 300, rng), [cells(profile, 90, rng) for profile in profiles])
+        tables = evaluate(prepare(made, GENES), [perfect], experiment="test", part="train")
         table = per_unit(tables.scores, tables.groups, "pearson_delta")
         gaps.append((table["perfect"] - table["ceiling"]).mean())
         tops.append(table["ceiling"].mean())
-        errors = per_unit(tables.scores, tables.groups, "pseudobulk_mse")
-        assert (errors["perfect"] / errors["ceiling"]).between(0.4, 2.5).all()
+        errors = per_unit(tables.scores, tables.groups, "pseudobulk_mse").mean()
+        assert errors["perfect"] == pytest.approx(errors["ceiling"], rel=0.35)
     assert np.mean(tops) > 0.3
     assert abs(np.mean(gaps)) < 0.02
 

@@ -74,7 +74,7 @@ def test_a_run_writes_its_files_and_says_how_it_was_made(tmp_path):
 
 
 def test_a_table_can_be_packed_and_two_runs_give_the_same_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr(Fake, "compressed", ("regression",))
+    monkeypatch.setattr(Fake, "packed", ("regression",))
     for name in ("a", "b"):
         quiet(Fake(), tmp_path / name)
         time.sleep(1.1)  # gzip keeps a date in seconds

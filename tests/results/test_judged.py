@@ -71,12 +71,14 @@ def test_rows_and_differences_run_over_perturbations_with_an_effect(ship):
     assert len(folds) == 5 and folds["experimental"].mean() == pytest.approx(0.6, abs=0.02)
 
 
-def test_the_same_seeds_are_compared_on_demand(ship):
+def test_several_rows_are_compared_on_the_same_seeds(ship):
     split = ship(gain=0.0, seeds=3)["cells"]
     scores = split.scores
     scores.loc[(scores["model"] == "experimental") & (scores["seed"] > 0), "value"] += 0.3
     assert split.gap("experimental", "mean").mean == pytest.approx(0.5, abs=0.02)
-    assert split.gap("experimental", "mean", same_seeds=True).mean == pytest.approx(0.3, abs=0.02)
+    gaps = split.gaps("experimental", ["mean", "matching_mean"])
+    assert gaps["mean"].mean == pytest.approx(0.3, abs=0.02)
+    assert gaps["matching_mean"].mean == pytest.approx(0.0, abs=0.02)
 
 
 def test_few_units_give_no_interval_and_no_verdict(ship):

@@ -95,7 +95,9 @@ class OneModel(Protocol):
         """What it was trained on."""
         ...
 
-    def predict(self, x_log1p: Array, labels: Sequence[str], dose: ArrayLike | None = None) -> Array:
+    def predict(
+        self, x_log1p: Array, labels: Sequence[str], dose: ArrayLike | None = None
+    ) -> NDArray[np.floating]:
         """Move controls [n, G] to predictions [n, G]."""
         ...
 
@@ -127,7 +129,8 @@ class Supervised:
     def predict(self, group: Group, cells: Array) -> Array:
         """Move controls [n, G] to [R, n, G]."""
         labels = [group.perturbation] * len(cells)
-        return np.stack([model.predict(cells, labels, group.dose) for model in self.models])
+        answers = [model.predict(cells, labels, group.dose) for model in self.models]
+        return np.stack(answers).astype(np.float64, copy=False)
 
 
 def supervised(name: str, models: Sequence[OneModel]) -> Supervised:

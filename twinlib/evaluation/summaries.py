@@ -87,12 +87,7 @@ def difference(
     over: str | Sequence[str] = "has_effect",
 ) -> Estimate:
     """Return first - second, paired over the units that both rows reach; `ceiling` is a row, too."""
-    table = Scores.of(scores, groups, metric, over)
-    units = table.units(first) & table.units(second)
-    if not units:
-        raise InputError(f"{first} and {second} share no unit of {metric} over {over}; choose other rows.")
-    gap = table.matrix(first, units) - table.matrix(second, units)
-    return estimate(gap, seeds=table.seed_variance(first, units) + table.seed_variance(second, units))
+    return Scores.of(scores, groups, metric, over).gap(first, second)
 
 
 def per_unit(
@@ -162,6 +157,14 @@ class Scores:
         """Return the variance of a model's mean that comes from its seeds; 0 where there is one."""
         means = self.models[name][sorted(units)].groupby(level="seed").mean().mean(axis=1)
         return float(means.var(ddof=1)) / len(means) if len(means) > 1 else 0.0
+
+    def gap(self, first: str, second: str) -> Estimate:
+        """Return first - second, paired over the units that both rows reach."""
+        units = self.units(first) & self.units(second)
+        if not units:
+            raise InputError(f"{first} and {second} share no unit of {self.metric}; choose other rows.")
+        values = self.matrix(first, units) - self.matrix(second, units)
+        return estimate(values, seeds=self.seed_variance(first, units) + self.seed_variance(second, units))
 
     def row(self, name: str, units: frozenset[str], on: str) -> dict[str, object]:
         """Return the row of a model over these units."""

@@ -42,6 +42,11 @@ LINEAR_COMPONENTS = 10
 class Baseline(Protocol):
     """Anything that predicts cells [n, G] from control cells [n, G] and labels."""
 
+    @property
+    def trained(self) -> Trained:
+        """What it was trained on."""
+        ...
+
     def predict(self, x_log1p: Array, labels: Sequence[str], dose: npt.ArrayLike | None = None) -> Array:
         """Return the predicted cells [n, G] in log1p units."""
 

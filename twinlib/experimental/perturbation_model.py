@@ -445,7 +445,9 @@ def fit_label_network(
     network = LabelNetwork(table.dim, latent, targets.shape[1] - latent, config.hidden, generator)
     network.scale.copy_(torch.cat([_rms(targets[:, :latent]), _rms(targets[:, latent:])]))
     wanted = targets / network.scale
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.label_rate, weight_decay=config.label_decay)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=config.label_rate, weight_decay=config.label_decay, fused=True
+    )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.label_steps)
     for _ in range(config.label_steps):
         loss = (network.unit(features) - wanted).square().mean()
@@ -534,7 +536,9 @@ def fit_cell_network(
     rows = [{"epoch": 0, "train": float("nan"), "validation": _no_gradient(embedding, network, valid)}]
     best = {name: value.clone() for name, value in network.state_dict().items()}
     network.strength.fill_(1.0)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.cell_rate, weight_decay=config.cell_decay)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=config.cell_rate, weight_decay=config.cell_decay, fused=True
+    )
     for epoch in range(1, config.epochs + 1 if len(valid.z) else 1):
         error = _one_pass(embedding, network, train, optimizer, config.batch, generator)
         rows.append({"epoch": epoch, "train": error, "validation": _no_gradient(embedding, network, valid)})

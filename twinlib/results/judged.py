@@ -10,7 +10,7 @@ import numpy as np
 
 from twinlib.errors import InputError, ResultsError
 from twinlib.evaluation import summaries
-from twinlib.evaluation.calibration import MIN_UNITS, Estimate
+from twinlib.evaluation.calibration import Estimate
 from twinlib.results import tables
 
 if TYPE_CHECKING:
@@ -64,22 +64,20 @@ class JudgedSplit:
         name = metric or self.metric
         return summaries.summary(self._of(name, models), self.groups, name, over or self.over)
 
-    def gap(
-        self,
-        first: str,
-        second: str,
-        metric: str = "",
-        over: str | Sequence[str] = "",
-        same_seeds: bool = False,
-    ) -> Estimate:
-        """Return first - second, paired over units; `same_seeds` leaves out seeds that one of them lacks."""
+    def gap(self, first: str, second: str, metric: str = "", over: str | Sequence[str] = "") -> Estimate:
+        """Return first - second, paired over units; the primary metric over the headline's units."""
         name = metric or self.metric
         chosen = self._of(name, (first, second))
-        if same_seeds:
-            known = [set(chosen.loc[chosen["model"] == row, "seed"]) for row in (first, second)]
-            unpaired = chosen["model"].isin([first, second]) & ~chosen["seed"].isin(known[0] & known[1])
-            chosen = chosen[~unpaired]
         return summaries.difference(chosen, self.groups, name, first, second, over or self.over)
+
+    def gaps(self, first: str, others: Sequence[str], metric: str = "") -> dict[str, Estimate]:
+        """Return first less each of the others, on the seeds that all of them have."""
+        name, rows = metric or self.metric, (first, *others)
+        chosen = self._of(name, rows)
+        shared = set.intersection(*(set(chosen.loc[chosen["model"] == row, "seed"]) for row in rows))
+        chosen = chosen[chosen["seed"].isin(shared) | chosen["model"].isin(REFERENCES)]
+        table = summaries.Scores.of(chosen, self.groups, name, self.over)
+        return {other: table.gap(first, other) for other in others}
 
     def by_unit(self, metric: str = "", over: str | Sequence[str] = "all") -> pd.DataFrame:
         """Return the mean over folds and seeds of each unit (rows) and model (`summaries.per_unit`)."""
@@ -114,14 +112,14 @@ def judged_splits(experiment: str, dataset: str) -> dict[str, JudgedSplit]:
 
 def verdict_of(gap: Estimate) -> str:
     """Return what the interval of a difference says: better, worse, not told apart or too few units."""
-    if gap.units < MIN_UNITS:
+    if not np.isfinite(gap.low):
         return "n/a, too few"
     return "better" if gap.low > 0 else "worse" if gap.high < 0 else "not told apart"
 
 
 def in_words(gap: Estimate) -> str:
     """Return a difference with its interval, U and the smallest difference that 80 % power would see."""
-    if gap.units < MIN_UNITS:
+    if not np.isfinite(gap.low):
         return f"{gap.mean:+.3f}, U = {gap.units}: n/a, too few"
     return f"{gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}], U = {gap.units}, smallest {gap.smallest:.3f}"
 

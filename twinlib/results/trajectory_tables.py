@@ -84,7 +84,7 @@ def twin_score(
 
 def alarms(scores: pd.DataFrame, units: Units, setting: str, model: str) -> pd.DataFrame:
     """Return the share flagged for each share of replaced cells, with interval: share, mean, low, high."""
-    shares = sorted(float(s) for s in scores.loc[scores["metric"] == "flagged", "against"].unique())
+    shares = sorted({float(s) for s in scores.loc[scores["metric"] == "flagged", "against"]})
     rows = []
     for share in shares:
         flagged = over_folds(_flagged(scores, units, setting, model, share))
