@@ -9,7 +9,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from experiments.experiment import Experiment
@@ -38,10 +38,7 @@ def experiment_class(name: str) -> type[Experiment]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Refuses in one sentence, and takes no part of an option for the option."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings, allow_abbrev=False)
+    """Refuses in one sentence."""
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and where help is, and leave."""
@@ -57,7 +54,7 @@ def _parser(name: str | None) -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="NAME")
     for key, (_, words) in EXPERIMENTS.items():
-        made = commands.add_parser(key, help=words, description=words)
+        made = commands.add_parser(key, help=words, description=words, allow_abbrev=False)
         if key == name:
             _add_options(made, experiment_class(key))
     show = commands.add_parser("report", help="print the tables of a finished run as Markdown")

@@ -54,8 +54,6 @@ AGREEMENTS: dict[str, alarm.Agreement] = {"shift": alarm.realised, "dtw_gain": a
 ALARMS = (("shift", "experimental"), ("shift", "straight_line"), ("dtw_gain", "experimental"))
 #: Draws of each alarm.
 ROUNDS = {"shift": 50, "dtw_gain": 20}
-#: Sets of controls, at least: one that stays control, and sham labels.
-SHAM_SETS = 4
 #: Halvings of the real cells.
 HALVINGS = 20
 #: What each setting of the tables means.
@@ -272,38 +270,20 @@ def alarm_cells(fold: Fold, unit: Unit, part: str, timed: bool) -> tracks.RealCe
     return tracks.RealCells(latent, np.zeros(len(latent)), perturbed, HORIZON)
 
 
-def p_values(fold: Fold, rng: np.random.Generator) -> dict[Unit, float]:
-    """Return the energy test's p value of every unit, on the cells outside the test fold."""
-    from twinlib.data.effect_tests import energy_test
-
-    prepared, units = fold.prepared, fold.units("train")
-    obs, found = prepared.cells.obs, {}
-    outside = np.flatnonzero((obs["split"] != "test").to_numpy())
-    for unit in units:
-        rows = [
-            np.intersect1d(outside, prepared.rows(None, name, unit.context))
-            for name in (CONTROL, unit.perturbation)
-        ]
-        x, batches = np.asarray(prepared.cells.X[np.concatenate(rows)]), obs["batch"].astype(str).to_numpy()
-        perturbed = np.repeat([False, True], [len(kind) for kind in rows])
-        permutations = max(999, 20 * len(units))
-        test = energy_test(x, perturbed, list(batches[np.concatenate(rows)]), permutations, rng)
-        found[unit] = test.p_value
-    return found
-
-
 def group_rows(fold: Fold) -> Iterator[Row]:
     """Yield sizes, p value and kept response of every unit; the p value is empty where nothing was tested."""
+    from twinlib.data.effect_tests import effect_table
+
     prepared = fold.prepared
-    tested, kept = p_values(fold, np.random.default_rng(6)), prepared.kept_response().share
+    tests = effect_table([prepared], np.random.default_rng(6), by_context=True)
+    p_values = tests.set_index(["perturbation", "cell_context"])["p"].to_dict()
+    kept = prepared.kept_response().share
     for unit in fold.units():
         name, context = unit
         sizes = [len(prepared.rows("test", kind, context)) for kind in (name, CONTROL)]
-        row = {"perturbation": name, "cell_context": context} | dict(
-            zip(("n_cells", "n_controls"), sizes, strict=True)
-        )
-        row |= {"dose": 1.0}
-        yield row | {"p_value": tested.get(unit, np.nan), "kept_response": kept}
+        row = {"perturbation": name, "dose": 1.0, "cell_context": context}
+        row |= dict(zip(("n_cells", "n_controls"), sizes, strict=True))
+        yield row | {"p_value": p_values[unit], "kept_response": kept}
 
 
 def with_effect(groups: pd.DataFrame) -> pd.DataFrame:
@@ -314,33 +294,9 @@ def with_effect(groups: pd.DataFrame) -> pd.DataFrame:
     tested = groups[groups["p_value"].notna()].copy()
     tested["called"] = tested.groupby(["part", "split"])["p_value"].transform(lambda p: called(p.to_numpy()))
     calls = tested.pivot_table(index="split", columns=keys, values="called", fill_value=0)
-    effect = dict(zip(calls.columns, has_effect(calls.to_numpy() > 0), strict=True))
+    effect = dict(zip(map(tuple, calls.columns), has_effect(calls.to_numpy() > 0).tolist(), strict=True))
     names = groups[keys].itertuples(index=False, name=None)
     return groups.assign(called=tested["called"], has_effect=[bool(effect.get(key, False)) for key in names])
-
-
-def sham_labels(cells: AnnData, rng: np.random.Generator) -> AnnData:
-    """Return controls alone, some of which are called perturbed: labels that mean nothing.
-
-    In every context and batch the controls fall into equal random sets, one of which stays control; the sets
-    have the median label's size where that makes `SHAM_SETS` of them, and are smaller elsewhere.
-    """
-    labels = cells.obs["perturbation"].astype(str)
-    controls = cells[(labels == CONTROL).to_numpy()].copy()
-    size = labels[labels != CONTROL].value_counts().median()
-    number, obs = max(SHAM_SETS, int(len(controls) // size)), controls.obs
-    name = np.empty(len(obs), dtype=object)
-    for rows in obs.groupby(["cell_context", "batch"], observed=True).indices.values():
-        name[rng.permutation(rows)] = [f"sham{i}" if i else CONTROL for i in np.arange(len(rows)) % number]
-    sham = name != CONTROL
-    kind = str(cells.obs["perturbation_type"].astype(str)[(labels != CONTROL).to_numpy()].iloc[0])
-    controls.obs = obs.assign(
-        perturbation=name.astype(str),
-        perturbation_type=np.where(sham, kind, "none"),
-        dose=sham.astype(np.float64),
-        target_measured=False,
-    )
-    return controls
 
 
 def cells_of(dataset: str) -> tuple[AnnData, int]:
@@ -372,7 +328,7 @@ class Trajectories(Experiment):
 
     dataset: str = option("a549_dex", f"one of {', '.join(KNOWN)}; several: DIR/NAME each")
     seeds: int = option(10, "draws of shuffled labels and random lines")
-    shams: int = option(3, "draws of sham labels a fold")
+    shams: int = option(2, "draws of sham labels a fold")
 
     def __post_init__(self) -> None:
         at_least_one(self, "seeds", "shams")
@@ -390,6 +346,7 @@ class Trajectories(Experiment):
 
     def compute(self, part: str, scratch: Scratch) -> Part:
         """Score one fold of the cells, or of controls with sham labels."""
+        from twinlib.data.effect_tests import sham_labels
         from twinlib.data.preparation import prepare
 
         draw, _, number = part.partition("~")

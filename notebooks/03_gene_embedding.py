@@ -550,6 +550,11 @@ record.say(
     f"Each network: {trained['training_cells'].iloc[0]:,.0f} training cells, up to {trained['epochs'].max():.0f} passes, "
     f"{trained['seed'].nunique()} seeds. PCA was fitted to the same cells."
 )
+if read_table("embedding", dataset, "manifest")["fingerprint"] != prepared.fingerprint:
+    record.say(
+        "These recorded networks, and their PCA, know an earlier panel of this dataset than the packaged network "
+        "above: compare the rows with each other, not with the numbers above."
+    )
 summary
 
 # %%

@@ -272,6 +272,8 @@ record.say(
 # The public code takes the logarithm of a file that was logged before.
 # The rows above repeat that step, and so do all other released rows of this page.
 # The next table has the rows with one logarithm beside them; nothing else differs.
+# Intervals here are over training seeds in one latent space.
+# That space itself moves with the processor, and a repetition of the whole run moved the difference with one logarithm on `papalexi2021` by more than its interval: the interval says nothing about the pipeline before the policy.
 
 # %%
 lines, hang = [], []

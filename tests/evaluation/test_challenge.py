@@ -21,20 +21,21 @@ METRICS = (
 )
 
 
-def screens(cells):
-    """Half of the cells of every label as truth, the rest as prediction, a fifth under another label."""
+#: norman2019 holds 124 counts a cell; over all its labels cell-eval2 finds no effect to divide by and stops.
+FAR = ("CBL+CNN1", "TMSB4X", "BPGM+SAMD1", "SGK1+TBX3", "NIT1", "MAPK1", "SAMD1+PTPN12", "FOXL2+HOXB9")
+LABELS = {"vcc_h1": ("MED12", "SRC", "STAT1", "TET1", "TMSB4X"), "norman2019": FAR}
+
+
+def screens(cells, labels):
+    """All cells as truth; as prediction three quarters of their counts, half of them under another label."""
     rng = np.random.default_rng(0)
-    x = np.rint(cells.to_df(layer="counts").to_numpy(dtype=float))
-    labels = cells.obs["perturbation"].astype(str).to_numpy()
-    genes = tuple(cells.var_names)
-    first = np.zeros(len(x), dtype=bool)
-    for label in np.unique(labels):
-        rows = rng.permutation(np.flatnonzero(labels == label))
-        first[rows[: len(rows) // 2]] = True
-    kinds = sorted(set(labels) - {"control"})
-    neighbour = dict(zip(kinds, kinds[1:] + kinds[:1], strict=True)) | {"control": "control"}
-    told = np.array([neighbour[name] if rng.random() < 0.2 else name for name in labels])
-    return Screen.of(x[first], labels[first], genes), Screen.of(x[~first], told[~first], genes)
+    chosen = cells[cells.obs["perturbation"].isin([*labels, "control"])]
+    x = np.rint(chosen.to_df(layer="counts").to_numpy(dtype=float))
+    truth = chosen.obs["perturbation"].astype(str).to_numpy()
+    neighbour = dict(zip(labels, labels[1:] + labels[:1], strict=True)) | {"control": "control"}
+    told = np.array([neighbour[name] if rng.random() < 0.5 else name for name in truth])
+    thinned = rng.binomial(x.astype(int), 0.75)
+    return Screen.of(x, truth, chosen.var_names), Screen.of(thinned, told, chosen.var_names)
 
 
 def of_cell_eval2(real, guess):
@@ -50,12 +51,13 @@ def of_cell_eval2(real, guess):
 
     config = cell_eval2.EvalConfig.from_preset("vcc2026")
     tidy = cell_eval2.compute_metrics(brought(guess), brought(real), config=config, num_threads=1)
-    return dict(cell_eval2.aggregate_metrics(tidy).iter_rows())
+    table = cell_eval2.aggregate_metrics(tidy)
+    return dict(zip(table["metric"], table["mean"], strict=True))
 
 
-@pytest.mark.parametrize("name", ["vcc_h1", "norman2019"])
+@pytest.mark.parametrize("name", LABELS)
 def test_values_are_those_of_cell_eval2(name, real_data):
-    real, guess = screens(load(name, data_dir=real_data))
+    real, guess = screens(load(name, data_dir=real_data), LABELS[name])
     theirs, ours = of_cell_eval2(real, guess), challenge_metrics(real, guess)
     assert set(ours) == set(METRICS)
     np.testing.assert_allclose([ours[key] for key in METRICS], [theirs[key] for key in METRICS], atol=1e-6)

@@ -79,6 +79,8 @@ def test_several_rows_are_compared_on_the_same_seeds(ship):
     gaps = split.gaps("experimental", ["mean", "matching_mean"])
     assert gaps["mean"].mean == pytest.approx(0.3, abs=0.02)
     assert gaps["matching_mean"].mean == pytest.approx(0.0, abs=0.02)
+    below = split.gaps("ceiling", ["matching_mean", "experimental"])
+    assert below["matching_mean"].mean == pytest.approx((1.2 / 1.6) ** 0.5 - 0.5, abs=0.02)
 
 
 def test_few_units_give_no_interval_and_no_verdict(ship):

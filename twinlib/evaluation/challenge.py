@@ -71,7 +71,7 @@ def challenge_metrics(real: Screen, guess: Screen, control: str = CONTROL) -> di
     pairs = [(real.cells(label), guess.cells(label)) for label in labels]
     controls = real.cells(control)
     return {
-        "pds_cosine": _pds(pairs, controls, own.any(axis=0)),
+        "pds_cosine": _pds(pairs, controls, np.asarray(own.any(axis=0))),
         "expr_mse_unbiased_capped_norm": _expression_error(pairs, controls, own),
     } | _responses(pairs, controls, own, real.genes)
 
@@ -108,7 +108,8 @@ def _expression_error(pairs: Sequence[tuple[Array, Array]], controls: Array, own
     """Return the squared distance of predicted to real profiles over that of controls, both less their noise.
 
     The noise that a prediction is credited with is bounded by that of the real cells and, in total, by how
-    far its profiles differ between perturbations.
+    far its profiles differ between perturbations. NaN where the real profiles lie no farther from the
+    controls than their own noise, as in very sparse cells.
     """
     truth, predicted = (np.stack([_bulk(pair[side]) for pair in pairs]) for side in (0, 1))
     noise, claimed = (np.array([_sampling_error(pair[side]) for pair in pairs]) for side in (0, 1))
@@ -118,7 +119,7 @@ def _expression_error(pairs: Sequence[tuple[Array, Array]], controls: Array, own
     credited = claimed * min(1.0, budget / claim) if claim > 0 else claimed
     error = (((predicted - truth) ** 2) * ~own).sum(axis=1) - credited - noise
     start = (((truth - _bulk(controls)) ** 2) * ~own).sum(axis=1) - noise - _sampling_error(controls)
-    return float((weight @ error) / (weight @ start))
+    return float((weight @ error) / (weight @ start)) if weight @ start > 0 else float("nan")
 
 
 def _spread(profiles: Array, weights: Array) -> float:

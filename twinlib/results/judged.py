@@ -71,11 +71,11 @@ class JudgedSplit:
         return summaries.difference(chosen, self.groups, name, first, second, over or self.over)
 
     def gaps(self, first: str, others: Sequence[str], metric: str = "") -> dict[str, Estimate]:
-        """Return first less each of the others, on the seeds that all of them have."""
+        """Return first less each of the others, on the seeds that all have; `ceiling` is a row, too."""
         name, rows = metric or self.metric, (first, *others)
         chosen = self._of(name, rows)
-        shared = set.intersection(*(set(chosen.loc[chosen["model"] == row, "seed"]) for row in rows))
-        chosen = chosen[chosen["seed"].isin(shared) | chosen["model"].isin(REFERENCES)]
+        shared = set.intersection(*(set(seeds) for _, seeds in chosen.groupby("model")["seed"]))
+        chosen = chosen[chosen["seed"].isin(shared)]
         table = summaries.Scores.of(chosen, self.groups, name, self.over)
         return {other: table.gap(first, other) for other in others}
 

@@ -32,7 +32,7 @@ def fold_table(scores: pd.DataFrame, units: Units | None = None, **where: str) -
     for column, value in where.items():
         scores = scores[scores[column].astype(str) == value]
     table = scores.pivot_table(index="split", columns=["perturbation", "cell_context"], values="value")
-    kept = [unit for unit in table.columns if units is None or unit in units]
+    kept = [unit for unit in table.columns if units is None or tuple(unit) in units]
     return table[kept].dropna(axis=1)
 
 

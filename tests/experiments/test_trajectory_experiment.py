@@ -74,14 +74,6 @@ def test_permuted_labels_leave_test_cells_and_counts_alone(fold):
     assert ((after["dose"] == 0) == (after["perturbation"].astype(str) == "control")).all()
 
 
-def test_sham_labels_are_disjoint_sets_of_controls(cells):
-    sham = experiment.sham_labels(cells, np.random.default_rng(0))
-    assert sham.n_obs == (cells.obs["perturbation"].astype(str) == "control").sum()
-    sizes = sham.obs["perturbation"].astype(str).value_counts()
-    assert set(sizes.index) == {"control", "sham1", "sham2", "sham3"} and np.ptp(sizes) <= 1
-    prepare(sham, 60)  # they pass every door
-
-
 def test_the_line_of_the_alarm_shares_no_control_with_its_start(fold):
     """A line that ends at a training mean is long where the asked controls lie low: it agrees with noise."""
     unit = fold.units()[0]
