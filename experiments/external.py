@@ -8,7 +8,6 @@ non-commercial: it is no dependency of the project.
 from __future__ import annotations
 
 import pathlib
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,7 +27,7 @@ from twinlib.data.preparation import PARTS, Prepared, prepare
 from twinlib.data.sources import dataset as entry
 from twinlib.data.sources import load
 from twinlib.evaluation.judge import Predictor, evaluate, supervised
-from twinlib.evaluation.saved import saved_predictions
+from twinlib.evaluation.saved import Saved, saved_predictions
 from twinlib.evaluation.summaries import with_effects
 from twinlib.experimental.baselines import BASELINES
 
@@ -104,26 +103,24 @@ class External(Experiment):
         rows: list[Predictor] = [supervised(name, [BASELINES[name](prepared)]) for name in BESIDE]
         seconds = {}
         for name in self.model:
-            started = time.perf_counter()
-            rows.append(self._answers(name, prepared, folder))
-            seconds[OUTSIDERS[name].row] = round(time.perf_counter() - started, 1)
+            row, seconds[OUTSIDERS[name].row] = self._answers(name, prepared, folder)
+            rows.append(row)
         made = evaluate(prepared, rows, experiment=self.name, part=self.part)
         facts = {"seconds": seconds, "fingerprint": prepared.fingerprint}
         about = {"data_hash": prepared.data_hash, "panel_rule": prepared.panel_rule}
         return Part({"scores": made.scores, "groups": made.groups}, facts | about, about)
 
-    def _answers(self, name: str, prepared: Prepared, folder: pathlib.Path) -> Predictor:
-        """Train a model with every seed and read its answers back."""
+    def _answers(self, name: str, prepared: Prepared, folder: pathlib.Path) -> tuple[Saved, list[float]]:
+        """Train a model with every seed and read its answers back; return the seconds of each training."""
         from anndata import read_h5ad
 
         outsider = OUTSIDERS[name]
         steps = self.steps or outsider.steps
         place = folder / "controls" if outsider.controls else folder
         export(prepared, place, self.part, outsider.controls)
-        paths = [predict(name, place, seed, steps) for seed in range(self.seeds)]
-        return saved_predictions(
-            OUTSIDERS[name].row, prepared, [read_h5ad(path) for path in paths], self.part
-        )
+        paths, seconds = zip(*(predict(name, place, seed, steps) for seed in range(self.seeds)), strict=True)
+        answers = [read_h5ad(path) for path in paths]
+        return saved_predictions(outsider.row, prepared, answers, self.part), list(seconds)
 
     def tables(self, finished: Parts) -> dict[str, pd.DataFrame]:
         """Return the judge's tables; groups say which perturbations have an effect."""

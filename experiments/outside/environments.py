@@ -10,11 +10,13 @@ import json
 import os
 import pathlib
 import subprocess
+import time
 import venv
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from twinlib.errors import RunError
+from twinlib.files import write_json
 
 
 @dataclass(frozen=True)
@@ -105,12 +107,16 @@ def call(words: Sequence[str | pathlib.Path], log: pathlib.Path, failure: str) -
         raise RunError(f"{failure} (exit status {done.returncode}); the end of {log} says why.")
 
 
-def predict(name: str, folder: pathlib.Path, seed: int, steps: int) -> pathlib.Path:
-    """Train a model on folder/train.h5ad, answer folder/query.h5ad; return the path of the answer."""
+def predict(name: str, folder: pathlib.Path, seed: int, steps: int) -> tuple[pathlib.Path, float]:
+    """Train a model on folder/train.h5ad, answer folder/query.h5ad; return the answer's path and seconds.
+
+    An answer that is there is not made again.
+    """
     outsider = OUTSIDERS[name]
     place = environment(outsider.package, outsider.pins)
-    answer = folder / f"{name}_{seed}.h5ad"
-    if not answer.exists():
+    answer, clock = folder / f"{name}_{seed}.h5ad", folder / f"{name}_{seed}.json"
+    if not clock.exists():
+        started = time.perf_counter()
         script = pathlib.Path(__file__).parent / outsider.script
         words: list[str | pathlib.Path] = [
             place / "bin" / "python",
@@ -121,7 +127,8 @@ def predict(name: str, folder: pathlib.Path, seed: int, steps: int) -> pathlib.P
             str(steps),
         ]
         call(words, answer.with_suffix(".log"), f"{outsider.row} did not finish its training")
-    return answer
+        write_json(clock, round(time.perf_counter() - started, 1))
+    return answer, float(json.loads(clock.read_text()))
 
 
 def installed(name: str) -> dict[str, str]:
