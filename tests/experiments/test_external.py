@@ -77,7 +77,7 @@ def test_an_environment_is_made_once_and_again_when_its_pins_change(still, monke
 def test_an_answer_that_is_there_is_not_made_again(still):
     (still / "query.h5ad").write_text("asked")
     answer, seconds = environments.predict("still", still, 0, 1)
-    assert answer.read_text() == "asked" and seconds > 0
+    assert answer.read_text() == "asked" and seconds >= 0
     (still / "still.py").write_text("raise SystemExit(3)")
     assert environments.predict("still", still, 0, 1) == (answer, seconds)
 
