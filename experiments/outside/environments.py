@@ -53,7 +53,7 @@ _SCGEN = Outsider(
     "pertpy",
     "run_scgen.py",
     100,
-    "Apache-2.0 (pertpy's port of scGen)",
+    "permissive: pertpy's port of scGen (its package holds the MIT licence and is classified Apache-2.0)",
 )
 #: Models of other groups by the name of the option.
 OUTSIDERS = {
