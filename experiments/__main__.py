@@ -22,6 +22,7 @@ EXPERIMENTS = {
     "escape": ("escape:Escape", "chapter 13: who escapes a local optimum, and by what"),
     "embedding": ("embedding:EmbeddingQuality", "chapter 3: the embedding beside its ablations"),
     "experimental": ("experimental:ExperimentalSplits", "chapter 4: the experimental twin on every split"),
+    "external": ("external:External", "models of other groups on the same folds, read back as predictions"),
     "trajectories": ("trajectories:Trajectories", "chapter 11: measured time, similarity, the alarm"),
     "peers": ("peers:Peers", "chapter 10: returns beside those of Stable-Baselines3"),
 }

@@ -199,10 +199,7 @@ class ExperimentalSplits(Experiment):
     def _effects(self) -> Part:
         """Test every perturbation in every fold of cells, and in every context where there are several."""
         folds = [self._prepared("cells", self.loaded, fold) for fold in range(1, FOLDS + 1)]
-        several = self.loaded.obs["cell_context"].nunique() > 1
-        ways = (False, True) if several else (False,)
-        tests = [effect_table(folds, np.random.default_rng(0), by_context=way) for way in ways]
-        return Part({"effects": pd.concat(tests)})
+        return Part({"effects": effects_of(folds)})
 
     def _split(self, kind: str, number: int) -> Part:
         """Score every row on one part of a split."""
@@ -243,7 +240,7 @@ class ExperimentalSplits(Experiment):
 
     def tables(self, finished: Parts) -> dict[str, pd.DataFrame]:
         """Return the tables; groups say which perturbations have an effect, and genes are of two of them."""
-        tables = {name: _texts(table) for name, table in finished.tables(self.parts(finished)).items()}
+        tables = {name: texts(table) for name, table in finished.tables(self.parts(finished)).items()}
         if "effects" in tables:
             real = tables["groups"]["dataset"] == self.dataset
             told = with_effects(tables["groups"][real], tables["effects"])
@@ -260,7 +257,14 @@ class ExperimentalSplits(Experiment):
         return rules | {"held_out": {kind: groups for kind, groups in held_out.items() if kind != "cells"}}
 
 
-def _texts(table: pd.DataFrame) -> pd.DataFrame:
+def effects_of(folds: Sequence[Prepared]) -> pd.DataFrame:
+    """Return the energy test of every perturbation in every fold, and of every context where several are."""
+    several = folds[0].cells.obs["cell_context"].nunique() > 1
+    ways = (False, True) if several else (False,)
+    return pd.concat(effect_table(folds, np.random.default_rng(0), by_context=way) for way in ways)
+
+
+def texts(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table whose texts are texts again, the empty ones too."""
     names = [name for name in TEXTS if name in table]
     return table.assign(**{name: table[name].fillna("").astype(str) for name in names})
