@@ -1,0 +1,64 @@
+"""The rules by which claims are judged: the primary claim by tuning curves, the rest by Holm's correction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from twinlib.errors import InputError
+from twinlib.evaluation.calibration import Estimate, holm
+
+#: The verdicts a claim can have.
+HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told here"
+#: A statement that the code cannot break; it is no finding.
+BUILT = "holds by construction"
+#: How a verdict is drawn in a table of claims.
+GLYPHS = {HOLDS: "●", FAILS: "✗", OPEN: "○", BUILT: "■"}
+#: Numbers of settings at which the primary claim is told; it is decided at the last.
+TOLD_AT = (1, 5, 10)
+#: Error rate of the family of all claims but the primary one.
+ALPHA = 0.05
+
+
+def by_interval(low: float, high: float) -> str:
+    """Return holds above 0, does not hold below, cannot be told around 0 or without an interval."""
+    if low > 0:
+        return HOLDS
+    return FAILS if high < 0 else OPEN
+
+
+def primary(gaps: Mapping[int, Estimate]) -> str:
+    """Return the verdict on the primary claim from its differences at k = 1 and 10 settings.
+
+    It holds if the interval at k = 10 lies above 0 and that at k = 1 not below; 'does not hold' mirrors it.
+    """
+    missing = [k for k in (TOLD_AT[0], TOLD_AT[-1]) if k not in gaps]
+    if missing:
+        raise InputError(f"The primary claim needs the difference at k = {missing[0]}; add it.")
+    few, many = (by_interval(gaps[k].low, gaps[k].high) for k in (TOLD_AT[0], TOLD_AT[-1]))
+    return OPEN if {few, many} == {HOLDS, FAILS} else many
+
+
+def corrected(gaps: Sequence[Estimate]) -> list[str]:
+    """Return the verdicts on claims [m] after Holm's correction over all of them that have an interval."""
+    known = [number for number, gap in enumerate(gaps) if np.isfinite(gap.low)]
+    verdicts = [OPEN] * len(gaps)
+    for number, p in zip(known, holm([gaps[number].p_value() for number in known]), strict=True):
+        if p < ALPHA:
+            verdicts[number] = HOLDS if gaps[number].mean > 0 else FAILS
+    return verdicts
+
+
+def short(value: float) -> str:
+    """Return a number for a table's cell: its sign, no zero before the point.
+
+    >>> short(0.0123), short(-1.5)
+    ('+.012', '-1.500')
+    """
+    return f"{value:+.3f}".replace("+0.", "+.").replace("-0.", "-.")
+
+
+def cell(verdict: str, gap: Estimate) -> str:
+    """Return glyph and number of a claim on a dataset; 'n/a' where there are too few units."""
+    return f"{GLYPHS[verdict]} {short(gap.mean)}" if np.isfinite(gap.low) else f"n/a {short(gap.mean)}"
