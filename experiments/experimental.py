@@ -189,7 +189,7 @@ class ExperimentalSplits(Experiment):
             return self._null(int(number))
         return self._split(kind, int(number))
 
-    def _prepared(self, kind: str, cells: AnnData, number: int) -> Prepared:
+    def fold_of(self, kind: str, cells: AnnData, number: int) -> Prepared:
         """Prepare part `number` of a split, from 1 on."""
         held_out = held_out_groups(kind, cells)[number - 1]
         fold = number if kind == "cells" else 1
@@ -198,12 +198,12 @@ class ExperimentalSplits(Experiment):
 
     def _effects(self) -> Part:
         """Test every perturbation in every fold of cells, and in every context where there are several."""
-        folds = [self._prepared("cells", self.loaded, fold) for fold in range(1, FOLDS + 1)]
+        folds = [self.fold_of("cells", self.loaded, fold) for fold in range(1, FOLDS + 1)]
         return Part({"effects": effects_of(folds)})
 
     def _split(self, kind: str, number: int) -> Part:
         """Score every row on one part of a split."""
-        prepared = self._prepared(kind, self.cells(kind), number)
+        prepared = self.fold_of(kind, self.cells(kind), number)
         coder, origin = embedding_of(prepared, self.epochs)
         fold = Fold(prepared, coder)
         rows = [*fold.plain(), *fold.twins(self.seeds)]

@@ -1,167 +1,183 @@
-"""The same tuning budget for every algorithm, and the sensitivity map that comes out of it.
+"""Random settings for every tuned algorithm at full length, chosen on validation and scored on test cells.
 
-Twelve settings an algorithm (four step sizes x three action scales), three seeds, 50,000 steps each. Policies
-are trained on the training cells and scored on the validation cells by the primary
-metric: pearson_delta of the mean prediction over all validation controls, reference the mean of the fitted
-controls, averaged over perturbations with at least ten validation cells. No test cell is read. The step size
-is delta for algorithms that take trust region steps, and the learning rate for the others.
+All arms meet one environment: fold 1, population target, action scale fixed by the world. The draws are
+shared where settings are, and settings of one shape train side by side. No choice is made here: the tables
+hold what each setting came to, and `twinlib.results.tuning_curves` reads the choice off them.
 """
 
 from __future__ import annotations
 
-import itertools
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import pandas as pd
 
 from experiments.experiment import Experiment, Scratch, at_least_one, one_of, option
+from experiments.experimental import texts
 from experiments.part import Part, Row
-from experiments.settings import Choice, training_settings
-from twinlib.environment.assembly import make_world
-from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
-from twinlib.environment.prediction import predict
-from twinlib.evaluation.metrics import pearson_delta
-from twinlib.policy.algorithms import ALGORITHMS
-from twinlib.policy.training import TrainingConfig, train
+from experiments.policy_runs import (
+    Place,
+    Trained,
+    forget,
+    references,
+    thinned,
+    told,
+    train_replicas,
+)
+from twinlib.data.preparation import standard
+from twinlib.evaluation.judge import evaluate
+from twinlib.policy.algorithms import TUNED
+from twinlib.policy.random_settings import DRAWS, draw, side_by_side, training_config
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from experiments.folder import Parts
-    from twinlib.policy.actor_critic import ActorCritic
+    from twinlib.policy.training import TrainingConfig
 
-LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
-DELTAS = (0.01, 0.05, 0.2, 1.0)
-#: Multiples of the environment's own action scale.
-SCALES = (0.5, 1.0, 2.0)
+#: Datasets that are tuned; the others take the settings of their `tuned_on`.
+DATASETS = ("waddington", "papalexi2021", "norman2019", "kang2018", "chi11")
+#: Algorithms in the order in which they are run: those of the primary claim first.
+ORDER = ("PPO", "two_stage", *(name for name in TUNED if name not in ("PPO", "two_stage")))
+#: Seeds of each setting.
 SEEDS = (0, 1, 2)
+#: Parts of the split on which every setting is scored.
+SCORED = ("validation", "test")
+#: Metrics that are kept of every setting.
+METRICS = ("pearson_delta", "pseudobulk_mse", "pds")
+#: Points of each learning curve.
+POINTS = 12
 
 
-class Setting(NamedTuple):
-    """One point of the grid."""
-
-    algorithm: str
-    step_size: float
-    scale: float
-
-    @property
-    def name(self) -> str:
-        """A name for a file."""
-        return f"{self.algorithm}-{self.step_size:g}-{self.scale:g}"
-
-
-def tuned() -> tuple[str, ...]:
-    """Return the datasets that are tuned themselves."""
-    from twinlib.data.sources import DATASETS
-
-    return tuple(name for name, entry in DATASETS.items() if not entry.tuned_on)
-
-
-def training_config(algorithm: str, step_size: float, timesteps: int) -> TrainingConfig:
-    """Return the described protocol's settings with one step size."""
-    return training_settings(algorithm, timesteps, Choice(step_size, 1.0, ""))
-
-
-class Validation:
-    """The validation cells, and the question asked of every policy."""
-
-    def __init__(self, dataset: str, least: int = 10) -> None:
-        from twinlib.data.preparation import standard
-        from twinlib.embedding.train import pretrained
-
-        prepared = standard(dataset)
-        self.hashes = {"data_hash": prepared.data_hash, "fingerprint": prepared.fingerprint}
-        self.world = make_world(prepared, pretrained(dataset))
-        self.reference = prepared.expression("train", "control").mean(0)
-        self.controls = prepared.expression("validation", "control")
-        cells_of = {p: prepared.expression("validation", p) for p in self.world.labels}
-        self.truth = {p: cells.mean(0) for p, cells in cells_of.items() if len(cells) >= least}
-
-    def score(self, policy: ActorCritic, config: EnvironmentConfig) -> np.ndarray:
-        """Return the primary metric of each replica [R]."""
-        values = []
-        for label, truth in self.truth.items():
-            labels = [label] * len(self.controls)
-            mean = predict(policy, self.world, config, self.controls, labels).mean(1)
-            values.append([pearson_delta(truth, m, self.reference) for m in mean])
-        return np.mean(values, 0)
+def setting_name(k: int) -> str:
+    """Return the name of draw k in tables."""
+    return f"s{k:02}"
 
 
 @dataclass(frozen=True)
 class Tuning(Experiment):
-    """Twelve settings for each algorithm, scored on validation cells; chosen.csv keeps the best of each."""
+    """Random settings of each tuned algorithm on one dataset."""
 
     name = "tuning"
+    packed: ClassVar[tuple[str, ...]] = ("scores", "groups", "runs", "curves")
 
-    datasets: tuple[str, ...] = option(tuned(), "names of datasets, all tuned into one folder")
-    algorithms: tuple[str, ...] = option(tuple(ALGORITHMS), "algorithms to tune")
-    timesteps: int = option(50_000, "environment steps of each seed and setting")
+    dataset: str = option("waddington", f"one of {', '.join(DATASETS)}; several: DIR/NAME each")
+    algorithms: tuple[str, ...] = option(ORDER, "algorithms to tune; a resume may name more")
+    timesteps: int = option(150_000, "environment steps of each seed and setting")
+    draws: int = option(DRAWS, "random settings of each algorithm")
+    block: int = option(4, "settings side by side in one part")
+    epochs: int = option(1, "passes of an embedding that is not packaged")
 
     def __post_init__(self) -> None:
-        from twinlib.data.sources import dataset
+        one_of("tuned dataset", [self.dataset], DATASETS)
+        one_of("tuned algorithm", self.algorithms, ORDER)
+        at_least_one(self, "timesteps", "draws", "block", "epochs")
 
-        for name in self.datasets:
-            dataset(name)
-        one_of("algorithm", self.algorithms, tuple(ALGORITHMS))
-        at_least_one(self, "timesteps")
+    def identity(self) -> Row:
+        """Algorithms may be added by a resume: their parts stand beside those of the others."""
+        return {key: value for key, value in super().identity().items() if key != "algorithms"}
 
     def parts(self, finished: Parts) -> Sequence[str]:
-        """One part a dataset and setting."""
-        return [f"{data}@{setting.name}" for data in self.datasets for setting in self.settings()]
-
-    def settings(self) -> list[Setting]:
-        """Return twelve settings for each algorithm."""
-        second_order = [name for name in self.algorithms if ALGORITHMS[name].takes_trust_region_steps]
-        sizes = {name: DELTAS if name in second_order else LEARNING_RATES for name in self.algorithms}
-        return [
-            Setting(name, size, scale)
-            for name in self.algorithms
-            for size, scale in itertools.product(sizes[name], SCALES)
-        ]
+        """The yardsticks, then blocks of settings of one shape of each algorithm."""
+        blocks = [f"{name}~{i}" for name in self.algorithms for i in range(len(self.blocks[name]))]
+        return ["references", *blocks]
 
     @cached_property
-    def validations(self) -> dict[str, Validation]:
-        """The question by dataset, filled as needed."""
-        return {}
+    def blocks(self) -> dict[str, list[list[int]]]:
+        """Numbers of the settings that train side by side, by algorithm."""
+        return {name: self._blocks(name) for name in self.algorithms}
+
+    def _blocks(self, algorithm: str) -> list[list[int]]:
+        """Split the settings of each shape into blocks."""
+        shapes = side_by_side([self.config(algorithm, k) for k in range(self.draws)])
+        return [group[i : i + self.block] for group in shapes for i in range(0, len(group), self.block)]
+
+    def config(self, algorithm: str, k: int) -> TrainingConfig:
+        """Return what draw k means for an algorithm."""
+        return training_config(algorithm, draw(k), self.timesteps)
+
+    @cached_property
+    def place(self) -> Place:
+        """Fold 1 of the dataset."""
+        return Place.of(standard(self.dataset), self.epochs)
 
     def compute(self, part: str, scratch: Scratch) -> Part:
-        """Train the seeds of one setting side by side and score them."""
-        data, _, name = part.partition("@")
-        if data not in self.validations:
-            self.validations[data] = Validation(data)
-        validation = self.validations[data]
-        setting = next(s for s in self.settings() if s.name == name)
-        own = Dynamics(validation.world, EnvironmentConfig(), n_cells=1).action_scale
-        environment = EnvironmentConfig(action_scale=setting.scale * own)
-        dynamics = Dynamics(validation.world, environment, replicas=len(SEEDS), n_cells=64)
-        config = training_config(setting.algorithm, setting.step_size, self.timesteps)
-        policy, history = train(dynamics, config, SEEDS, progress=scratch.progress)
-        last = history[history.iteration > 0.9 * history.iteration.max()].groupby("seed").reward.mean()
-        scores = validation.score(policy, environment)
-        rows = [
-            {"dataset": data, **setting._asdict(), "seed": seed, "pearson_delta": score, "reward": last[seed]}
-            | {"timesteps": self.timesteps}
-            for seed, score in zip(SEEDS, scores, strict=True)
+        """Train a block of settings and score it, or score the yardsticks."""
+        if part == "references":
+            return self._references()
+        algorithm, _, number = part.partition("~")
+        chosen = [k for k in self.blocks[algorithm][int(number)] for _ in SEEDS]
+        configs, seeds = [self.config(algorithm, k) for k in chosen], [*SEEDS] * (len(chosen) // len(SEEDS))
+        checkpoint = scratch.folder / f"{part}.checkpoint"
+        trained = train_replicas(self.place.task, configs, seeds, checkpoint, scratch.progress)
+        tables = self._tables(algorithm, trained, chosen, seeds)
+        forget(checkpoint)
+        return Part(tables)
+
+    def _references(self) -> Part:
+        """Score the yardsticks and the plain rows on both parts."""
+        policies = self.place.yardsticks(SEEDS, self.timesteps)
+        made = references(self.place, self.name, SCORED, policies)
+        scores = made.scores[made.scores["metric"].isin(METRICS) & (made.scores["against"] == "")]
+        runs = [
+            {"model": name, "setting": "", "seed": seed, "validation_return": value, "lost": False}
+            for name, policy in policies.items()
+            for seed, value in enumerate(self.place.returns(policy))
         ]
-        return Part({data: rows}, run={f"hashes of {data}": validation.hashes})
+        about = {"embedding": self.place.origin, "dataset": self.dataset, **self.place.facts()}
+        return Part({"scores": scores, "groups": made.groups, "runs": runs}, run=about)
+
+    def _tables(
+        self, algorithm: str, trained: Trained, chosen: Sequence[int], seeds: Sequence[int]
+    ) -> dict[str, Sequence[Row] | pd.DataFrame]:
+        """Return scores, runs and curves of replicas whose settings are `chosen` [R]."""
+        names = [setting_name(k) for k in chosen]
+        heads = [{"model": algorithm, "setting": s, "seed": i} for s, i in zip(names, seeds, strict=True)]
+        if trained.policy is None:
+            return {"runs": [head | {"lost": True} for head in heads]}
+        history = trained.history.assign(model=algorithm)
+        history["setting"] = history["replica"].map(dict(enumerate(names)))
+        returns = dict(zip(trained.kept, self.place.returns(trained.policy), strict=True))
+        means = history.groupby("replica")[["kl", "clip_fraction"]].mean()
+        steps = trained.last("optimizer_steps")
+        runs = [
+            head
+            | {"validation_return": returns.get(i, np.nan), "lost": i not in trained.kept}
+            | {"mean_kl": means["kl"].get(i), "clip_fraction": means["clip_fraction"].get(i)}
+            | {"optimizer_steps": steps.get(i)}
+            for i, head in enumerate(heads)
+        ]
+        scores = self._scores(algorithm, trained, names, seeds)
+        return {"scores": scores, "runs": runs, "curves": thinned(history, ["model", "setting"], POINTS)}
+
+    def _scores(
+        self, algorithm: str, trained: Trained, names: Sequence[str], seeds: Sequence[int]
+    ) -> pd.DataFrame:
+        """Score replicas on both parts in one call each; their numbers become settings and seeds."""
+        import pandas as pd
+
+        assert trained.policy is not None
+        row = self.place.predictor(algorithm, trained.policy, answers=False)
+        made = [evaluate(self.place.prepared, [row], experiment=self.name, part=p).scores for p in SCORED]
+        scores = pd.concat(made, ignore_index=True)
+        scores = scores[(scores["model"] == algorithm) & scores["metric"].isin(METRICS)]
+        replica = scores["seed"].map(dict(enumerate(trained.kept)))
+        return scores.assign(
+            setting=replica.map(dict(enumerate(names))), seed=replica.map(dict(enumerate(seeds)))
+        )
 
     def tables(self, finished: Parts) -> dict[str, pd.DataFrame]:
-        """Return the rows of each dataset, and the best setting of each algorithm on it."""
-        tables = super().tables(finished)
-        return tables | {"chosen": pd.concat([best(rows) for rows in tables.values()], ignore_index=True)}
+        """Return the tables of the parts, has_effect filled, and the settings."""
+        import pandas as pd
+
+        tables = {name: texts(table) for name, table in super().tables(finished).items()}
+        tables["groups"] = told(tables["groups"], self.dataset)
+        rows = [{"setting": setting_name(k), **dataclasses.asdict(draw(k))} for k in range(self.draws)]
+        return tables | {"settings": pd.DataFrame(rows)}
 
     def facts(self, finished: Parts) -> Row:
-        """Say what the score is."""
-        return {
-            "score": "pearson_delta on the validation cells, mean of the seeds",
-            "seeds": list(SEEDS),
-        }
-
-
-def best(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the setting of each algorithm with the highest mean validation score, one row each."""
-    keys = ["dataset", "algorithm", "step_size", "scale"]
-    means = rows.groupby(keys, sort=False)["pearson_delta"].mean().reset_index()
-    return means.loc[means.groupby("algorithm")["pearson_delta"].idxmax()].reset_index(drop=True)
+        """Say what was drawn and where it was scored."""
+        return {"seeds": list(SEEDS), "split": "cells, fold 1", "scored": list(SCORED), "draws": self.draws}

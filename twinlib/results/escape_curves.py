@@ -1,0 +1,111 @@
+"""What the escape experiment by the common rules says: tuning curves, arrivals, pairs of arms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinlib.errors import ResultsError
+from twinlib.evaluation.statistics import PairedDifference, paired_difference, wilson_interval
+from twinlib.results import tables
+from twinlib.results.tuning_curves import BUDGETS, RESAMPLES, Outcomes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Landscapes in the order of tables.
+LANDSCAPES = (
+    "toggle_low", "toggle_middle", "toggle_high", "myeloid", "kang2018_monocytes", "papalexi2021", "chi11",
+)  # fmt: skip
+
+
+def _outcomes(runs: pd.DataFrame, column: str) -> tuple[list[str], Outcomes]:
+    """Return the names of the settings [S] of one algorithm, and what they came to by seed [S, seeds]."""
+    by = runs.groupby("setting")
+    lost, returns = by["lost"].any().astype(bool), by["validation_return"].mean()
+    candidates = ((returns > 0) & ~lost).to_numpy()
+    test = runs.pivot(index="setting", columns="seed", values=column).fillna(0.0)
+    return list(test.index), Outcomes(returns.to_numpy(dtype=float), candidates, test.to_numpy(dtype=float))
+
+
+def best_setting(runs: pd.DataFrame) -> str | None:
+    """Return the setting of one algorithm with the best validation return; None where none is positive."""
+    names, outcomes = _outcomes(runs, "return")
+    chosen = outcomes.chosen()
+    return None if chosen is None else names[chosen]
+
+
+@dataclass(frozen=True, eq=False)
+class Escapes:
+    """The escape experiment on one landscape."""
+
+    #: Name of the landscape.
+    landscape: str
+    #: One row a run, of the tuning and of the arms.
+    runs: pd.DataFrame
+    #: What the run has found out: the optimum, the settings that were chosen.
+    facts: dict[str, Any]
+
+    @staticmethod
+    def of(landscape: str) -> Escapes:
+        """Read the packaged run of a landscape."""
+        read = (tables.read_table("escape_tuned", landscape, name) for name in ("runs", "manifest"))
+        return Escapes(landscape, *read)
+
+    def arm(self, model: str) -> pd.DataFrame:
+        """Return the final policies of an arm by seed."""
+        rows = self.runs[(self.runs["experiment"] == "main") & (self.runs["model"] == model)]
+        if rows.empty:
+            raise ResultsError(f"The escape experiment on {self.landscape} holds no {model}; choose another.")
+        return rows.set_index("seed").sort_index()
+
+    def arrivals(self) -> pd.DataFrame:
+        """Return one row an arm: arrivals with Wilson's interval, success, share of the optimum."""
+        import pandas as pd
+
+        main = self.runs[self.runs["experiment"] == "main"]
+        best = self.facts.get("optimum", {}).get("return", np.nan)
+        rows = []
+        for model, own in main.groupby("model", sort=False):
+            arrived = int(own["reached"].fillna(False).astype(bool).sum())
+            low, high = wilson_interval(arrived, len(own))
+            row = {"model": model, "arrived": arrived, "seeds": len(own), "low": low, "high": high}
+            row |= {"cells in the target": own["success"].mean(), "return": own["return"].mean()}
+            rows.append(row | {"share of the optimum": own["return"].mean() / best})
+        return pd.DataFrame(rows)
+
+    def gap(self, first: str, second: str, column: str = "success") -> PairedDifference:
+        """Return first - second, paired by seed."""
+        ours, theirs = self.arm(first)[column].fillna(0.0), self.arm(second)[column].fillna(0.0)
+        shared = ours.index.intersection(theirs.index)
+        return paired_difference(ours[shared], theirs[shared])
+
+    def curves(self, budgets: Sequence[int] = BUDGETS, column: str = "success") -> pd.DataFrame:
+        """Return E[best of k] of each tuned algorithm with an interval over drawn settings and seeds."""
+        import pandas as pd
+
+        tuning = self.runs[self.runs["experiment"] == "tuning"]
+        return pd.DataFrame(
+            {"model": model, "k": k, "mean": mean, "low": low, "high": high}
+            for model, runs in tuning.groupby("model", sort=False)
+            for k in budgets
+            for mean, low, high in [_best_of(_outcomes(runs, column)[1], k)]
+        )
+
+
+def _best_of(outcomes: Outcomes, k: int) -> tuple[float, float, float]:
+    """Return E[best of k] and the percentiles of its draws over settings and seeds."""
+    rng, (settings, seeds) = np.random.default_rng(0), outcomes.test.shape
+    draws = [_drawn(outcomes, k, rng, settings, seeds) for _ in range(RESAMPLES)]
+    low, high = np.quantile(draws, (0.025, 0.975))
+    return float(outcomes.best(k).mean()), float(low), float(high)
+
+
+def _drawn(outcomes: Outcomes, k: int, rng: np.random.Generator, settings: int, seeds: int) -> float:
+    """Return E[best of k] of settings and seeds that were drawn with replacement."""
+    rows: NDArray[np.int64] = rng.integers(settings, size=settings)
+    return float(outcomes.best(k, rows)[rng.integers(seeds, size=seeds)].mean())

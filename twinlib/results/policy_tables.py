@@ -1,0 +1,185 @@
+"""What the runs of all arms say: shares of the pathwise optimum, learning, hits on a hidden label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from twinlib.errors import InputError, ResultsError
+from twinlib.evaluation.calibration import Estimate, estimate
+from twinlib.evaluation.summaries import Scores
+from twinlib.results import tables
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from twinlib.results.judged import JudgedSplit
+
+#: The yardstick of the same network, trained by the exact gradient.
+PATHWISE = "pathwise"
+#: Share of the environment steps over which speed is read.
+EARLY = 0.25
+#: Share of the level that all runs end above, to which updates are counted.
+LEVEL = 0.9
+#: Share of a curve's points, at its end, whose mean is what it ends at.
+LAST = 0.1
+
+
+def share(split: JudgedSplit, model: str, of: str = PATHWISE) -> Estimate:
+    """Return a row's primary metric as a share of another's, with the interval of the ratio.
+
+    The interval is that of the differences model - ratio x other, in units of the other's mean.
+    """
+    base = split.metric.removeprefix("skill_")
+    rows = split.scores[(split.scores["metric"] == base) & (split.scores["against"] == "")]
+    table = Scores.of(rows, split.groups, split.metric, split.over)
+    units = table.units(model) & table.units(of)
+    if not units:
+        raise InputError(f"{model} and {of} share no unit of {split.metric}; choose other rows.")
+    ours, theirs = table.matrix(model, units), table.matrix(of, units)
+    ratio, scale = float(ours.mean() / theirs.mean()), float(theirs.mean())
+    seeds = table.seed_variance(model, units) + ratio**2 * table.seed_variance(of, units)
+    spread = estimate((ours - ratio * theirs) / scale, seeds=seeds / scale**2)
+    return replace(spread, mean=ratio, low=ratio + spread.low, high=ratio + spread.high)
+
+
+def shares(split: JudgedSplit, models: Sequence[str], of: str = PATHWISE) -> pd.DataFrame:
+    """Return one row a model: its share with interval, columns model, share, low, high, units."""
+    import pandas as pd
+
+    known = {name: share(split, name, of) for name in models}
+    return pd.DataFrame(
+        {"model": name, "share": value.mean, "low": value.low, "high": value.high, "units": value.units}
+        for name, value in known.items()
+    )
+
+
+def below_nothing(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return by model the number of runs, of those lost, and of those with a return below 0."""
+    named = runs.assign(
+        lost=runs["lost"].fillna(False).astype(bool), below=runs["validation_return"].fillna(0.0) < 0
+    )
+    table = named.groupby("model", sort=False).agg(
+        runs=("seed", "size"), lost=("lost", "sum"), below=("below", "sum")
+    )
+    return table.reset_index()
+
+
+# -- learning --------------------------------------------------------------------------------------------
+def _curves(curves: pd.DataFrame, model: str) -> dict[tuple[str, int], pd.DataFrame]:
+    """Return the curves of an arm on folds of cells, population target, by fold and seed."""
+    own = curves[(curves["model"] == model) & (curves["split_kind"] == "cells") & (curves["setting"] == "")]
+    if own.empty:
+        raise ResultsError(f"There is no learning curve of {model}; add the arm to the run.")
+    return {
+        (str(split), int(seed)): rows.sort_values("environment_steps")
+        for (split, seed), rows in own.groupby(["split", "seed"])
+    }
+
+
+def _paired(first: dict[tuple[str, int], float], second: dict[tuple[str, int], float]) -> Estimate:
+    """Return first - second over the folds and seeds that both have, folds x seeds."""
+    import pandas as pd
+
+    gaps = pd.Series({key: first[key] - second[key] for key in first if key in second})
+    return estimate(gaps.unstack().dropna(axis=1).to_numpy(dtype=np.float64))
+
+
+def early_return(curves: pd.DataFrame, first: str, second: str) -> Estimate:
+    """Return the gain in mean return over the first quarter of the steps, in units of the attainable gain."""
+
+    def means(model: str) -> dict[tuple[str, int], float]:
+        known = _curves(curves, model)
+        steps = max(rows["environment_steps"].max() for rows in known.values())
+        return {
+            key: float(rows.loc[rows["environment_steps"] <= EARLY * steps, "episode_return"].mean())
+            for key, rows in known.items()
+        }
+
+    return _paired(means(first), means(second))
+
+
+def saved_updates(curves: pd.DataFrame, first: str, second: str) -> Estimate:
+    """Return the optimizer steps that the first saves until nine tenths of the level all end above.
+
+    Raises ResultsError where a run ends at nothing, so that no level is shared.
+    """
+    known = {name: _curves(curves, name) for name in (first, second)}
+    ends = [_end(rows["episode_return"]) for runs in known.values() for rows in runs.values()]
+    if min(ends) <= 0:
+        raise ResultsError("A run earned nothing at its end, so that no level is shared.")
+    level = LEVEL * min(ends)
+    ours, theirs = ({key: _updates_to(rows, level) for key, rows in runs.items()} for runs in known.values())
+    return _paired(theirs, ours)
+
+
+def _end(values: pd.Series) -> float:
+    """Return what a curve ends at."""
+    return float(values.tail(max(1, int(LAST * len(values)))).mean())
+
+
+def _updates_to(rows: pd.DataFrame, level: float) -> float:
+    """Return the optimizer steps until the return is at `level`."""
+    there = rows["episode_return"] >= level
+    return float(rows.loc[there, "optimizer_steps"].min() if there.any() else rows["optimizer_steps"].max())
+
+
+def mean_curves(curves: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
+    """Return the mean curve of each arm over folds and seeds, with the quartiles of the return."""
+    own = curves[(curves["split_kind"] == "cells") & (curves["setting"] == "")]
+    own = own[own["model"].isin(list(models))]
+    by = own.groupby(["model", "environment_steps"], sort=False)
+    table = by[["episode_return", "optimizer_steps", "kl", "clip_fraction"]].mean()
+    quartiles = by["episode_return"].quantile([0.25, 0.75]).unstack()
+    return table.assign(low=quartiles[0.25], high=quartiles[0.75]).reset_index()
+
+
+# -- hits ------------------------------------------------------------------------------------------------
+def reciprocal_ranks(hits: pd.DataFrame, among: str = "targets") -> pd.DataFrame:
+    """Return the mean reciprocal rank of the hidden label's target, one row a way of ranking.
+
+    Columns model, mrr, first (share of labels whose target comes first), low, high (interval over labels),
+    labels, candidates, chance (of a ranking at random), stability (share of the top that seeds have in
+    common).
+    """
+    import pandas as pd
+
+    rows = hits[hits["among"] == among].assign(reciprocal=lambda table: 1.0 / table["rank"])
+    rows = rows.assign(first=rows["rank"] == 1)
+    return pd.DataFrame(_ranked(model, own) for model, own in rows.groupby("model", sort=False))
+
+
+def _ranked(model: object, own: pd.DataFrame) -> dict[str, object]:
+    """Return the row of one way of ranking."""
+    by_label = own.groupby("perturbation")[["reciprocal", "first"]].mean()
+    value, size = estimate(by_label["reciprocal"].to_numpy(dtype=np.float64)), int(own["candidates"].iloc[0])
+    return {
+        "model": model,
+        "mrr": value.mean,
+        "low": value.low,
+        "high": value.high,
+        "first": float(by_label["first"].mean()),
+        "labels": len(by_label),
+        "candidates": size,
+        "chance": float((1.0 / np.arange(1, size + 1)).mean()),
+        "stability": own["stability"].mean() if "stability" in own else np.nan,
+    }
+
+
+def hit_gap(hits: pd.DataFrame, first: str, second: str, among: str = "targets") -> Estimate:
+    """Return the difference of two ways' mean reciprocal ranks, paired over labels."""
+    rows = hits[hits["among"] == among].assign(reciprocal=lambda table: 1.0 / table["rank"])
+    wide = rows.groupby(["model", "perturbation"])["reciprocal"].mean().unstack("model")
+    for name in (first, second):
+        if name not in wide:
+            raise ResultsError(f"The hits hold no {name}; choose one of {', '.join(wide)}.")
+    return estimate((wide[first] - wide[second]).dropna().to_numpy(dtype=np.float64))
+
+
+def policy_table(dataset: str, table: str) -> pd.DataFrame:
+    """Return `runs`, `curves`, `hits` or `settings` of the packaged run of all arms."""
+    rows: pd.DataFrame = tables.read_table("policies", dataset, table)
+    return rows
