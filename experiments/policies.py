@@ -176,7 +176,7 @@ class Policies(Experiment):
         known: dict[str, Settings | None] = {}
         for algorithm in dict.fromkeys(tuned_as(name) for name in self.arms):
             best = self.tuned.best(algorithm)
-            known[algorithm] = None if best is None else Settings.of(table.loc[best].to_dict())
+            known[algorithm] = None if best is None else settings_of(table.loc[best])
         return known
 
     def config(self, arm: str) -> TrainingConfig | None:
@@ -320,6 +320,12 @@ def marked(
 def _setting(job: Job, table: pd.DataFrame) -> list[str]:
     """Return the target of each row [n]; rows that know of none, of the judge's own, keep an empty one."""
     return ["" if name in PLAIN_ROWS else job.setting for name in table["model"]]
+
+
+def settings_of(row: pd.Series) -> Settings:
+    """Return a row of a table of settings as settings again."""
+    values = {field.name: row[field.name] for field in dataclasses.fields(Settings)}
+    return Settings(**values | {"minibatch_size": int(values["minibatch_size"])})
 
 
 def with_target(config: TrainingConfig, target: float) -> TrainingConfig:

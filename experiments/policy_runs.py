@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 CELLS = 64
 #: Rows without training, beside those that the judge adds.
 PLAIN = ("mean", "matching_mean")
-#: Names in tables of yardsticks that the environment calls otherwise.
-ROWS = {"nothing": "do_nothing"}
 #: Columns of a learning curve.
 CURVE = ("episode_return", "kl", "clip_fraction", "explained_variance", "optimizer_steps")
 
@@ -86,8 +84,7 @@ class Place:
 
     def yardsticks(self, seeds: Sequence[int], timesteps: int) -> dict[str, Policy]:
         """Return doing nothing, random actions, the greedy optimum and the pathwise gradient by their row."""
-        known = yardsticks(self.world, self.config, seeds, timesteps)
-        return {ROWS.get(name, name): policy for name, policy in known.items()}
+        return yardsticks(self.world, self.config, seeds, timesteps)
 
     def facts(self) -> dict[str, object]:
         """Return what a manifest says of the place."""
