@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 EXPERIMENTS = {
     "described": ("described:Described", "the paper's text, tables 1-9 on prepared cells"),
     "released": ("released:Released", "the paper's public code, tables 1-9 row by row"),
-    "tuning": ("tuning:Tuning", "twelve settings for each algorithm, which `described` reads"),
+    "tuning": ("tuning:Tuning", "random settings for each tuned algorithm, which `policies` reads"),
+    "policies": ("policies:Policies", "every arm at its tuned setting, on five folds and held-out groups"),
+    "escape_tuned": ("escape_tuned:EscapeTuned", "who escapes, by the rules of every other comparison"),
     "escape": ("escape:Escape", "chapter 13: who escapes a local optimum, and by what"),
     "embedding": ("embedding:EmbeddingQuality", "chapter 3: the embedding beside its ablations"),
     "experimental": ("experimental:ExperimentalSplits", "chapter 4: the experimental twin on every split"),

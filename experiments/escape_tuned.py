@@ -11,9 +11,10 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
+from twinlib.policy.random_settings import DRAWS, draw, side_by_side, training_config
 
 from experiments.escape_landscapes import LANDSCAPES, Landscape
 from experiments.experiment import Experiment, Scratch, at_least_one, one_of, option
@@ -22,7 +23,6 @@ from experiments.policies import TAKE_OVER, with_target
 from experiments.policy_runs import Trained, thinned, train_replicas
 from experiments.tuning import ORDER, SEEDS, setting_name
 from twinlib.policy.algorithms import ALGORITHMS, tuned_as
-from twinlib.policy.random_settings import DRAWS, draw, side_by_side, training_config
 from twinlib.results.escape_curves import best_setting
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class EscapeTuned(Experiment):
         }
 
     def parts(self, finished: Parts) -> Sequence[str]:
-        """The tuning; then the arms; second stages that stand alone, and restarts, wait for what they read."""
+        """The tuning; then the arms; those that read of another arm wait for it."""
         names = ["nothing", *(f"tuning~{name}~{i}" for name in ORDER for i in range(len(self.blocks[name])))]
         if any(name not in finished for name in names):
             return names

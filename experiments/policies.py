@@ -14,6 +14,8 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from twinlib.environment.yardsticks import Nothing
+from twinlib.policy.random_settings import Settings, training_config
 
 from experiments.experiment import Experiment, Scratch, at_least_one, one_of, option
 from experiments.experimental import TRUTH, ExperimentalSplits, held_out_groups, texts
@@ -32,12 +34,10 @@ from experiments.policy_runs import (
 )
 from twinlib.data.folds import FOLDS
 from twinlib.data.sources import dataset as entry
-from twinlib.environment.yardsticks import Nothing
-from twinlib.evaluation.cases import groups_of, split_name
 from twinlib.errors import InputError
+from twinlib.evaluation.cases import groups_of, split_name
 from twinlib.evaluation.judge import evaluate
 from twinlib.policy.algorithms import ALGORITHMS, tuned_as
-from twinlib.policy.random_settings import Settings, training_config
 from twinlib.results.tuning_curves import Tuned
 
 if TYPE_CHECKING:

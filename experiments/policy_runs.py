@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from twinlib.environment.units import mean_return
+from twinlib.environment.yardsticks import yardsticks
+
 from experiments.experimental import embedding_of
 from experiments.experimental_rows import RememberedCoder
 from twinlib.environment.assembly import make_world
 from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
 from twinlib.environment.prediction import PolicyPredictor
-from twinlib.environment.units import mean_return
-from twinlib.environment.yardsticks import yardsticks
 from twinlib.errors import Divergence, ResultsError
 from twinlib.evaluation.judge import Predictor, evaluate
 from twinlib.evaluation.summaries import with_effects

@@ -5,10 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
@@ -18,11 +14,20 @@ from twinlib.evaluation.statistics import paired_difference, probability_of_impr
 from twinlib.results import escape as escape_tables
 from twinlib.results import tables, trajectory_tables
 from twinlib.results.judged import in_words, judged_splits
+from twinlib.results.policy_claims import ESCAPES, POLICY_CLAIMS, policies_are_packaged
+from twinlib.results.verdicts import (
+    BUILT,
+    FAILS,
+    GLYPHS,
+    HOLDS,
+    OPEN,
+    Claim,
+    Evidence,
+    by_interval,
+    cell,
+    corrected,
+)
 
-#: The verdicts a claim can have.
-HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told here"
-#: A statement that the code cannot break; it is no finding.
-BUILT = "holds by construction"
 #: Datasets of the described protocol, in the order of the page.
 DATASETS = ("papalexi2021", "cross_study", "kang2018", "waddington")
 #: Datasets whose controls come from another study: no effect test and no verdict.
@@ -39,34 +44,6 @@ PREDICTED = (
     "chi11, contexts", "a549_dex, time", "waddington, cells", "waddington, doubles",
     "waddington, perturbations", "waddington, contexts",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What one dataset says about a claim."""
-
-    #: The number with its interval, as text.
-    number: str
-    #: One of holds, does not hold, cannot be told here, holds by construction.
-    verdict: str
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A statement of the paper and how it is tested."""
-
-    #: Where it stands.
-    where: str
-    #: The statement, in our words.
-    statement: str
-    #: How it is tested.
-    test: str
-    #: What would change the verdict.
-    change: str
-    #: Maps a dataset to its evidence; raises ResultsError or KeyError where the results lack the rows.
-    measure: Callable[[str], Evidence]
-    #: Datasets on which it is tested.
-    datasets: tuple[str, ...] = DATASETS
 
 
 def _seeds(
@@ -89,13 +66,6 @@ def _seeds(
     return values
 
 
-def _verdict(low: float, high: float) -> str:
-    """An interval above 0 holds, one below does not, one around 0 cannot tell."""
-    if low > 0:
-        return HOLDS
-    return FAILS if high < 0 else OPEN
-
-
 def _difference(dataset: str, a: str, b: str, metric: str) -> Evidence:
     """Compare two algorithms by seed on a metric of which more is better."""
     first, second = _seeds(dataset, a, metric), _seeds(dataset, b, metric)
@@ -106,7 +76,7 @@ def _difference(dataset: str, a: str, b: str, metric: str) -> Evidence:
         f"{a} - {b}: {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}], p {gain.p_value:.3f}, "
         f"probability of improvement {chance:.2f}, {gain.n} seeds"
     )
-    return Evidence(text, _verdict(gain.low, gain.high))
+    return Evidence(text, by_interval(gain.low, gain.high))
 
 
 def better_than_ppo(dataset: str) -> Evidence:
@@ -145,7 +115,7 @@ def released_reward(dataset: str) -> Evidence:
         )
         gain = paired_difference(first, second)
         texts.append(f"{word} {gain.mean:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}], {gain.n} seeds")
-        verdicts.add(_verdict(gain.low, gain.high))
+        verdicts.add(by_interval(gain.low, gain.high))
     text = "TRPO then PPO - PPO: " + "; ".join(texts)
     if len(verdicts) == 1:
         return Evidence(text, verdicts.pop())
@@ -171,7 +141,7 @@ def faster(dataset: str) -> Evidence:
     means = early.groupby(["Algorithm", "seed"])["reward"].mean()
     gain = paired_difference(means["two_stage"], means["PPO"])
     text = f"reward per step, first quarter: {gain.mean:+.5f} [{gain.low:+.5f}, {gain.high:+.5f}]"
-    return Evidence(text, _verdict(gain.low, gain.high))
+    return Evidence(text, by_interval(gain.low, gain.high))
 
 
 def trust_region(dataset: str) -> Evidence:
@@ -203,7 +173,7 @@ def fewer_updates(dataset: str) -> Evidence:
         f"{np.mean(second):.0f}; saved {gain.mean:+.0f} [{gain.low:+.0f}, {gain.high:+.0f}], "
         f"{gain.n} seeds"
     )
-    return Evidence(text, _verdict(gain.low, gain.high))
+    return Evidence(text, by_interval(gain.low, gain.high))
 
 
 def _last_tenth(values: pd.Series) -> float:
@@ -231,7 +201,7 @@ def smaller_gap(dataset: str) -> Evidence:
         f"train - test: PPO {gaps[0].mean():+.4f}, two_stage {gaps[1].mean():+.4f}; difference "
         f"{gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}], {gain.n} seeds"
     )
-    return Evidence(text, _verdict(gain.low, gain.high))
+    return Evidence(text, by_interval(gain.low, gain.high))
 
 
 def twins_agree(place: str) -> Evidence:
@@ -246,7 +216,7 @@ def twins_agree(place: str) -> Evidence:
     )
     text = f"{twin}, DTW gained on " + "; on ".join(f"{name} {in_words(m)}" for name, m in margins.items())
     lows, highs = ([getattr(m, end) for m in margins.values()] for end in ("low", "high"))
-    return _unless_untested(dataset, Evidence(text, _verdict(float(np.min(lows)), float(np.min(highs)))))
+    return _unless_untested(dataset, Evidence(text, by_interval(float(np.min(lows)), float(np.min(highs)))))
 
 
 def _unless_untested(dataset: str, shown: Evidence) -> Evidence:
@@ -287,7 +257,7 @@ def experimental_twin(place: str) -> Evidence:
         f"{split.metric}: experimental {mean['experimental']:.3f}, {plain} {mean[plain]:.3f}, ceiling "
         f"{float(rows['ceiling'].iloc[0]):.3f}; difference {in_words(gap)}"
     )
-    return _unless_untested(dataset, Evidence(text, _verdict(gap.low, gap.high)))
+    return _unless_untested(dataset, Evidence(text, by_interval(gap.low, gap.high), gap))
 
 
 def deep_beats_mean(dataset: str) -> Evidence:
@@ -298,7 +268,7 @@ def deep_beats_mean(dataset: str) -> Evidence:
     gain = paired_difference(ours, np.full(len(ours), base))
     return Evidence(
         f"{best} {ours.mean():.4f}, mean of each perturbation {base:.4f}",
-        _verdict(gain.low, gain.high),
+        by_interval(gain.low, gain.high),
     )
 
 
@@ -321,6 +291,7 @@ CLAIMS = (
         "Described protocol, unseen cells: pearson_delta, two_stage against PPO, paired by seed.",
         "Other data; another tuning (here twelve settings each; chapter 12 shows a common one).",
         better_than_ppo,
+        DATASETS,
     ),
     Claim(
         "Sections 1 and 3.2",
@@ -328,6 +299,7 @@ CLAIMS = (
         "The same against PPO_restart, which has the same restart without TRPO.",
         "A gain over PPO that the restart control does not share.",
         better_than_restart,
+        DATASETS,
     ),
     Claim(
         "Algorithm 1",
@@ -335,6 +307,7 @@ CLAIMS = (
         "Described protocol: pearson_delta, alternating against PPO, paired by seed.",
         "As above.",
         alternating_against_ppo,
+        DATASETS,
     ),
     Claim(
         "Section 4.1; Tables 1, 4, 7",
@@ -343,6 +316,7 @@ CLAIMS = (
         "scores 0. 'Holds' says that the printed order returns, not that it means better prediction.",
         "A metric that compares a prediction with an observation (first row of this page).",
         start_to_final,
+        DATASETS,
     ),
     Claim(
         "Section 3.3",
@@ -351,6 +325,7 @@ CLAIMS = (
         "with the second logarithm of the public code and without it. A verdict needs both to agree.",
         "A second stage that trains.",
         released_reward,
+        DATASETS,
     ),
     Claim(
         "Remark 3.1; Section 4.1",
@@ -358,6 +333,7 @@ CLAIMS = (
         "Released protocol: optimizer steps of the second stage, of those due. 'Holds' needs half of them.",
         "A target KL that is not zero: the mended rows of chapter 12.",
         second_stage_trains,
+        DATASETS,
     ),
     Claim(
         "Section 1",
@@ -365,6 +341,7 @@ CLAIMS = (
         "Described protocol: training reward over the first quarter of the steps, two_stage against PPO.",
         "Another hand-over target, another share of TRPO.",
         faster,
+        DATASETS,
     ),
     Claim(
         "Section 1",
@@ -373,6 +350,7 @@ CLAIMS = (
         "and two_stage ends above, paired by seed; a TRPO step counts as one.",
         "Another level; counting the products inside a TRPO step.",
         fewer_updates,
+        DATASETS,
     ),
     Claim(
         "Section 1",
@@ -381,6 +359,7 @@ CLAIMS = (
         "two_stage, paired by seed. 'Holds' says that PPO loses more.",
         "A split by perturbations in place of cells.",
         smaller_gap,
+        DATASETS,
     ),
     Claim(
         "Section 1; Eq. 6",
@@ -390,6 +369,7 @@ CLAIMS = (
         "bounds the largest KL over states and promises improvement; neither is measured here.",
         "Nothing but an error in the code.",
         trust_region,
+        DATASETS,
     ),
     Claim(
         "Section 4; Tables 3, 6, 9",
@@ -420,6 +400,7 @@ CLAIMS = (
         "Described protocol: the better of PPO and two_stage against the mean of each perturbation.",
         "Unseen perturbations; an environment with basins (chapter 13).",
         deep_beats_mean,
+        DATASETS,
     ),
     Claim(
         "Section 3.3.2; Eq. 12",
@@ -430,6 +411,12 @@ CLAIMS = (
         ("the paper",),
     ),
 )
+
+#: What the runs of all arms answer anew: claims measured on the first version's described runs.
+FIRST_VERSION = (
+    better_than_ppo, better_than_restart, alternating_against_ppo, faster, fewer_updates, smaller_gap,
+    trust_region, deep_beats_mean,
+)  # fmt: skip
 
 
 # -- escape: chapter 13's experiment ----------------------------------------------------------------------
@@ -458,7 +445,7 @@ def _more_success(landscape: str, first: str, second: str) -> Evidence:
     gain = paired_difference(ours, theirs)
     text = f"seeds that reach the target: {_reached(landscape, first)}, {_reached(landscape, second)}; "
     text += f"share of cells {gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
-    return Evidence(text, _verdict(gain.low, gain.high))
+    return Evidence(text, by_interval(gain.low, gain.high))
 
 
 def escape_by_warm_start(landscape: str) -> Evidence:
@@ -481,7 +468,7 @@ def trapped(landscape: str) -> Evidence:
     share = escape_tables.rate(_escapes(landscape, "PPO"))
     return Evidence(
         f"seeds that reach the target: {_reached(landscape, 'PPO')}",
-        _verdict(0.5 - share["high"], 0.5 - share["low"]),
+        by_interval(0.5 - share["high"], 0.5 - share["low"]),
     )
 
 
@@ -524,37 +511,72 @@ ESCAPE_CLAIMS = (
 
 
 def all_claims() -> tuple[Claim, ...]:
-    """Return every claim: those of the tables, and those on escape where its results are packaged."""
-    escaped = (tables.results_folder() / "escape" / "runs.csv").is_file()
-    return (*CLAIMS, *ESCAPE_CLAIMS) if escaped else CLAIMS
+    """Return every claim: those on policies, those of the tables, those on escape where it is packaged."""
+    folder = tables.results_folder()
+    claims = CLAIMS
+    if policies_are_packaged():
+        claims = (*POLICY_CLAIMS, *(claim for claim in CLAIMS if claim.measure not in FIRST_VERSION))
+    if any((folder / "escape_tuned").glob("*/manifest.json")):
+        return (*claims, *ESCAPES)
+    return (*claims, *ESCAPE_CLAIMS) if (folder / "escape" / "runs.csv").is_file() else claims
 
 
 def evidence() -> pd.DataFrame:
-    """Return one row a claim and dataset for which packaged results exist."""
-    rows: list[dict[str, Any]] = []
+    """Return one row a claim and place for which packaged results exist, corrected by Holm's rule."""
+    shown: list[tuple[int, str, Evidence]] = []
     for number, claim in enumerate(all_claims(), start=1):
         for dataset in claim.datasets:
             try:
-                shown = claim.measure(dataset)
+                shown.append((number, dataset, claim.measure(dataset)))
             except (ResultsError, KeyError):
                 continue
-            rows.append(
-                {"Claim": number, "Dataset": dataset, "Number": shown.number, "Verdict": shown.verdict}
-            )
-    return pd.DataFrame(rows, columns=["Claim", "Dataset", "Number", "Verdict"])
+    family = [row for row in shown if row[2].gap is not None and row[2].corrected]
+    judged = dict(zip(map(id, family), corrected([row[2].gap for row in family if row[2].gap]), strict=True))
+    rows = [
+        {"Claim": number, "Dataset": dataset, "Number": told.number, "Verdict": verdict}
+        | {"Cell": cell(verdict, told.gap)}
+        for row in shown
+        for number, dataset, told in [row]
+        for verdict in [judged.get(id(row), told.verdict)]
+    ]
+    return pd.DataFrame(rows, columns=["Claim", "Dataset", "Number", "Verdict", "Cell"])
+
+
+def grids(table: pd.DataFrame) -> list[pd.DataFrame]:
+    """Return claim x dataset with glyph and number, and the same for landscapes; empty ones are left out.
+
+    What is told of a split or a clock of a dataset stands in the dataset's column, its name beside it.
+    """
+    head = table["Dataset"].str.partition(", ")
+    cells = table.assign(column=head[0], Cell=(table["Cell"] + " " + head[2]).str.strip())
+    landscapes = {name for claim in (*ESCAPE_CLAIMS, *ESCAPES) for name in claim.datasets}
+    escape = {n for n, claim in enumerate(all_claims(), 1) if set(claim.datasets) <= landscapes}
+    parts = [cells[~cells["Claim"].isin(escape)], cells[cells["Claim"].isin(escape)]]
+    return [_grid(part) for part in parts if len(part)]
+
+
+def _grid(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a claim, one column a dataset."""
+    joined = cells.groupby(["Claim", "column"], sort=False)["Cell"].agg("; ".join).unstack("column")
+    joined = joined.reindex(columns=list(dict.fromkeys(cells["column"]))).fillna("").sort_index()
+    statements = [all_claims()[number - 1].statement for number in joined.index]
+    joined.insert(0, "Claim", [f"{n}. {text}" for n, text in zip(joined.index, statements, strict=True)])
+    return joined.reset_index(drop=True).rename_axis(columns=None)
 
 
 def _standing() -> list[str]:
     """Say on which preparation of the cells the described runs stand."""
+    if policies_are_packaged():
+        return []
     manifests = (tables.read_table("described", name, "manifest") for name in DATASETS)
     told = sorted({tables.preparation_of(manifest) for manifest in manifests})
     return [f"Described protocol: {' '.join(told)}"]
 
 
-def page() -> str:
-    """Return the text of book/claims.md."""
-    table = evidence()
-    lines = [
+def _opening() -> list[str]:
+    """Return what the page says before its tables."""
+    legend = ", ".join(f"{glyph} {verdict}" for verdict, glyph in GLYPHS.items())
+    return [
         "# Claims",
         "",
         "Each statement of the paper that can be tested, where it stands, how it was tested, the number with "
@@ -562,19 +584,35 @@ def page() -> str:
         "This page is generated from the committed results by `python -m experiments claims`; none "
         "of its numbers is typed.",
         "A verdict of *holds* needs an interval that excludes zero on the right side, *does not hold* one on "
-        "the wrong side; everything else *cannot be told here*.",
+        "the wrong side; everything else *cannot be told here*, and U and the smallest difference that 80 % "
+        "power would have seen stand beside it.",
+        "The primary claim was named before the runs; the differences below it whose interval runs over "
+        "units are corrected together by Holm's rule at 5 %.",
         "Claims that are decided by a rule and not by an interval state the rule in their test; *holds by "
         "construction* marks what the code cannot break.",
-        "No correction is made for the number of claims.",
         "The data are stand-ins (chapter 12 says which stands for which of the paper's), so a verdict speaks "
         "of the method on these data, not of the paper's numbers.",
         *_standing(),
         "",
+        "## At a glance",
+        "",
+        f"{legend}; n/a: too few units for an interval.",
+        "The number is the difference that decides, where it is one; its unit stands with the claim below.",
+        "",
     ]
+
+
+def page() -> str:
+    """Return the text of book/claims.md."""
+    table, lines = evidence(), _opening()
+    for grid in grids(table):
+        lines += [tables.markdown(grid), ""]
     for number, claim in enumerate(all_claims(), start=1):
         lines += [f"## {number}. {claim.statement}", "", f"- Where: {claim.where}", f"- Test: {claim.test}"]
-        lines += [f"- What would change it: {claim.change}", ""]
-        rows = table[table["Claim"] == number].drop(columns="Claim")
+        lines += [f"- What would change it: {claim.change}"]
+        if claim.chapter:
+            lines += [f"- Curve: [{claim.chapter[:2]}](../notebooks/{claim.chapter}.ipynb)"]
+        rows = table[table["Claim"] == number].drop(columns=["Claim", "Cell"])
         empty = "No packaged result measures it yet: cannot be told here."
-        lines += [tables.markdown(rows) if len(rows) else empty, ""]
+        lines += ["", tables.markdown(rows) if len(rows) else empty, ""]
     return "\n".join(lines)

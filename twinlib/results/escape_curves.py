@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinlib.errors import ResultsError
-from twinlib.evaluation.statistics import PairedDifference, paired_difference, wilson_interval
+from twinlib.evaluation.calibration import Estimate, estimate
+from twinlib.evaluation.statistics import wilson_interval
 from twinlib.results import tables
 from twinlib.results.tuning_curves import BUDGETS, RESAMPLES, Outcomes
 
@@ -78,11 +79,10 @@ class Escapes:
             rows.append(row | {"share of the optimum": own["return"].mean() / best})
         return pd.DataFrame(rows)
 
-    def gap(self, first: str, second: str, column: str = "success") -> PairedDifference:
+    def gap(self, first: str, second: str, column: str = "success") -> Estimate:
         """Return first - second, paired by seed."""
         ours, theirs = self.arm(first)[column].fillna(0.0), self.arm(second)[column].fillna(0.0)
-        shared = ours.index.intersection(theirs.index)
-        return paired_difference(ours[shared], theirs[shared])
+        return estimate((ours - theirs).dropna().to_numpy(dtype=np.float64))
 
     def curves(self, budgets: Sequence[int] = BUDGETS, column: str = "success") -> pd.DataFrame:
         """Return E[best of k] of each tuned algorithm with an interval over drawn settings and seeds."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,6 +20,41 @@ GLYPHS = {HOLDS: "●", FAILS: "✗", OPEN: "○", BUILT: "■"}
 TOLD_AT = (1, 5, 10)
 #: Error rate of the family of all claims but the primary one.
 ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one dataset says about a claim."""
+
+    #: The number with its interval, as text.
+    number: str
+    #: One of holds, does not hold, cannot be told here, holds by construction.
+    verdict: str
+    #: The difference that decides, where it is one with an interval over units.
+    gap: Estimate | None = None
+    #: Does Holm's correction take it in? The primary claim stands outside, and so does what a rule decides.
+    corrected: bool = True
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement of the paper and how it is tested."""
+
+    #: Where it stands.
+    where: str
+    #: The statement, in our words.
+    statement: str
+    #: How it is tested.
+    test: str
+    #: What would change the verdict.
+    change: str
+    #: Maps a place (a dataset, a split of it, a landscape) to its evidence; raises ResultsError or KeyError
+    #: where the results lack the rows.
+    measure: Callable[[str], Evidence]
+    #: Places on which it is tested.
+    datasets: tuple[str, ...]
+    #: The chapter that draws its curve; "" where none does.
+    chapter: str = ""
 
 
 def by_interval(low: float, high: float) -> str:
@@ -59,6 +95,8 @@ def short(value: float) -> str:
     return f"{value:+.3f}".replace("+0.", "+.").replace("-0.", "-.")
 
 
-def cell(verdict: str, gap: Estimate) -> str:
+def cell(verdict: str, gap: Estimate | None) -> str:
     """Return glyph and number of a claim on a dataset; 'n/a' where there are too few units."""
+    if gap is None:
+        return GLYPHS[verdict]
     return f"{GLYPHS[verdict]} {short(gap.mean)}" if np.isfinite(gap.low) else f"n/a {short(gap.mean)}"

@@ -1,0 +1,334 @@
+"""The paper's claims on policies, read from the tuning and from the runs of all arms; the primary one first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from twinlib.errors import ResultsError
+from twinlib.evaluation.statistics import wilson_interval
+from twinlib.results import policy_tables, tables
+from twinlib.results.escape_curves import LANDSCAPES, Escapes
+from twinlib.results.judged import JudgedSplit, in_words, judged_splits
+from twinlib.results.tuning_curves import Tuned
+from twinlib.results.verdicts import BUILT, FAILS, OPEN, TOLD_AT, Claim, Evidence, by_interval, primary
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from twinlib.evaluation.calibration import Estimate
+
+#: Datasets that are tuned themselves, in the order of the page.
+TUNED_DATASETS = ("papalexi2021", "norman2019", "kang2018", "chi11", "waddington")
+#: Every dataset with policies; the controls of the last come from another study, so it gets no verdict.
+WITH_POLICIES = (*TUNED_DATASETS, "cross_study")
+UNTESTED = ("cross_study",)
+#: Held-out groups that policies are asked for.
+HELD_OUT = (
+    "papalexi2021, perturbations", "waddington, perturbations", "kang2018, contexts", "chi11, contexts",
+    "waddington, contexts",
+)  # fmt: skip
+#: Datasets on which the label is hidden.
+ASKED_BACK = ("papalexi2021", "norman2019", "chi11", "waddington")
+#: Landscapes with a barrier that is known.
+BARRIERS = ("toggle_low", "toggle_middle", "toggle_high", "myeloid")
+#: The primary claim's two sides.
+OURS, RIVAL = "two_stage", "PPO"
+
+
+def policies_are_packaged() -> bool:
+    """Tell whether there are runs of all arms."""
+    return any((tables.results_folder() / "policies").glob("*/manifest.json"))
+
+
+def _split(place: str) -> JudgedSplit:
+    """Return the judged runs of `DATASET` (folds of cells) or `DATASET, KIND`."""
+    dataset, _, kind = place.partition(", ")
+    split = judged_splits("policies", dataset).get(kind or "cells")
+    if split is None:
+        raise ResultsError(f"There is no packaged run of policies on {place}.")
+    return split
+
+
+def _told(dataset: str, text: str, gap: Estimate) -> Evidence:
+    """Return a difference with its verdict before correction; none where two studies are compared."""
+    if dataset in UNTESTED:
+        return Evidence(f"{text}; the controls come from another study, so no verdict", OPEN)
+    return Evidence(text, by_interval(gap.low, gap.high), gap)
+
+
+def primary_claim(dataset: str) -> Evidence:
+    """Two stages against PPO: E[best of k] on test cells at k = 1, 5, 10, then the best on five folds."""
+    gaps = Tuned.of(dataset).gaps(OURS, RIVAL, TOLD_AT)
+    text = "; ".join(f"k = {k}: {in_words(gap)}" for k, gap in gaps.items())
+    try:
+        text += f"; best of all on five folds: {in_words(_split(dataset).gap(OURS, RIVAL))}"
+    except ResultsError:
+        text += "; five folds not run"
+    return Evidence(text, primary(gaps), gaps[TOLD_AT[-1]], corrected=False)
+
+
+def between(first: str, second: str) -> Callable[[str], Evidence]:
+    """Return how two rows are compared on a place, on the primary metric."""
+
+    def measure(place: str) -> Evidence:
+        split = _split(place)
+        gap = split.gap(first, second)
+        return _told(split.dataset, f"{split.metric}, {first} - {second}: {in_words(gap)}", gap)
+
+    return measure
+
+
+def faster(dataset: str) -> Evidence:
+    """Return gained over the first quarter of the steps, in units of the attainable gain."""
+    gap = policy_tables.early_return(policy_tables.policy_table(dataset, "curves"), OURS, RIVAL)
+    return _told(dataset, f"mean return, first quarter, {OURS} - {RIVAL}: {in_words(gap)} (U: seeds)", gap)
+
+
+def fewer_updates(dataset: str) -> Evidence:
+    """Optimizer steps saved until nine tenths of the level that all runs end above."""
+    gap = policy_tables.saved_updates(policy_tables.policy_table(dataset, "curves"), OURS, RIVAL)
+    text = f"optimizer steps saved: {gap.mean:+.0f} [{gap.low:+.0f}, {gap.high:+.0f}], {gap.units} seeds"
+    return _told(dataset, text, gap)
+
+
+def trust_region(dataset: str) -> Evidence:
+    """The largest KL of a TRPO update, as a share of the delta it was allowed."""
+    curves, settings = (policy_tables.policy_table(dataset, name) for name in ("curves", "settings"))
+    deltas = settings.set_index("model")["delta"]
+    kl = curves.loc[(curves["model"] == "TRPO") & (curves["setting"] == ""), "kl"]
+    if kl.empty or not np.isfinite(deltas.get("TRPO", np.nan)):
+        raise ResultsError(f"There is no TRPO with a setting on {dataset}.")
+    largest = float(kl.max() / deltas["TRPO"])
+    text = f"largest KL of {len(kl)} updates of TRPO: {largest:.3f} delta"
+    return Evidence(text, BUILT if largest <= 1 + 1e-6 else FAILS)
+
+
+def asked_back(rival: str) -> Callable[[str], Evidence]:
+    """Return how the policy's ranks of hidden labels are compared with another way of ranking."""
+
+    def measure(dataset: str) -> Evidence:
+        hits = policy_tables.policy_table(dataset, "hits")
+        gap = policy_tables.hit_gap(hits, OURS, rival)
+        known = policy_tables.reciprocal_ranks(hits).set_index("model")["mrr"]
+        text = f"mean reciprocal rank: {OURS} {known[OURS]:.3f}, {rival} {known[rival]:.3f}; {in_words(gap)}"
+        return _told(dataset, text, gap)
+
+    return measure
+
+
+def escapes(rival: str) -> Callable[[str], Evidence]:
+    """Return how two stages are compared with a rival on a landscape: share of cells in the target."""
+
+    def measure(landscape: str) -> Evidence:
+        runs = Escapes.of(landscape)
+        gap, table = runs.gap(OURS, rival), runs.arrivals().set_index("model")
+        arrived = "; ".join(_arrived(table.loc[name], name) for name in (OURS, rival))
+        return _told(landscape, f"{arrived}; share of cells {in_words(gap)} (U: seeds)", gap)
+
+    return measure
+
+
+def _arrived(row: pd.Series, name: str) -> str:
+    """Say how many seeds of an arm arrive."""
+    low, high = row["low"], row["high"]
+    return f"{name} {int(row['arrived'])} of {int(row['seeds'])} seeds arrive [{low:.2f}, {high:.2f}]"
+
+
+def trapped(landscape: str) -> Evidence:
+    """Does PPO arrive with fewer than half of its seeds?"""
+    table = Escapes.of(landscape).arrivals().set_index("model")
+    row = table.loc[RIVAL]
+    low, high = wilson_interval(int(row["arrived"]), int(row["seeds"]))
+    return Evidence(_arrived(row, RIVAL), by_interval(0.5 - high, 0.5 - low))
+
+
+_CELLS = (
+    "Five folds of cells, tuned settings, ten fresh seeds of each arm, primary metric over perturbations "
+)
+_CELLS += "with an effect, paired over folds and perturbations"
+
+POLICY_CLAIMS = (
+    Claim(
+        "Abstract; contribution 3",
+        "Starting PPO from a trust-region stage improves generalisation in perturbation analysis.",
+        "The primary claim, named before the run: E[best of k] of two_stage less that of PPO, over the same "
+        "24 random settings, chosen on validation and scored on test cells. It holds if the interval at "
+        "k = 10 lies above 0 and that at k = 1 not below; 'does not hold' mirrors it.",
+        "Other data; another distribution of settings.",
+        primary_claim,
+        TUNED_DATASETS,
+        "10_two_stage",
+    ),
+    Claim(
+        "Sections 1 and 3.2",
+        "The gain comes from the natural-gradient warm start.",
+        f"{_CELLS}: two_stage less the same second stage after plain gradient steps of the same KL.",
+        "A gain that the plain first stage does not share.",
+        between(OURS, "second_stage_after_plain"),
+        WITH_POLICIES,
+        "10_two_stage",
+    ),
+    Claim(
+        "Algorithm 1",
+        "One TRPO step before the PPO epochs of every iteration improves on PPO.",
+        f"{_CELLS}: Algorithm 1 as printed less PPO.",
+        "As above.",
+        between("alternating_printed", RIVAL),
+        WITH_POLICIES,
+        "10_two_stage",
+    ),
+    Claim(
+        "Algorithm 1, with the ratio of Eq. 7",
+        "The same with the ratio to the policy that collected the data improves on PPO.",
+        f"{_CELLS}: alternating less PPO.",
+        "As above.",
+        between("alternating", RIVAL),
+        WITH_POLICIES,
+        "10_two_stage",
+    ),
+    Claim(
+        "Abstract",
+        "The two stages together beat the first one alone.",
+        f"{_CELLS}: two_stage less TRPO: a combination must beat its parts.",
+        "As above.",
+        between(OURS, "TRPO"),
+        WITH_POLICIES,
+        "10_two_stage",
+    ),
+    Claim(
+        "Section 1",
+        "The second stage needs a first one.",
+        f"{_CELLS}: two_stage less its second stage alone, with the same KL target.",
+        "As above.",
+        between(OURS, "second_stage_alone"),
+        WITH_POLICIES,
+        "10_two_stage",
+    ),
+    Claim(
+        "Sections 1 and 3.2",
+        "A restart does not do the same.",
+        f"{_CELLS}: two_stage less PPO that begins anew where two_stage switches.",
+        "As above.",
+        between(OURS, "PPO_restart"),
+        WITH_POLICIES,
+        "10_two_stage",
+    ),
+    Claim(
+        "Abstract",
+        "The two stages generalise better than PPO to what was never seen.",
+        "Perturbations with a measured target, and contexts, left out in turn: primary metric, two_stage less "
+        "PPO on the left-out groups. Test scores are compared, never the gap between training and test.",
+        "More groups that can be left out.",
+        between(OURS, RIVAL),
+        HELD_OUT,
+    ),
+    Claim(
+        "Section 1",
+        "The warm start leads to faster convergence.",
+        "Mean return over the first quarter of the environment steps, in units of the attainable gain, "
+        "two_stage less PPO, paired over folds and seeds.",
+        "Another share of TRPO.",
+        faster,
+        WITH_POLICIES,
+        "10_two_stage",
+    ),
+    Claim(
+        "Section 1",
+        "The warm start needs fewer minibatch updates to reach its gains.",
+        "Optimizer steps that two_stage saves until nine tenths of the return that every run of PPO and "
+        "two_stage ends above; a TRPO step counts as one.",
+        "Another level; counting the products inside a TRPO step.",
+        fewer_updates,
+        WITH_POLICIES,
+        "10_two_stage",
+    ),
+    Claim(
+        "Section 1; Eq. 6",
+        "Each TRPO step keeps the mean KL on its batch below delta.",
+        "The largest mean KL (Eq. 4) of an update of TRPO, as a share of its delta. The line search refuses "
+        "every other step, so this tests the code and not the method.",
+        "Nothing but an error in the code.",
+        trust_region,
+        WITH_POLICIES,
+    ),
+    Claim(
+        "Section 2, on Ahlmann-Eltze 2025",
+        "Escaping local optima lets a deep model outperform simple baselines.",
+        f"{_CELLS}: two_stage less the mean of each perturbation.",
+        "Unseen perturbations; an environment with basins (chapter 13).",
+        between(OURS, "matching_mean"),
+        WITH_POLICIES,
+    ),
+    Claim(
+        "Abstract, on gene screens",
+        "The policy's actions name the perturbed gene better than the genes' own change does.",
+        "The label of test cells is hidden: mean reciprocal rank of its target among all perturbed and "
+        "measured targets, by the mean action, less that by the size of each gene's own change.",
+        "More perturbations whose target is measured.",
+        asked_back("own_change"),
+        tuple(name for name in ASKED_BACK if name != "chi11"),
+    ),
+    Claim(
+        "Abstract, on gene screens",
+        "The policy's actions name the perturbation better than its likeness to training changes does.",
+        "The same, less the rank by the correlation with each label's training change.",
+        "As above.",
+        asked_back("training_change"),
+        ASKED_BACK,
+    ),
+)
+
+_ESCAPE = "Chapter 13: share of cells that the final policy brings to the target, 20 seeds, every arm tuned "
+_ESCAPE += "with the same 24 random settings, paired by seed: two_stage less "
+
+ESCAPES = (
+    Claim(
+        "Abstract; Section 1",
+        "A poor initialisation traps PPO in a local optimum of the landscape.",
+        "Chapter 13: seeds of tuned PPO whose final policy brings at least half of its cells to the target. "
+        "'Holds' needs an interval below one half.",
+        "Another cost of control, another barrier, more steps.",
+        trapped,
+        BARRIERS,
+        "13_escaping_local_optima",
+    ),
+    Claim(
+        "Abstract; Section 1",
+        "The trust-region start lets the policy escape local optima.",
+        f"{_ESCAPE}PPO.",
+        "Another cost of control, another barrier, another distribution of settings.",
+        escapes(RIVAL),
+        LANDSCAPES,
+        "13_escaping_local_optima",
+    ),
+    Claim(
+        "Abstract",
+        "For the escape the two stages beat the first one alone.",
+        f"{_ESCAPE}TRPO.",
+        "As above.",
+        escapes("TRPO"),
+        LANDSCAPES,
+        "13_escaping_local_optima",
+    ),
+    Claim(
+        "Section 1",
+        "What helps the escape is the curvature of the first stage.",
+        f"{_ESCAPE}the same second stage after plain gradient steps of the same KL.",
+        "As above.",
+        escapes("second_stage_after_plain"),
+        LANDSCAPES,
+        "13_escaping_local_optima",
+    ),
+    Claim(
+        "Abstract",
+        "Initialising well is what is needed, so that a two-stage start beats starting again.",
+        f"{_ESCAPE}PPO from three fresh starts, each of twice PPO's median first arrival.",
+        "As above.",
+        escapes("PPO_restarts"),
+        BARRIERS,
+        "13_escaping_local_optima",
+    ),
+)
