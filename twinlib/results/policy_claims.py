@@ -1,4 +1,4 @@
-"""The paper's claims on policies, read from the tuning and from the runs of all arms; the primary one first."""
+"""The paper's claims on policies, from the tuning and the runs of all arms; the primary one first."""
 
 from __future__ import annotations
 
@@ -219,8 +219,8 @@ POLICY_CLAIMS = (
     Claim(
         "Abstract",
         "The two stages generalise better than PPO to what was never seen.",
-        "Perturbations with a measured target, and contexts, left out in turn: primary metric, two_stage less "
-        "PPO on the left-out groups. Test scores are compared, never the gap between training and test.",
+        "Perturbations with a measured target, and contexts, left out in turn: primary metric, two_stage "
+        "less PPO on the left-out groups. Test scores are compared, never the gap to training.",
         "More groups that can be left out.",
         between(OURS, RIVAL),
         HELD_OUT,
