@@ -65,8 +65,8 @@ def test_the_closed_form_dose_beats_its_neighbours(vary: bool) -> None:
     linear = _Linear(world.embedding.up.detach())
     noise = torch.randn(world.x.shape, generator=torch.Generator().manual_seed(4), dtype=world.x.dtype)
     y = world.x + world.std * (0.8 * linear.decode(world.effects) + 0.3 * noise)
-    world = dataclasses.replace(world, embedding=linear, y=y, distance=1.0)  # type: ignore[arg-type]
-    config = EnvironmentConfig(process_noise=0.0, vary_response=vary)
+    world = dataclasses.replace(world, embedding=linear, y=y)  # type: ignore[arg-type]
+    config = EnvironmentConfig(process_noise=0.0, vary_response=vary, target="cell")
     best = best_dose(world, config)
     assert 0.1 < best < 0.95
     doses = np.linspace(max(best - 0.2, 0), best + 0.2, 41)

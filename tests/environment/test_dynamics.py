@@ -73,7 +73,9 @@ def test_the_step_is_s_a_E_and_the_prediction_starts_at_the_observed_cell() -> N
     world = toy_world(dtype=torch.float64)
     dynamics = Dynamics(world, EnvironmentConfig(process_noise=0.0, kick=False, action_scale=0.3), n_cells=20)
     dynamics.reset(generators(0), cells=torch.arange(20))
-    assert torch.allclose(dynamics.error[0], (world.scale(world.x) - world.scale(world.y)).square().mean(-1))
+    assert torch.allclose(
+        dynamics.error[0], (world.scale(world.x) - world.scale(world.targets())).square().mean(-1)
+    )
     action = torch.rand(1, 20, 6, generator=generators(4)[0], dtype=torch.float64)
     dynamics.step(action)
     assert torch.allclose(dynamics.latent[0], world.z0 + 0.3 * action[0] @ world.effects, atol=1e-14)
@@ -98,7 +100,8 @@ def test_the_end_of_the_horizon_is_a_termination_and_cells_restart_at_once() -> 
     for t in range(3):
         step = dynamics.step(torch.ones(1, 5, 6))
         assert bool(step.terminated.all()) == (t == 2) and not bool(step.truncated.any())
-    assert torch.all(step.final_obs[..., -1] == 1.0) and torch.all(step.obs[..., -1] == 0.0)
+    time = (torch.tensor([3.0, 0.0]) - 1) / (2 / 3) ** 0.5
+    assert torch.all(step.final_obs[..., -1] == time[0]) and torch.all(step.obs[..., -1] == time[1])
     assert not torch.equal(step.final_obs[..., :3], step.obs[..., :3])
 
 
@@ -171,7 +174,7 @@ def test_options_start_at_a_given_cell() -> None:
     env = CellEnv("GeneScreen", world=world, config=QUIET)
     obs, info = env.reset(seed=0, options={"cell": 5})
     assert np.allclose(obs[:3], world.z0[5].numpy())
-    again, _ = env.reset(options={"x": world.x[5].numpy(), "label": "g1", "y": world.y[5].numpy()})
+    again, _ = env.reset(options={"x": world.x[5].numpy(), "label": "g1", "y": world.targets()[5].numpy()})
     assert np.allclose(obs, again, atol=1e-6)
     assert info["error"] == pytest.approx(float(env.dynamics.error), rel=1e-5)
     with pytest.raises(ValueError, match="cell"):
@@ -262,6 +265,7 @@ def test_stable_baselines_checker_passes() -> None:
         ({"process_noise": -1.0}, "process_noise"),
         ({"efficacy": (0, 2)}, "efficacy"),
         ({"drift": "wind"}, "wind"),
+        ({"target": "tissue"}, "tissue"),
     ],
 )
 def test_wrong_settings_are_refused(arguments: dict, word: str) -> None:
@@ -278,3 +282,5 @@ def test_wrong_calls_are_refused() -> None:
     dynamics.reset(generators(0))
     with pytest.raises(ValueError, match="shape"):
         dynamics.step(torch.zeros(2, 6))
+    with pytest.raises(ValueError, match="the action holds NaN"):
+        dynamics.step(torch.full((1, 2, 6), torch.nan))

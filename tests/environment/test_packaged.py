@@ -123,14 +123,14 @@ def test_effects_are_the_finite_difference_of_the_encoder(world: World) -> None:
 
 
 def test_a_constant_step_towards_the_match_earns_reward(world: World) -> None:
-    config = EnvironmentConfig(process_noise=0.0, kick=False)
+    config = EnvironmentConfig(process_noise=0.0, kick=False, target="cell")
     dynamics = Dynamics(world, config, n_cells=len(world))
     dynamics.reset([torch.Generator()], cells=torch.arange(len(world)))
     with torch.no_grad():
         goal = world.embedding.encode(world.scale(world.y)) - world.z0
     action = torch.linalg.lstsq(dynamics.action_scale * world.effects.T, goal.T / 15).solution.T
     total = sum(dynamics.step(action.unsqueeze(0)).reward for _ in range(15))
-    assert float(total.mean()) > 0.2
+    assert float(total.mean()) > 1.0  # more than the best constant action: the match takes noise away, too
 
 
 def test_the_checkers_pass_on_the_packaged_world() -> None:

@@ -53,8 +53,8 @@ def test_the_prediction_is_what_the_environment_rewards() -> None:
     gained = sum(dynamics.step(actions.expand(1, 20, 6)).reward for _ in range(3))
     labels = [world.labels[i] for i in world.label.tolist()]
     got = torch.as_tensor(predict(Constant(actions), world, config, world.x, labels))
-    before = (world.scale(world.x) - world.scale(world.y)).square().mean(-1)
-    after = (world.scale(got) - world.scale(world.y)).square().mean(-1)
+    before = (world.scale(world.x) - world.scale(world.targets())).square().mean(-1)
+    after = (world.scale(got) - world.scale(world.targets())).square().mean(-1)
     assert torch.allclose(before - after, gained[0], atol=1e-5)
 
 

@@ -1,4 +1,7 @@
-"""A small world of made-up tensors, so that the environment is tested without data or a trained embedding."""
+"""A small world of made-up tensors, so that the environment is tested without data or a trained embedding.
+
+Its units leave observations (but for the time) and rewards as they are.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from twinlib.environment.world import World
+from twinlib.environment.world import Units, World
 
 
 class ToyEmbedding(nn.Module):
@@ -36,6 +39,7 @@ def toy_world(
     x = torch.rand(m, n_genes, generator=generator) * 2
     y = x + 0.5 * torch.randn(m, n_genes, generator=generator) + torch.linspace(-1, 1, n_genes)
     effects = embedding.down.detach() * 0.5
+    label = torch.arange(m) % 2
     world = World(
         dataset="toy",
         genes=tuple(f"g{i}" for i in range(n_genes)),
@@ -44,7 +48,9 @@ def toy_world(
         x=x,
         y=y,
         z0=embedding.encode((x - mean) / std).detach(),
-        label=torch.arange(m) % 2,
+        label=label,
+        group=label,
+        changes=torch.stack([(y - x)[label == i].mean(0) for i in range(2)]),
         conditions=torch.eye(2),
         kicks=-effects[:2],
         effects=effects,
@@ -52,6 +58,8 @@ def toy_world(
         mean=mean,
         std=std,
         embedding=embedding,  # type: ignore[arg-type]
+        units=Units.plain(latent_dim + 2),
     )
     world = world.to(dtype=dtype)
-    return dataclasses.replace(world, z0=world.embedding.encode(world.scale(world.x)).detach())
+    world = dataclasses.replace(world, z0=world.embedding.encode(world.scale(world.x)).detach())
+    return dataclasses.replace(world, units=dataclasses.replace(world.units, distance=world.match_distance()))

@@ -1,17 +1,30 @@
-"""Making a world from prepared cells and an embedding: matched rows, effects of actions, kicks, density."""
+"""Making a world from prepared cells and an embedding: matched rows, effects of actions, kicks, density.
+
+What an experiment does with it, for any dataset, fold or held-out split:
+
+    world = make_world(prepared, embedding)                          # training cells, actions read from them
+    config = EnvironmentConfig(target="population")                  # dynamics
+    task = Dynamics(world, config, replicas=len(seeds), n_cells=64)
+    policy = train(task, TrainingConfig(), seeds).policy             # twinlib.policy.training
+    row = PolicyPredictor("two_stage", policy, world, config)        # prediction; for evaluate
+    others = yardsticks(world, config, seeds, timesteps)             # yardsticks; policies like the trained one
+    validation = make_world(prepared, embedding, "validation", like=world)
+    mean_return(policy, validation, config)                          # units
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from twinlib.environment.world import World, encode_blocks
+from twinlib.environment.units import measured
+from twinlib.environment.world import Units, World, encode_blocks
 from twinlib.errors import DataError, WorldError
 
 if TYPE_CHECKING:
@@ -35,10 +48,14 @@ def make_world(
     pairs: Pairs | None = None,
     targets: Sequence[str] | None = None,
     density: bool = False,
-    actions: str = "genes",
+    actions: str | None = None,
     n_pairs: int | None = None,
+    like: World | None = None,
 ) -> World:
     """Controls of a split matched to perturbed cells, and what each action does to a latent cell.
+
+    Effects of actions, kicks and units come from training cells. A held-out label has its condition and no
+    cell.
 
     Parameters
     ----------
@@ -55,18 +72,37 @@ def make_world(
     density
         Whether to fit the Gaussian mixture that `drift="density"` needs.
     actions
-        "genes" (cells under genetic perturbations), "cytokines" (cells under cytokines), or "both".
+        "genes" (cells under genetic perturbations), "cytokines" (cells under cytokines), or "both"; by
+        default what the perturbed training cells were given.
     n_pairs
         At most so many matches, drawn without replacement; by default all.
+    like
+        The world of the training cells, for one of validation or test cells: actions, labels and units are
+        its own.
     """
     embedding.require(prepared)
+    if like is None and split != "train":
+        raise WorldError(
+            f"a world of the {split} cells is measured in units of the training cells: "
+            "pass like=make_world(prepared, embedding)."
+        )
+    actions = given_actions(prepared) if actions is None else actions
     rows = _pair_rows(prepared, split, pairs, actions)
     if n_pairs is not None:
         rows = rows.drawn(n_pairs)
-    world = _assemble(prepared, embedding, rows, actions)
+    if like is not None:
+        return dataclasses.replace(like, **_cells(prepared, embedding, rows, like.labels, split)._asdict())
+    world = measured(_assemble(prepared, embedding, rows, actions))
     if density:
         world = dataclasses.replace(world, density=_density(prepared, embedding))
     return world if targets is None else world.only(targets)
+
+
+def given_actions(prepared: Prepared) -> str:
+    """The actions that stand for what perturbed training cells were given: "genes", "cytokines" or "both"."""
+    labels, kinds = set(prepared.train_perturbations), _kinds(prepared)
+    cytokines = {kinds[label] == "cytokine" for label in labels}
+    return "both" if len(cytokines) > 1 else "cytokines" if True in cytokines else "genes"
 
 
 def _pair_rows(prepared: Prepared, split: str, pairs: Pairs | None, actions: str) -> _Rows:
@@ -107,32 +143,66 @@ class _Rows:
         return _Rows(self.control[kept], self.perturbed[kept], self.perturbation[kept])
 
 
-def _assemble(prepared: Prepared, embedding: Embedding, rows: _Rows, actions: str) -> World:
-    """A world of matched rows."""
+class _Cells(NamedTuple):
+    """The fields of a world that have a row a matched cell, and the changes they point at."""
+
+    x: Tensor
+    y: Tensor
+    z0: Tensor
+    label: Tensor
+    group: Tensor
+    changes: Tensor
+
+
+def _cells(
+    prepared: Prepared, embedding: Embedding, rows: _Rows, labels: Sequence[str], split: str
+) -> _Cells:
+    """Matched cells, and the mean change of each perturbation within each context of a split."""
     expression = np.asarray(prepared.cells.X, dtype=np.float32)
-    gene_rows = _gene_effects(prepared, embedding)
-    labels, conditions, kicks = _label_vectors(prepared, embedding, gene_rows)
     number = {name: i for i, name in enumerate(labels)}
     controls, inverse = np.unique(rows.control, return_inverse=True)
     z = encode_blocks(embedding, _scaled(prepared, expression[controls]))
-    world = World(
-        dataset=prepared.dataset,
-        genes=tuple(prepared.genes),
-        labels=labels,
+    contexts = prepared.cells.obs["cell_context"].to_numpy(dtype=str)[rows.perturbed]
+    groups = sorted(set(zip(rows.perturbation.tolist(), contexts.tolist(), strict=True)))
+    place = {pair: i for i, pair in enumerate(groups)}
+    changes = np.stack([_change(prepared, split, *pair) for pair in groups])
+    member = [place[pair] for pair in zip(rows.perturbation.tolist(), contexts.tolist(), strict=True)]
+    return _Cells(
         x=torch.from_numpy(expression[rows.control]),
         y=torch.from_numpy(expression[rows.perturbed]),
         z0=z[torch.from_numpy(inverse.reshape(-1))],
         label=torch.tensor([number[name] for name in rows.perturbation], dtype=torch.long),
+        group=torch.tensor(member, dtype=torch.long),
+        changes=torch.from_numpy(changes.astype(np.float32)),
+    )
+
+
+def _change(prepared: Prepared, split: str, label: str, context: str) -> np.ndarray:
+    """Mean of a label's cells less mean of the controls `[G]`, within a context of a split."""
+    perturbed, control = (prepared.expression(split, name, context) for name in (label, "control"))
+    return np.asarray(perturbed.mean(0, dtype=np.float64) - control.mean(0, dtype=np.float64))
+
+
+def _assemble(prepared: Prepared, embedding: Embedding, rows: _Rows, actions: str) -> World:
+    """A world of matched training rows, in units that are still 1."""
+    gene_rows = _gene_effects(prepared, embedding)
+    labels, conditions, kicks = _label_vectors(prepared, embedding, gene_rows)
+    return World(
+        dataset=prepared.dataset,
+        genes=tuple(prepared.genes),
+        labels=labels,
+        **_cells(prepared, embedding, rows, labels, "train")._asdict(),
         conditions=conditions,
         kicks=kicks,
         **_actions(prepared, embedding, gene_rows, actions),
         mean=torch.from_numpy(np.asarray(prepared.mean, dtype=np.float32)),
         std=torch.from_numpy(np.asarray(prepared.std, dtype=np.float32)),
         embedding=embedding,
+        units=Units.plain(embedding.latent_dim + conditions.shape[1]),
+        scale_of_data=prepared.scale_of_data,
         data_hash=prepared.data_hash,
         fingerprint=prepared.fingerprint,
     )
-    return dataclasses.replace(world, distance=world.match_distance())
 
 
 def _actions(prepared: Prepared, embedding: Embedding, gene_rows: Tensor, actions: str) -> dict[str, Any]:
@@ -165,21 +235,32 @@ def _gene_effects(prepared: Prepared, embedding: Embedding) -> Tensor:
     return gene_effects(embedding, _scaled(prepared, controls)).detach()
 
 
-@torch.no_grad()
 def _cytokine_effects(prepared: Prepared, embedding: Embedding) -> tuple[tuple[str, ...], Tensor]:
-    """Names of the single cytokines and their mean latent shift `[n, D]` from control on training cells."""
+    """Names of the single cytokines and their mean latent shift `[n, D]` from control within contexts."""
     kinds = _kinds(prepared)
     names = tuple(p for p in prepared.train_perturbations if kinds[p] == "cytokine" and "+" not in p)
     if not names:
         raise WorldError(
             f"{prepared.dataset!r} has no cytokine among its training perturbations: use actions='genes'."
         )
+    return names, torch.stack([_latent_shift(prepared, embedding, name) for name in names])
 
-    def mean_latent(label: str) -> Tensor:
-        return encode_blocks(embedding, _scaled(prepared, prepared.expression("train", label))).mean(0)
 
-    control = mean_latent("control")
-    return names, torch.stack([mean_latent(name) - control for name in names])
+@torch.no_grad()
+def _latent_shift(prepared: Prepared, embedding: Embedding, label: str) -> Tensor:
+    """Mean latent shift `[D]` from the controls of a label's contexts, these weighted by its training cells."""
+    rows = prepared.rows("train", label)
+    contexts, counts = np.unique(
+        prepared.cells.obs["cell_context"].to_numpy(dtype=str)[rows], return_counts=True
+    )
+
+    def mean_latent(name: str, context: str) -> Tensor:
+        return encode_blocks(embedding, _scaled(prepared, prepared.expression("train", name, context))).mean(
+            0
+        )
+
+    shifts = [mean_latent(label, context) - mean_latent("control", context) for context in contexts.tolist()]
+    return torch.from_numpy(counts / counts.sum()).to(shifts[0]) @ torch.stack(shifts)
 
 
 def _label_vectors(

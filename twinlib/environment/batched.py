@@ -67,6 +67,7 @@ class BatchedDynamics:
         high = torch.ones(self.action_dim, dtype=self.dtype, device=self.device)
         return Box(torch.as_tensor(self.action_low).to(high).expand_as(high), high)
 
+    @torch.no_grad()
     def reset(self, generators: Sequence[torch.Generator]) -> Tensor:
         """Start all R x N cells anew with one generator a replica and return the observations `[R, N, O]`."""
         if len(generators) != self.replicas:
@@ -75,9 +76,10 @@ class BatchedDynamics:
                 "pass one torch.Generator a replica."
             )
         self._generators = list(generators)
-        self._state = self._fresh()
+        self._state, self._final = self._fresh(), {}
         return self._observe(self._state)
 
+    @torch.no_grad()
     def step(self, action: Tensor) -> Step:
         """Apply actions `[R, N, A]`, cut to their box, and replace the cells whose episode ended."""
         if not self._state:
@@ -87,6 +89,8 @@ class BatchedDynamics:
                 f"the action has shape {tuple(action.shape)}, this environment takes "
                 f"[R, N, A] = ({self.replicas}, {self.n_cells}, {self.action_dim})."
             )
+        if not bool(action.isfinite().all()):
+            raise InputError("the action holds NaN or infinity: mend the policy that chose it.")
         out = self._advance(self._state, self._cut(action.to(self.dtype)))
         final, self._final = self._observe(out.state), out.state
         finished = out.terminated | out.truncated
@@ -128,7 +132,7 @@ class BatchedDynamics:
             self._generators = [torch.Generator(self.device) for _ in range(self.replicas)]
         for generator, state in zip(self._generators, saved["generators"], strict=True):
             generator.set_state(state)
-        self._state = {key: value.clone() for key, value in saved["state"].items()}
+        self._state, self._final = {key: value.clone() for key, value in saved["state"].items()}, {}
 
     # -- for gymnasium's interfaces and for pages ------------------------------------------------------------
     @property
@@ -148,7 +152,14 @@ class BatchedDynamics:
         return self.reset(generators)
 
     def info(self) -> dict[str, Tensor]:
-        """What gymnasium's info reports of each cell `[R, N]`."""
+        """What gymnasium's info reports `[R, N]` of where the last step led; at reset, of the start."""
+        return self._info(self._final or self._state)
+
+    def next_info(self) -> dict[str, Tensor]:
+        """The same of where the next step begins: of a cell that has been replaced, its new start."""
+        return self._info(self._state)
+
+    def _info(self, state: State) -> dict[str, Tensor]:
         return {}
 
     def picture(self, path: Tensor) -> np.ndarray:

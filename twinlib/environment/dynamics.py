@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
 
@@ -12,10 +12,10 @@ from torch import Tensor
 
 from twinlib.checks import finite_arrays, name_list, require_number, require_type
 from twinlib.environment.batched import BatchedDynamics, Outcome, State
-from twinlib.environment.world import Start, World
+from twinlib.environment.world import TARGETS, Start, World
 from twinlib.errors import InputError, WorldError
 
-_CHOICES = {"mode": ("linear", "exact"), "drift": ("none", "density")}
+_CHOICES = {"mode": ("linear", "exact"), "drift": ("none", "density"), "target": TARGETS}
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ class EnvironmentConfig:
 
     #: H, steps of an episode; its end is a termination, because the observation carries t / H.
     horizon: int = 15
+    #: "population": a control and its label's mean change within the context; "cell": the matched cell.
+    target: str = "population"
     #: s, latent length of one unit of action; None takes `World.action_scale`.
     action_scale: float | None = None
     #: Standard deviation of the noise added to every latent axis at every step, as a share of the axis-wise
@@ -41,9 +43,9 @@ class EnvironmentConfig:
     response: tuple[int, int] = (4, 2)
     #: Whether responses differ between cells; otherwise each is the mean a / (a + b).
     vary_response: bool = True
-    #: Cost of the mean absolute action.
+    #: Cost of the mean absolute action, in units of the attainable gain.
     l1: float = 1e-4
-    #: Cost of the mean squared action.
+    #: Cost of the mean squared action, in the same units.
     l2: float = 1e-4
     #: "linear" adds s a E in the latent space; "exact" adds s a to the decoded cell and encodes it again.
     mode: str = "linear"
@@ -69,6 +71,12 @@ class EnvironmentConfig:
             if (pair < 1).any() or (pair != np.floor(pair)).any():
                 raise InputError(f"{name}={getattr(self, name)} must be two whole numbers of at least 1.")
 
+    @property
+    def mean_response(self) -> float:
+        """Mean of the responses to cytokines."""
+        a, b = self.response
+        return a / (a + b)
+
     def quiet(self) -> EnvironmentConfig:
         """The same settings with noise, kick and varied response off, in which predictions are made."""
         return replace(self, process_noise=0.0, kick=False, vary_response=False)
@@ -77,8 +85,9 @@ class EnvironmentConfig:
 class Dynamics(BatchedDynamics):
     """The described environment: z' = z + s a E + noise, rewarded by the fall of the squared error.
 
-    Shapes: observations `[R, N, O]` = [z (D), condition (C), t / H]; actions `[R, N, A]` in [-1, 1];
-    rewards `[R, N]` in squared z-scores averaged over the G genes. y_hat_t = x + decode(z_t) - decode(z_0).
+    Shapes: observations `[R, N, O]` = [z (D), condition (C), t / H], standardised by fixed numbers of the
+    training world; actions `[R, N, A]` in [-1, 1]; rewards `[R, N]` in units of the attainable gain, so that
+    the best constant action of each label returns 1 on average. y_hat_t = x + decode(z_t) - decode(z_0).
     """
 
     def __init__(
@@ -94,7 +103,7 @@ class Dynamics(BatchedDynamics):
         self.horizon = config.horizon
         self.action_dim = len(world.action_names)
         self.observation_dim = world.latent_dim + int(world.conditions.shape[1]) + 1
-        self.distance = world.match_distance()
+        self.distance, self.unit = world.units.distance, world.units.gain[config.target]
         self.action_scale = (
             _default_scale(world, config) if config.action_scale is None else config.action_scale
         )
@@ -104,9 +113,11 @@ class Dynamics(BatchedDynamics):
         self.action_low = torch.where(self.cytokine, 0.0, -1.0).to(world.z0)
         self.dose = 2.0 / self.horizon if config.cytokine_scale is None else config.cytokine_scale
         scale = torch.where(self.cytokine, self.dose, self.action_scale).to(world.z0)
-        self._scaled_effects = scale.unsqueeze(-1) * world.effects
+        #: `[A, D]`, latent move for one unit of each action, at a response of 1.
+        self.moves = scale.unsqueeze(-1) * world.effects
         self._responsive = bool(self.cytokine.any())
         self._given: Start | None = None
+        self._time = _time_scale(self.horizon)
 
     def reset(
         self,
@@ -119,14 +130,16 @@ class Dynamics(BatchedDynamics):
         Given cells hold for this episode; the auto-reset after it draws at random again.
         """
         if cells is not None:
-            start = self.world.starts(self._indices(cells.cpu()))
-        self._given, self._final = start, {}
+            start = self.world.starts(self._indices(cells.cpu()), self.config.target)
+        elif start is not None:
+            self._require_finite(start)
+        self._given = start
         return super().reset(generators)
 
     def _fresh(self) -> State:
         start, self._given = self._given, None
         if start is None:
-            start = self.world.starts(self._integers(len(self.world)))
+            start = self.world.starts(self._integers(len(self.world)), self.config.target)
         origin = self._decode(start.z)
         z = start.z + self._kick(start) if self.config.kick else start.z
         state = {
@@ -143,25 +156,35 @@ class Dynamics(BatchedDynamics):
         state["t"] = torch.zeros(self.replicas, self.n_cells, dtype=self.dtype, device=self.device)
         return state
 
+    @staticmethod
+    def _require_finite(start: Start) -> None:
+        """Refuse a start with numbers that are none."""
+        for name, value in vars(start).items():
+            if not bool(value.isfinite().all()):
+                raise InputError(f"the start's {name} holds NaN or infinity: give finite numbers.")
+
     def _kick(self, start: Start) -> Tensor:
         """Latent effect `[R, N, D]` of the perturbed gene at a random efficacy."""
         return self.config.kick_size * self._beta(*self.config.efficacy).unsqueeze(-1) * start.kick
 
     def _response(self) -> Tensor:
         """How strongly each cell answers to cytokines `[R, N]`."""
-        a, b = self.config.response
         if self.config.vary_response:
-            return self._beta(a, b)
-        return torch.full((self.replicas, self.n_cells), a / (a + b), dtype=self.dtype, device=self.device)
+            return self._beta(*self.config.response)
+        mean = self.config.mean_response
+        return torch.full((self.replicas, self.n_cells), mean, dtype=self.dtype, device=self.device)
 
-    @torch.no_grad()
     def _advance(self, state: State, action: Tensor) -> Outcome:
         z = self._move(state, action)
         error = self._error(state, self._decode(z))
-        cost = self.config.l1 * action.abs().mean(-1) + self.config.l2 * action.square().mean(-1)
         after = {**state, "z": z, "error": error, "t": state["t"] + 1}
         ended = after["t"] >= self.horizon
-        return Outcome(after, state["error"] - error - cost, ended, torch.zeros_like(ended))
+        reward = (state["error"] - error) / self.unit - self._cost(action)
+        return Outcome(after, reward, ended, torch.zeros_like(ended))
+
+    def _cost(self, action: Tensor) -> Tensor:
+        """Cost `[R, N]` of actions `[R, N, A]`, in units of the attainable gain."""
+        return self.config.l1 * action.abs().mean(-1) + self.config.l2 * action.square().mean(-1)
 
     def _move(self, state: State, action: Tensor) -> Tensor:
         """The next latent cell `[R, N, D]`."""
@@ -171,7 +194,7 @@ class Dynamics(BatchedDynamics):
         if self.config.mode == "exact":
             z = self._exact(state, action)
         else:
-            z = z + action @ self._scaled_effects
+            z = z + action @ self.moves
         if self.config.drift == "density" and self.world.density is not None:
             z = z - self.gamma * self.world.density.gradient(state["z"])
         return z + self.noise * self._normal(self.world.latent_dim) if self.noise > 0 else z
@@ -182,23 +205,46 @@ class Dynamics(BatchedDynamics):
         cell = state["x"] + self._decode(state["z"]) - state["origin"]
         shift = torch.zeros_like(cell)
         shift[..., self.world.action_gene[genes]] = self.action_scale * action[..., genes]
-        return self._encode(cell + shift) + action[..., ~genes] @ self._scaled_effects[~genes]
+        return self._encode(cell + shift) + action[..., ~genes] @ self.moves[~genes]
 
     def _error(self, state: State, decoded: Tensor) -> Tensor:
         """Mean squared error `[R, N]` of y_hat = x + decode(z) - decode(z_0) against the matched profile."""
         return (state["x"] + (decoded - state["origin"]) - state["y"]).square().mean(-1)
 
-    @torch.no_grad()
     def _decode(self, z: Tensor) -> Tensor:
         return self.world.embedding.decode(z)
 
-    @torch.no_grad()
     def _encode(self, x: Tensor) -> Tensor:
         return self.world.embedding.encode(x)
 
     def _observe(self, state: State) -> Tensor:
-        time = (state["t"] / self.horizon).unsqueeze(-1)
-        return torch.cat([state["z"], state["condition"], time], dim=-1)
+        units, (centre, spread) = self.world.units, self._time
+        time = ((state["t"] - centre) / spread).unsqueeze(-1)
+        seen = torch.cat([state["z"], state["condition"]], dim=-1)
+        return torch.cat([(seen - units.mean) / units.std, time], dim=-1)
+
+    def conditions(self, obs: Tensor) -> Tensor:
+        """The embedding of the perturbation `[..., C]` that observations `[..., O]` show."""
+        units, first = self.world.units, self.world.latent_dim
+        return obs[..., first:-1] * units.std[first:] + units.mean[first:]
+
+    def _course(self, choose: Callable[[Tensor], Tensor], state: State) -> Iterator[tuple[Tensor, State]]:
+        """The action and the state after it of each step of an episode; gradients pass through both."""
+        for _ in range(self.horizon):
+            action = self._cut(choose(self._observe(state)))
+            state = {**state, "z": self._move(state, action), "t": state["t"] + 1}
+            yield action, state
+
+    def episode(self, choose: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return `[R, N]` of one episode from where the cells are; differentiable through `choose(obs)`.
+
+        The rewards telescope, so the profile is decoded at the end only. The cells stay where they are.
+        """
+        state = self._state
+        first, cost = state["error"], torch.zeros_like(state["error"])
+        for action, after in self._course(choose, state):
+            cost, state = cost + self._cost(action), after
+        return (first - self._error(state, self._decode(state["z"]))) / self.unit - cost
 
     @torch.no_grad()
     def path(self, choose: Callable[[Tensor], Tensor], start: Start) -> Tensor:
@@ -212,11 +258,7 @@ class Dynamics(BatchedDynamics):
             state["origin"] = self._decode(start.z)
         if self._responsive:
             state["response"] = self._response()
-        path = [start.z]
-        for _ in range(self.horizon):
-            z = self._move(state, self._cut(choose(self._observe(state))))
-            state = {**state, "z": z, "t": state["t"] + 1}
-            path.append(z)
+        path = [start.z, *(after["z"] for _, after in self._course(choose, state))]
         return torch.stack(path, dim=-2)
 
     # -- for pages and interfaces --------------------------------------------------------------------------
@@ -225,9 +267,9 @@ class Dynamics(BatchedDynamics):
         """Mean squared error of the current prediction `[R, N]`, in squared z-scores."""
         return self._state["error"]
 
-    def info(self) -> dict[str, Tensor]:
-        """The error of the prediction that the last step reached (at reset: of the start)."""
-        return {"error": (self._final or self._state)["error"]}
+    def _info(self, state: State) -> dict[str, Tensor]:
+        """The error of the prediction, in squared z-scores."""
+        return {"error": state["error"]}
 
     def picture(self, path: Tensor) -> np.ndarray:
         """The latent path `[T+1, D]` among the control cells as pixels `[400, 400, 3]`."""
@@ -236,7 +278,7 @@ class Dynamics(BatchedDynamics):
         return frame(self.world, path)
 
     def reset_to(self, options: Mapping[str, object], generators: Sequence[torch.Generator]) -> Tensor:
-        """Start at given cells from `cell` (indices), or at `x` with `label` (and `y`), all in log1p."""
+        """Start at given cells from `cell` (indices), or at `x` with `label` (and `y`)."""
         given = set(options)
         if not given:
             return self.reset(generators)
@@ -278,6 +320,11 @@ class Dynamics(BatchedDynamics):
 
 def _is_whole(value: object) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _time_scale(horizon: int) -> tuple[float, float]:
+    """Mean and s.d. of the step numbers of an episode; an s.d. of 1 where there is one step."""
+    return (horizon - 1) / 2, ((horizon**2 - 1) / 12) ** 0.5 or 1.0
 
 
 def _default_scale(world: World, config: EnvironmentConfig) -> float:

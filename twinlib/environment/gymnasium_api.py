@@ -198,24 +198,48 @@ class CellVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     ) -> tuple[np.ndarray, dict[str, object]]:
         """Start N new cells `[N, O]`."""
         super().reset(seed=seed)
-        return self._frame.reset(self.np_random, seed is not None, options), {}
+        obs = self._frame.reset(self.np_random, seed is not None, options)
+        return obs, _with_masks(self._frame.dynamics.info(), np.ones(self.num_envs, dtype=bool))
 
     def step(
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, object]]:
-        """Act on N cells `[N, A]`; `info["final_obs"]` holds what finished cells ended with."""
+        """Act on N cells `[N, A]`; `final_obs` and `final_info` hold what finished cells ended with."""
         axes = f"N={self.num_envs} A={self._frame.dynamics.action_dim}"
         (checked,) = finite_arrays(actions=(actions, axes))
         step = self._frame.step(checked)
         terminated, truncated = step.terminated[0].cpu().numpy(), step.truncated[0].cpu().numpy()
-        ended = terminated | truncated
-        info = {"final_obs": _array(step.final_obs[0]), "_final_obs": ended} if ended.any() else {}
+        info = self._info(_array(step.final_obs[0]), terminated | truncated)
         reward = step.reward[0].cpu().numpy().astype(np.float64)
         return _array(step.obs[0]), reward, terminated, truncated, info
+
+    def _info(self, reached: np.ndarray, ended: np.ndarray) -> dict[str, object]:
+        """gymnasium's SAME_STEP form: `final_obs` an object array, None where a cell `[N]` goes on."""
+        dynamics = self._frame.dynamics
+        info = _with_masks(dynamics.next_info(), np.ones(self.num_envs, dtype=bool))
+        if not ended.any():
+            return info
+        final_obs = np.full(self.num_envs, None, dtype=object)
+        for row in np.flatnonzero(ended):
+            final_obs[row] = reached[row]
+        final = {"final_obs": final_obs, "final_info": _with_masks(dynamics.info(), ended)}
+        return info | final | {"_final_obs": ended, "_final_info": ended.copy()}
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """One picture a cell, if made with `render_mode="rgb_array"`."""
         return self._frame.frames() if self.render_mode == "rgb_array" else None
+
+
+def _with_masks(values: dict[str, Tensor], told: np.ndarray) -> dict[str, object]:
+    """Values `[1, N]` as gymnasium batches infos: 0 where they are not told `[N]`, and a mask beside each."""
+    info: dict[str, object] = {}
+    for name, value in values.items():
+        column = value[0].cpu().numpy()
+        info[name] = np.where(
+            told, column.astype(np.float64 if column.dtype.kind == "f" else column.dtype), 0
+        )
+        info[f"_{name}"] = told.copy()
+    return info
 
 
 def _array(value: Tensor | float) -> np.ndarray:

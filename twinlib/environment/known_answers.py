@@ -162,9 +162,9 @@ class ToggleDynamics(BatchedDynamics):
     def _observe(self, state: State) -> Tensor:
         return torch.cat([state["z"], (state["t"] / self.horizon).unsqueeze(-1)], dim=-1)
 
-    def info(self) -> dict[str, Tensor]:
-        """Whether each cell is in the target's basin, after the last step."""
-        return {"success": self.success((self._final or self._state)["z"])}
+    def _info(self, state: State) -> dict[str, Tensor]:
+        """Whether each cell is in the target's basin."""
+        return {"success": self.success(state["z"])}
 
 
 class WatchedToggle(ToggleDynamics):
@@ -321,9 +321,8 @@ class MyeloidDynamics(BatchedDynamics):
     def _observe(self, state: State) -> Tensor:
         return torch.cat([state["z"], (state["t"] / self.horizon).unsqueeze(-1)], dim=-1)
 
-    def info(self) -> dict[str, Tensor]:
+    def _info(self, state: State) -> dict[str, Tensor]:
         """Whether each cell, let go now, would have the target fate; read at the end of an episode only."""
-        state = self._final or self._state
         if not bool((state["t"] >= self.horizon).any()):
             return {}
         return {"success": self.success(state["z"])}

@@ -29,9 +29,7 @@ def packaged_world(name: str = "waddington") -> World:
 def thinned(world: World, n: int, seed: int = 0) -> World:
     """A world with at most n of the matched cells, drawn without replacement."""
     generator = torch.Generator().manual_seed(seed)
-    rows = torch.randperm(len(world), generator=generator)[:n].sort().values
-    kept = {name: getattr(world, name)[rows] for name in ("x", "y", "z0", "label")}
-    return dataclasses.replace(world, **kept)
+    return world.rows(torch.randperm(len(world), generator=generator)[:n].sort().values)
 
 
 def with_cytokines(prepared: Prepared, seed: int = 0) -> Prepared:

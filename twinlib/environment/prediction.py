@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -17,8 +18,53 @@ from twinlib.errors import InputError
 if TYPE_CHECKING:
     from twinlib.policy.contracts import Policy
 
+#: The dose of the labels that a world knows.
+WORLD_DOSE = 1.0
 #: Cells that pass through the decoder at once.
 _CHUNK = 4096
+
+
+class Group(Protocol):
+    """What a prediction is about, as the judge asks it."""
+
+    @property
+    def perturbation(self) -> str:
+        """Label of the perturbation."""
+
+    @property
+    def dose(self) -> float:
+        """Its dose."""
+
+
+@dataclass(frozen=True, eq=False)
+class PolicyPredictor:
+    """A policy at the end of its episode, as the judge's predictor: mean action, process noise and kick off."""
+
+    #: Name of the row.
+    name: str
+    #: R replicas of an actor.
+    policy: Policy
+    #: Where it was trained.
+    world: World
+    #: The settings of its training.
+    config: EnvironmentConfig
+    #: Row i answers control i.
+    answers: bool = True
+
+    @property
+    def replicas(self) -> int:
+        """R."""
+        return self.policy.replicas
+
+    def reaches(self, group: Group) -> bool:
+        """Whether the world knows this label, trained on or held out, at this dose."""
+        return group.perturbation in self.world.labels and group.dose == WORLD_DOSE
+
+    def predict(self, group: Group, cells: np.ndarray) -> np.ndarray:
+        """Move controls `[n, G]` to predictions `[R, n, G]`, in the scale of the data."""
+        labels = [group.perturbation] * len(cells)
+        moved = predict(self.policy, self.world, self.config, cells, labels)
+        return moved.astype(np.float64)
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from twinlib.checks import log1p_cells, name_list
+from twinlib.checks import finite_arrays, log1p_cells, name_list, require_number
 from twinlib.errors import WorldError
 from twinlib.files import write_atomic
 
@@ -24,8 +24,20 @@ if TYPE_CHECKING:
     from twinlib.embedding.attention import Embedding
     from twinlib.environment.density import Density
 
+#: What `y` of a start is: x and its label's mean change within the context, or the matched cell.
+TARGETS = ("population", "cell")
+#: Fields with one row a matched cell.
+_ROWS = ("x", "y", "z0", "label", "group")
 #: Fields written to a world file as arrays; the rest is meta data.
-_TENSORS = ("x", "y", "z0", "label", "conditions", "kicks", "effects", "action_gene", "mean", "std")
+_TENSORS = (*_ROWS, "changes", "conditions", "kicks", "effects", "action_gene", "mean", "std")
+#: Meta data of a world file: tuples of names, and words.
+_NAMES = ("genes", "action_names", "labels")
+_WORDS = ("dataset", "scale_of_data", "data_hash", "fingerprint")
+#: Axes of the fields: m rows, K groups, L labels, A actions, G genes, D latent axes, C condition columns.
+_AXES = {
+    "x": "m G", "y": "m G", "z0": "m D", "label": "m", "group": "m", "changes": "K G", "conditions": "L C",
+    "kicks": "L D", "effects": "A D", "action_gene": "A", "mean": "G", "std": "G",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,7 +46,7 @@ class Start:
 
     #: `[..., G]`, the observed control in z-scores.
     x: Tensor
-    #: `[..., G]`, the matched observed profile in z-scores; the policy never sees it.
+    #: `[..., G]`, the target profile in z-scores; the policy never sees it.
     y: Tensor
     #: `[..., D]`, encode(x).
     z: Tensor
@@ -42,6 +54,40 @@ class Start:
     condition: Tensor
     #: `[..., D]`, latent effect of the perturbed gene at full efficacy.
     kick: Tensor
+
+
+@dataclass(frozen=True)
+class Units:
+    """Fixed numbers of the training world, in which observations, steps and rewards are measured."""
+
+    #: `[D + C]`, mean of each latent axis and of each condition column.
+    mean: Tensor
+    #: `[D + C]`, s.d. of the same; 1 where a column is constant.
+    std: Tensor
+    #: Mean latent distance from a control to its match.
+    distance: float
+    #: By target: mean return, in squared z-scores, of the best constant action of each label.
+    gain: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        require_number("distance", self.distance, 0)
+        for target in TARGETS:
+            gain = self.gain.get(target, 0.0)
+            if not 0 < gain < float("inf"):
+                raise WorldError(
+                    f"the attainable gain of the {target} target is {gain:g} and must be above 0: "
+                    "give actions that move the cells, or perturbations that change them."
+                )
+
+    @staticmethod
+    def plain(columns: int, distance: float = 1.0) -> Units:
+        """Units that leave observations of `columns` = D + C and rewards as they are."""
+        return Units(torch.zeros(columns), torch.ones(columns), distance, dict.fromkeys(TARGETS, 1.0))
+
+    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Units:
+        """A copy on another device or in another precision."""
+        mean, std = (value.to(device=device, dtype=dtype) for value in (self.mean, self.std))
+        return dataclasses.replace(self, mean=mean, std=std)
 
 
 @dataclass(frozen=True)
@@ -56,14 +102,18 @@ class World:
     action_names: tuple[str, ...]
     #: L perturbation labels.
     labels: tuple[str, ...]
-    #: `[m, G]`, observed controls in log1p units.
+    #: `[m, G]`, observed controls in the scale of the data (log1p, arcsinh).
     x: Tensor
-    #: `[m, G]`, the observed profile each control is matched to, in log1p units.
+    #: `[m, G]`, the observed cell each control is matched to, in the same scale.
     y: Tensor
     #: `[m, D]`, encode of x.
     z0: Tensor
     #: `[m]`, index of the perturbation in `labels`.
     label: Tensor
+    #: `[m]`, row of `changes` of each cell: its perturbation in its context.
+    group: Tensor
+    #: `[K, G]`, mean of a group's perturbed cells less mean of the controls of its context.
+    changes: Tensor
     #: `[L, C]`, embedding of each label.
     conditions: Tensor
     #: `[L, D]`, signed latent effect of one training s.d. of the targets; zero if unmeasured.
@@ -78,14 +128,23 @@ class World:
     std: Tensor
     #: Encoder and decoder.
     embedding: Embedding
+    #: What observations and rewards are measured in.
+    units: Units
+    #: Scale of x and y: `log1p` or `arcsinh`.
+    scale_of_data: str = "log1p"
     #: Hash of the data.
     data_hash: str = ""
     #: Hash of the preparation.
     fingerprint: str = ""
     #: Gaussian mixture of the training cells' latents, where `drift="density"` is wanted.
     density: Density | None = None
-    #: Mean latent distance from a control to its match; None works it out when asked for.
-    distance: float | None = None
+
+    def __post_init__(self) -> None:
+        finite_arrays(**{name: (getattr(self, name).cpu(), axes) for name, axes in _AXES.items()})
+        columns = f"columns={self.latent_dim + self.conditions.shape[1]}"
+        finite_arrays(
+            **{f"units.{name}": (getattr(self.units, name).cpu(), columns) for name in ("mean", "std")}
+        )
 
     @property
     def condition(self) -> Tensor:
@@ -117,13 +176,22 @@ class World:
             moved[name] = value.to(device=device, dtype=dtype if value.is_floating_point() else None)
         embedding = copy.deepcopy(self.embedding).to(device=device, dtype=dtype)
         density = self.density.to(device, dtype) if self.density is not None else None
-        return dataclasses.replace(self, **moved, embedding=embedding, density=density)
+        units = self.units.to(device, dtype)
+        return dataclasses.replace(self, **moved, embedding=embedding, density=density, units=units)
 
-    def starts(self, cells: Tensor) -> Start:
+    def rows(self, chosen: Tensor | slice) -> World:
+        """The same world with some of its matched cells."""
+        return dataclasses.replace(self, **{name: getattr(self, name)[chosen] for name in _ROWS})
+
+    def targets(self, target: str = "population") -> Tensor:
+        """The target profile of each cell `[m, G]`, in the scale of x: one of `TARGETS`."""
+        return self.y if target == "cell" else self.x + self.changes[self.group]
+
+    def starts(self, cells: Tensor, target: str = "population") -> Start:
         """The starts of the cells with these indices `[...]`."""
-        label = self.label[cells]
-        x, y = self.scale(self.x[cells]), self.scale(self.y[cells])
-        return Start(x, y, self.z0[cells], self.conditions[label], self.kicks[label])
+        label, x = self.label[cells], self.x[cells]
+        y = self.y[cells] if target == "cell" else x + self.changes[self.group[cells]]
+        return Start(self.scale(x), self.scale(y), self.z0[cells], self.conditions[label], self.kicks[label])
 
     def label_index(self, labels: Sequence[str]) -> Tensor:
         """Indices `[n]` of labels; an unknown one is refused."""
@@ -138,20 +206,26 @@ class World:
         return torch.tensor([known[name] for name in labels], dtype=torch.long, device=self.z0.device)
 
     @torch.no_grad()
-    def starts_from(self, x_log1p: Tensor, labels: Sequence[str], y_log1p: Tensor | None = None) -> Start:
-        """Starts of given controls `[n, G]` (log1p) and labels; without y, the mean match of the label."""
+    def starts_from(self, x: Tensor, labels: Sequence[str], y: Tensor | None = None) -> Start:
+        """Starts of given controls `[n, G]` and labels; without y, x and the label's mean change is it."""
         index = self.label_index(labels)
-        y_given = x_log1p if y_log1p is None else y_log1p
-        log1p_cells(f"n={len(index)} G={len(self.genes)}", x=x_log1p.cpu(), y=y_given.cpu())
-        x = self.scale(x_log1p.to(self.z0))
-        y = self.scale(y_log1p.to(self.z0)) if y_log1p is not None else self._mean_match(index)
-        z = encode_blocks(self.embedding, x)
-        return Start(x, y, z, self.conditions[index], self.kicks[index])
+        axes = f"n={len(index)} G={len(self.genes)}"
+        given = {name: value.cpu() for name, value in (("x", x), ("y", y)) if value is not None}
+        if self.scale_of_data == "log1p":
+            log1p_cells(axes, **given)
+        else:
+            finite_arrays(**{name: (value, axes) for name, value in given.items()})
+        x = x.to(self.z0)
+        target = x + self.mean_changes()[index] if y is None else y.to(self.z0)
+        z = encode_blocks(self.embedding, self.scale(x))
+        return Start(self.scale(x), self.scale(target), z, self.conditions[index], self.kicks[index])
 
-    def _mean_match(self, index: Tensor) -> Tensor:
-        """Mean matched profile of each label `[n, G]` in z-scores; of all cells where the label has none."""
-        rows = [self.y[self.label == i] if bool((self.label == i).any()) else self.y for i in index.tolist()]
-        return self.scale(torch.stack([part.mean(0) for part in rows]))
+    def mean_changes(self, target: str = "population") -> Tensor:
+        """Mean change from x to the target `[L, G]` under each label; of all cells where a label has none."""
+        change = self.targets(target) - self.x
+        member = torch.nn.functional.one_hot(self.label, len(self.labels)).to(change).T
+        member[member.sum(1) == 0] = 1.0
+        return member @ change / member.sum(1, keepdim=True)
 
     def only(self, targets: Sequence[str]) -> World:
         """The same world with the actions named in `targets` alone."""
@@ -171,9 +245,7 @@ class World:
 
     @torch.no_grad()
     def match_distance(self) -> float:
-        """Mean latent distance from a control to the profile it is matched to."""
-        if self.distance is not None:
-            return self.distance
+        """Mean latent distance from a control to the cell it is matched to."""
         z = encode_blocks(self.embedding, self.scale(self.y))
         return float((z - self.z0).norm(dim=-1).mean())
 
@@ -191,7 +263,7 @@ class World:
         move = self.random_move()
         if move <= 0.0:
             raise WorldError("every action effect is zero: pass action_scale, or train the embedding.")
-        return self.match_distance() / (horizon * move)
+        return self.units.distance / (horizon * move)
 
 
 @torch.no_grad()
@@ -213,9 +285,10 @@ def save_world(world: World, path: str | os.PathLike[str]) -> None:
     arrays = {name: getattr(world, name).cpu().numpy() for name in _TENSORS}
     if world.density is not None:
         arrays |= {f"density_{name}": value for name, value in world.density.arrays().items()}
-    names = ("dataset", "genes", "action_names", "labels", "data_hash", "fingerprint")
-    meta = {name: getattr(world, name) for name in names}
-    meta |= {"distance": world.match_distance(), "embedding": embedding_fingerprint(world.embedding)}
+    arrays |= {f"units_{name}": getattr(world.units, name).cpu().numpy() for name in ("mean", "std")}
+    meta = {name: getattr(world, name) for name in (*_NAMES, *_WORDS)}
+    meta |= {"distance": world.units.distance, "gain": dict(world.units.gain)}
+    meta |= {"embedding": embedding_fingerprint(world.embedding)}
 
     def write(beside: pathlib.Path) -> None:
         with beside.open("wb") as file:
@@ -236,13 +309,17 @@ def load_world(path: str | os.PathLike[str], embedding: Embedding) -> World:
         arrays = {name: file[name] for name in file.files}
     meta = json.loads(str(arrays.pop("meta")))
     _require_same(meta, embedding, path.name)
-    density = {
-        name.removeprefix("density_"): value for name, value in arrays.items() if name.startswith("density_")
-    }
+    density = _named(arrays, "density_")
+    scaler = {name: torch.from_numpy(value) for name, value in _named(arrays, "units_").items()}
     fields: dict[str, Any] = {name: torch.from_numpy(arrays[name]) for name in _TENSORS}
-    fields |= {name: tuple(meta[name]) for name in ("genes", "action_names", "labels")}
-    fields |= {name: meta[name] for name in ("dataset", "data_hash", "fingerprint", "distance")}
+    fields |= {name: tuple(meta[name]) for name in _NAMES} | {name: meta[name] for name in _WORDS}
+    fields["units"] = Units(**scaler, distance=meta["distance"], gain=meta["gain"])
     return World(**fields, embedding=embedding, density=_read_density(density) if density else None)
+
+
+def _named(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """The arrays whose name begins with a prefix, without it."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 def _require_same(meta: dict[str, str], embedding: Embedding, name: str) -> None:
