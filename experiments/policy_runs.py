@@ -6,16 +6,15 @@ import pathlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
-
-from twinlib.environment.units import mean_return
-from twinlib.environment.yardsticks import yardsticks
+from typing import TYPE_CHECKING, cast
 
 from experiments.experimental import embedding_of
 from experiments.experimental_rows import RememberedCoder
 from twinlib.environment.assembly import make_world
 from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
 from twinlib.environment.prediction import PolicyPredictor
+from twinlib.environment.units import mean_return
+from twinlib.environment.yardsticks import yardsticks
 from twinlib.errors import Divergence, ResultsError
 from twinlib.evaluation.judge import Predictor, evaluate
 from twinlib.evaluation.summaries import with_effects
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from twinlib.data.preparation import Prepared
+    from twinlib.embedding.attention import Embedding
     from twinlib.environment.world import World
     from twinlib.evaluation.judge import Tables
     from twinlib.policy.actor_critic import ActorCritic
@@ -67,6 +67,11 @@ class Place:
         return replace(self, config=replace(self.config, target=target))
 
     @cached_property
+    def asked(self) -> World:
+        """The same world with an embedding that encodes the same controls once, however many rows ask."""
+        return replace(self.world, embedding=cast("Embedding", self.embedding))
+
+    @cached_property
     def validation(self) -> World:
         """The validation cells, in the units of the training world."""
         return make_world(self.prepared, self.embedding.embedding, split="validation", like=self.world)
@@ -77,7 +82,7 @@ class Place:
 
     def predictor(self, name: str, policy: Policy, answers: bool = True) -> Predictor:
         """Return a policy as a row of a table; without `answers` no metric of single cells is worked out."""
-        return replace(PolicyPredictor(name, policy, self.world, self.config), answers=answers)
+        return PolicyPredictor(name, policy, self.asked, self.config, answers)
 
     def returns(self, policy: Policy) -> list[float]:
         """Return the validation return of each replica [R], in units of the attainable gain."""
