@@ -146,7 +146,7 @@ def test_the_best_dose_of_interferon_on_real_cells_is_the_closed_form(real_data,
     from twinlib.environment.assembly import make_world
 
     monkeypatch.setenv("TWINLIB_DATA_DIR", str(real_data))
-    world = make_world(standard("kang2018"), pretrained("kang2018"), actions="cytokines", n_pairs=1000)
+    world = make_world(standard("kang2018"), pretrained("kang2018"), n_pairs=1000)
     assert world.action_names == world.labels == ("IFN-beta",)
     assert not bool(world.kicks.any())
     env = gymnasium.make("twinlib/Cytokine-v0", world=world)

@@ -1,4 +1,4 @@
-"""What the environment is measured in: observations, gains, targets, blur; and what is refused at its door."""
+"""What the environment is measured in: observations, gains, targets, blur; and what its door refuses."""
 
 from __future__ import annotations
 

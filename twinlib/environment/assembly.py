@@ -2,12 +2,12 @@
 
 What an experiment does with it, for any dataset, fold or held-out split:
 
-    world = make_world(prepared, embedding)                          # training cells, actions read from them
+    world = make_world(prepared, embedding)                          # training cells and their actions
     config = EnvironmentConfig(target="population")                  # dynamics
     task = Dynamics(world, config, replicas=len(seeds), n_cells=64)
     policy = train(task, TrainingConfig(), seeds).policy             # twinlib.policy.training
     row = PolicyPredictor("two_stage", policy, world, config)        # prediction; for evaluate
-    others = yardsticks(world, config, seeds, timesteps)             # yardsticks; policies like the trained one
+    others = yardsticks(world, config, seeds, timesteps)             # yardsticks: policies, too
     validation = make_world(prepared, embedding, "validation", like=world)
     mean_return(policy, validation, config)                          # units
 """
@@ -248,7 +248,7 @@ def _cytokine_effects(prepared: Prepared, embedding: Embedding) -> tuple[tuple[s
 
 @torch.no_grad()
 def _latent_shift(prepared: Prepared, embedding: Embedding, label: str) -> Tensor:
-    """Mean latent shift `[D]` from the controls of a label's contexts, these weighted by its training cells."""
+    """Mean latent shift `[D]` from control within contexts, weighted by the label's training cells."""
     rows = prepared.rows("train", label)
     contexts, counts = np.unique(
         prepared.cells.obs["cell_context"].to_numpy(dtype=str)[rows], return_counts=True

@@ -1,4 +1,4 @@
-"""The yardstick `pathwise`: the policies' own network, trained by the exact gradient through the environment."""
+"""The yardstick `pathwise`: the policies' own network, trained by the exact gradient of the return."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def train_pathwise(
     """The mean action's network of each seed `[R]` after `timesteps` environment steps of gradient ascent.
 
     Every step of Adam takes N fresh episodes, noise and kick on, and the derivative of their mean return in
-    the network's parameters, through all H moves and the decoder. Nothing is explored and no value is learned.
+    the network's parameters, through all H moves and the decoder. Nothing is explored, no value is learned.
     """
     settings = settings or PathwiseConfig()
     dynamics = Dynamics(world, config, len(seeds), settings.n_cells)

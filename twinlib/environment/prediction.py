@@ -38,7 +38,7 @@ class Group(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class PolicyPredictor:
-    """A policy at the end of its episode, as the judge's predictor: mean action, process noise and kick off."""
+    """A policy at the end of its episode, as the judge's predictor: mean action, noise and kick off."""
 
     #: Name of the row.
     name: str

@@ -72,7 +72,7 @@ class CellVecEnv(VecEnv):
 
 
 def stable_baselines3_vec_env(id: str, num_envs: int = 1, **settings: object) -> VecMonitor:
-    """N cells of an id, such as `twinlib/GeneScreen-v0`, for an agent of Stable-Baselines3; episodes are told.
+    """N cells of an id, such as `twinlib/GeneScreen-v0`, for an agent of Stable-Baselines3.
 
     `settings` are those of `gymnasium.make_vec`: `world=`, `config=`, `targets=`.
     """

@@ -1,4 +1,4 @@
-"""What the environment is measured in: standardised observations, rewards in units of what can be attained."""
+"""What the environment is measured in: standardised observations, rewards in units of the attainable."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CHUNK = 1024
 
 
 def measured(world: World) -> World:
-    """A world with its own numbers as units: what its training cells are, and what can be attained on them."""
+    """A world with its own numbers as units: where its cells lie, and what can be attained on them."""
     mean, std = observation_scale(world)
     plain = Units(mean, std, world.match_distance(), dict.fromkeys(TARGETS, 1.0))
     world = dataclasses.replace(world, units=plain)
@@ -35,7 +35,7 @@ def measured(world: World) -> World:
 
 @torch.no_grad()
 def observation_scale(world: World) -> tuple[Tensor, Tensor]:
-    """Mean and s.d. `[D + C]` of latent axes (controls and matches) and condition columns (labels with cells).
+    """Mean and s.d. `[D + C]` of controls and matches in the latent space, and of the labels' conditions.
 
     A constant column has s.d. 1.
     """
@@ -111,7 +111,7 @@ def mean_return(policy: Policy, world: World, config: EnvironmentConfig) -> Tens
 
 
 def without_responses(world: World) -> World:
-    """The world whose matched cells differ from their controls by no label's mean: only their noise is left."""
+    """The world with every label's mean change taken out of the matched cells: only their noise is left."""
     change = world.y - world.x
     member = torch.nn.functional.one_hot(world.group).to(change).T
     mean = member @ change / member.sum(1, keepdim=True).clamp(min=1)
