@@ -126,8 +126,8 @@ class Tuned:
 
     @property
     def algorithms(self) -> tuple[str, ...]:
-        """The tuned algorithms."""
-        return tuple(dict.fromkeys(self.runs["model"]))
+        """The tuned algorithms; yardsticks have no setting."""
+        return tuple(dict.fromkeys(self.runs.loc[self.runs["setting"] != "", "model"]))
 
     @cached_property
     def _over(self) -> str:
@@ -199,6 +199,7 @@ class Tuned:
             {"model": model, "settings": len(told), "diverged": int(told.sum()), "share": float(told.mean())}
             | dict(zip(("low", "high"), wilson_interval(int(told.sum()), len(told)), strict=True))
             for model, told in diverged(self.runs).groupby(level="model", sort=False)
+            if model in self.algorithms
         )
 
 
