@@ -14,13 +14,13 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from twinlib.environment.yardsticks import Nothing
 from twinlib.policy.random_settings import Settings, training_config
 
 from experiments.experiment import Experiment, Scratch, at_least_one, one_of, option
 from experiments.experimental import TRUTH, ExperimentalSplits, held_out_groups, texts
 from experiments.hits import HIT_DATASETS, Hidden, hit_rows
 from experiments.part import Part, Row
+from experiments.policy_paths import PATH_DATASETS, path_rows
 from experiments.policy_runs import (
     PLAIN,
     Place,
@@ -34,6 +34,7 @@ from experiments.policy_runs import (
 )
 from twinlib.data.folds import FOLDS
 from twinlib.data.sources import dataset as entry
+from twinlib.environment.yardsticks import Nothing
 from twinlib.errors import InputError
 from twinlib.evaluation.cases import groups_of, split_name
 from twinlib.evaluation.judge import evaluate
@@ -118,7 +119,7 @@ class Policies(Experiment):
     """Every arm on every split of one dataset."""
 
     name = "policies"
-    packed: ClassVar[tuple[str, ...]] = ("scores", "groups", "runs", "curves", "hits")
+    packed: ClassVar[tuple[str, ...]] = ("scores", "groups", "runs", "curves", "hits", "paths")
 
     dataset: str = option("waddington", f"one of {', '.join(HELD_OUT)}; several: DIR/NAME each")
     arms: tuple[str, ...] = option(tuple(ALGORITHMS), "arms to train on the folds of cells")
@@ -267,7 +268,14 @@ class Policies(Experiment):
         for i, kl in trained.history.groupby("replica")["kl"].mean().items():
             runs[int(i)]["mean_kl"] = kl
         curves = thinned(trained.history.assign(model=job.arm), ["model", "seed"], POINTS)
-        return marked(job, place, scores=scores, runs=runs, curves=curves)
+        paths = self._paths(job, place, policy, [seeds[i] for i in kept])
+        return marked(job, place, scores=scores, runs=runs, curves=curves, **paths)
+
+    def _paths(self, job: Job, place: Place, policy: Policy, seeds: Sequence[int]) -> dict[str, list[Row]]:
+        """Return the distances of two_stage's paths from the real ones, on folds of cells."""
+        if job != Job("two_stage", "cells", job.number) or self.dataset not in PATH_DATASETS:
+            return {}
+        return {"paths": list(path_rows(place, job.arm, policy, seeds))}
 
     def _scores(self, job: Job, place: Place, policy: Policy) -> pd.DataFrame:
         """Return the judge's values of an arm; metrics of single cells for few seeds of fold 1 alone."""

@@ -515,10 +515,16 @@ def all_claims() -> tuple[Claim, ...]:
     folder = tables.results_folder()
     claims = CLAIMS
     if policies_are_packaged():
-        claims = (*POLICY_CLAIMS, *(claim for claim in CLAIMS if claim.measure not in FIRST_VERSION))
+        kept = (claim for claim in CLAIMS if claim.measure not in FIRST_VERSION)
+        claims = (*POLICY_CLAIMS, *map(_without_first_version, kept))
     if any((folder / "escape_tuned").glob("*/manifest.json")):
         return (*claims, *ESCAPES)
     return (*claims, *ESCAPE_CLAIMS) if (folder / "escape" / "runs.csv").is_file() else claims
+
+
+def _without_first_version(claim: Claim) -> Claim:
+    """Leave the first version's in-silico paths out of the claim on trajectories."""
+    return replace(claim, datasets=CLOCKS) if claim.measure is twins_agree else claim
 
 
 def evidence() -> pd.DataFrame:

@@ -11,11 +11,12 @@ import numpy as np
 from twinlib.errors import InputError, ResultsError
 from twinlib.evaluation.calibration import Estimate, estimate
 from twinlib.evaluation.summaries import Scores
-from twinlib.results import tables
+from twinlib.results import tables, trajectory_tables
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from twinlib.evaluation.similarity import SimilarityVerdict
     from twinlib.results.judged import JudgedSplit
 
 #: The yardstick of the same network, trained by the exact gradient.
@@ -177,6 +178,21 @@ def hit_gap(hits: pd.DataFrame, first: str, second: str, among: str = "targets")
         if name not in wide:
             raise ResultsError(f"The hits hold no {name}; choose one of {', '.join(wide)}.")
     return estimate((wide[first] - wide[second]).dropna().to_numpy(dtype=np.float64))
+
+
+def path_verdict(paths: pd.DataFrame, groups: pd.DataFrame, model: str) -> SimilarityVerdict | None:
+    """Judge a policy's paths beside its shuffled labels, the straight line and doing nothing, in DTW.
+
+    Units are perturbations with an effect in the contexts that have trajectories; None where there is none.
+    """
+    strong = set(groups.loc[groups["has_effect"].eq(True), "perturbation"])
+    units = {
+        (name, context)
+        for name, context in zip(paths["perturbation"], paths["cell_context"], strict=True)
+        if name in strong
+    }
+    marked = paths.assign(part="test", setting="pseudotime")
+    return trajectory_tables.verdict(marked, units, "pseudotime", model=model)
 
 
 def policy_table(dataset: str, table: str) -> pd.DataFrame:

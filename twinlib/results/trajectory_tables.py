@@ -53,13 +53,14 @@ def verdict(
     scores: pd.DataFrame, units: Units, clock: str, metric: str = "dtw", model: str = "experimental"
 ) -> SimilarityVerdict | None:
     """Judge a twin beside its references in one clock; None where the data have no such rows."""
+    references = (f"{model}_shuffled", *REFERENCES[1:])
     tables = {
         name: fold_table(scores, units, part="test", setting=clock, metric=metric, model=name)
-        for name in (model, *REFERENCES)
+        for name in (model, *references)
     }
     if not tables[model].shape[1]:
         return None
-    return similarity_verdict(tables[model], {name: tables[name] for name in REFERENCES})
+    return similarity_verdict(tables[model], {name: tables[name] for name in references})
 
 
 def twin_score(
