@@ -1,5 +1,7 @@
 """Every error a user can cause: one sentence that says what is wrong, where, and the mend."""
 
+from collections.abc import Sequence
+
 
 class DataError(ValueError):
     """Cells that cannot be used."""
@@ -39,3 +41,11 @@ class FolderError(ValueError):
 
 class RunError(ValueError):
     """A run that has nothing to run on, or lost it."""
+
+
+class Divergence(RunError):
+    """Numbers of a training that are not finite; `replicas` are those that were lost."""
+
+    def __init__(self, sentence: str, replicas: Sequence[int] = ()) -> None:
+        super().__init__(sentence)
+        self.replicas = tuple(replicas)

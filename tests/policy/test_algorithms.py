@@ -10,7 +10,7 @@ from test_two_stage import small
 from toy import Quadratic
 
 from twinlib.errors import InputError
-from twinlib.policy.algorithms import ALGORITHMS, Algorithm, Stage
+from twinlib.policy.algorithms import ALGORITHMS, TUNED, Algorithm, Stage, tuned_as
 from twinlib.policy.proximal import ProximalConfig
 from twinlib.policy.training import TrainingConfig, train
 
@@ -55,13 +55,35 @@ def test_each_stage_begins_with_an_empty_optimizer_of_its_own_settings(registere
     assert torch.equal(train(Quadratic(1, 8), still, [0], checkpoint=path).policy.theta, whole.policy.theta)
 
 
-def test_what_is_tuned_follows_from_the_stages():
-    delta = {name for name, algorithm in ALGORITHMS.items() if algorithm.step_size == "delta"}
-    assert delta == {"TRPO", "two_stage", "alternating"}
+def test_every_arm_is_tuned_or_takes_the_settings_of_a_tuned_one():
+    assert TUNED == ("PPO", "TRPO", "two_stage", "alternating")
+    taken = {name: tuned_as(name) for name in ALGORITHMS if name not in TUNED}
+    assert taken == {
+        "PPO_KL": "PPO",
+        "alternating_printed": "alternating",
+        "PPO_restart": "two_stage",
+        "second_stage_after_plain": "two_stage",
+        "second_stage_alone": "two_stage",
+    }
+    assert all(tuned_as(name) == name for name in TUNED)
+
+
+def test_the_matched_arms_share_their_second_stage():
+    last = {name: ALGORITHMS[name].stages[-1] for name in ALGORITHMS if tuned_as(name) == "two_stage"}
+    assert list(last.values()) == 4 * [Stage(("PPO",), "fine_tuning")]
+    first = {name: ALGORITHMS[name].stages[0] for name in last}
+    assert {name: stage.updates for name, stage in first.items()} == {
+        "two_stage": ("TRPO",),
+        "PPO_restart": ("PPO",),
+        "second_stage_after_plain": ("plain",),
+        "second_stage_alone": ("PPO",),
+    }
 
 
 def test_an_unknown_update_or_algorithm_is_refused():
-    with pytest.raises(InputError, match="use 'TRPO', 'PPO' or both"):
+    with pytest.raises(InputError, match="use 'TRPO', 'plain', 'PPO'"):
         Stage(("SAC",))
+    with pytest.raises(InputError, match="use 'behaviour' or 'printed'"):
+        Stage(("TRPO", "PPO"), ratio="new")
     with pytest.raises(InputError, match=f"use {', '.join(ALGORITHMS)}"):
         TrainingConfig(algorithm="SAC")

@@ -58,13 +58,13 @@ def test_hand_over_can_be_switched_off_or_replaced():
 
 
 def test_a_stage_without_an_accepted_step_hands_over_delta():
-    run = _Run(Quadratic(2, 8), small("two_stage"), [0, 1])
+    run = _Run(Quadratic(2, 8), [small("two_stage")] * 2, [0, 1])
     run.kl_sum[0], run.kl_count[0] = 0.02, 4
     assert run.target_kl().tolist() == [0.005, 0.01]
 
 
-def test_restart_differs_from_ppo_only_after_the_switch():
-    plain = train(Quadratic(1, 8), small("PPO"), seeds=[0]).history
+def test_restart_differs_from_the_second_stage_alone_only_after_the_switch():
+    plain = train(Quadratic(1, 8), small("second_stage_alone"), seeds=[0]).history
     restarted = train(Quadratic(1, 8), small("PPO_restart"), seeds=[0]).history
     # The switch comes after the second update; the third differs, which the fourth batch shows.
     assert plain.reward[:3].tolist() == restarted.reward[:3].tolist()
@@ -73,8 +73,7 @@ def test_restart_differs_from_ppo_only_after_the_switch():
 
 def test_both_readings_of_algorithm_one_run_and_differ():
     behaviour, printed = (
-        train(Quadratic(1, 8), small("alternating", ratio=ratio), seeds=[0])
-        for ratio in ("behaviour", "printed")
+        train(Quadratic(1, 8), small(name), seeds=[0]) for name in ("alternating", "alternating_printed")
     )
     assert (behaviour.policy.theta - printed.policy.theta).abs().max() > 1e-6
     assert (behaviour.history.stage == "TRPO+PPO").all()
@@ -101,7 +100,6 @@ def test_no_progress_bar_unless_asked(capsys, monkeypatch):
     ("bad", "message"),
     [
         ({"algorithm": "SAC"}, "use PPO"),
-        ({"ratio": "new"}, "behaviour"),
         ({"timesteps": 0}, "too small"),
         ({"dtype": "int8"}, "float32"),
     ],

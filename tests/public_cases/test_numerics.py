@@ -129,7 +129,7 @@ def test_a_reward_or_observation_that_is_not_finite_stops_the_run(algorithm, com
     for name, where in (("reward", "paid"), ("observation", "observed")):
         task = Paid(replicas=2, n_cells=8)
         setattr(task, where, wrong)
-        with pytest.raises(RunError, match=f"{name} that is not finite"):
+        with pytest.raises(RunError, match=f"Iteration 1, seed 0: the {name} of replica 0 is not finite"):
             trained(task, algorithm, compute=compute)
 
 
@@ -151,7 +151,7 @@ def test_a_gymnasium_observation_of_nan_stops_the_run():
     """DLR-RM/stable-baselines3#265: 'invalid multinomial distribution' is all that a choice says of NaN."""
     env = SyncVectorEnv([Broken] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
     config = TrainingConfig("PPO", timesteps=8, steps_per_iteration=8)
-    with pytest.raises(RunError, match="observation that is not finite"):
+    with pytest.raises(RunError, match="Iteration 1, seed 0: the observation of replica 0 is not"):
         train(gymnasium_task(env), config, [0])
 
 
@@ -159,7 +159,7 @@ def test_a_gymnasium_observation_of_nan_stops_the_run():
 def test_an_update_that_diverges_stops_the_run(compute):
     """hill-a/stable-baselines#36: PPO2 diverges, and its outputs become NaN."""
     wild = ProximalConfig(learning_rate=1e38, minibatch_size=32)
-    with np.errstate(all="ignore"), pytest.raises(RunError, match="seed 0 are not finite after iteration"):
+    with np.errstate(all="ignore"), pytest.raises(RunError, match="Iteration 1, seed 0: the .* of replica 0 is not finite"):
         trained(Paid(replicas=2, n_cells=8), "PPO", proximal=wild, compute=compute)
 
 

@@ -30,6 +30,9 @@ COLOURS: dict[str, str] = {
     "TRPO": "#c77700",
     "two_stage": "#009e73",
     "alternating": "#a31d55",
+    "alternating_printed": "#9f0414",
+    "second_stage_after_plain": "#2424f9",
+    "second_stage_alone": "#cd8f51",
     # rows of the released code
     "TRPO_PPO_zero_target": "#3f7d20",
     "TRPO_PPO_mended_logged": "#8aa829",

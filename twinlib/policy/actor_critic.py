@@ -66,7 +66,7 @@ class ActorCritic:
     hidden
         Widths of the tanh layers, the same for actor and critic.
     log_std
-        Start value of every log standard deviation.
+        Start value of every log standard deviation, one for all replicas or one each.
     discrete
         A Categorical policy in place of the Gaussian one.
     compute
@@ -81,7 +81,7 @@ class ActorCritic:
         replicas: int,
         generators: Sequence[torch.Generator],
         hidden: Sequence[int] = (64, 64),
-        log_std: float = 0.0,
+        log_std: float | Sequence[float] = 0.0,
         discrete: bool = False,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
@@ -99,7 +99,8 @@ class ActorCritic:
         self.critic_widths = (observation_dim, *self.hidden, 1)
         #: the first columns of theta belong to the actor
         self.actor_size = _count(self.actor_widths) + (0 if discrete else action_dim)
-        rows = [self._initial(g, log_std) for g in generators]
+        starts = log_std if isinstance(log_std, Sequence) else [log_std] * replicas
+        rows = [self._initial(g, start) for g, start in zip(generators, starts, strict=True)]
         self.theta = torch.stack(rows).to(device=device, dtype=dtype)
 
     def _initial(self, generator: torch.Generator, log_std: float) -> Tensor:
@@ -170,13 +171,15 @@ class Adam:
     def __init__(
         self,
         parameters: Tensor,
-        learning_rate: float,
+        learning_rate: float | Tensor,
         eps: float = 1e-5,
         betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:
-        self.parameters, self.learning_rate, self.eps, self.betas = parameters, learning_rate, eps, betas
+        self.parameters, self.eps, self.betas = parameters, eps, betas
         self.first, self.second = torch.zeros_like(parameters), torch.zeros_like(parameters)
         self.steps = torch.zeros(parameters.shape[0], dtype=torch.float64, device=parameters.device)
+        #: of each row [R]
+        self.learning_rate = self.steps + learning_rate
 
     @torch.no_grad()
     def step(self, gradient: Tensor, active: Tensor) -> None:
@@ -195,7 +198,7 @@ class Adam:
     def row(self, index: int) -> gaussian_mlp.AdamRow:
         """Replica `index` alone, as arrays in the same memory (on a CPU)."""
         theta, first, second = (x[index].numpy() for x in (self.parameters, self.first, self.second))
-        settings = (self.learning_rate, self.eps, self.betas)
+        settings = (float(self.learning_rate[index]), self.eps, self.betas)
         return gaussian_mlp.AdamRow(theta, first, second, self.steps[index : index + 1].numpy(), *settings)
 
     def state_dict(self) -> Saved:

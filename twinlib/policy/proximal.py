@@ -71,12 +71,16 @@ class ProximalConfig:
             raise InputError("ProximalConfig: clip_range must be positive; use None to switch the clip off.")
 
 
-def clipped_objective(ratio: Tensor, advantage: Tensor, clip_range: float | None) -> Tensor:
-    """Mean of min(ratio A, clip(ratio) A) [R] (Schulman 2017); with clip_range None of ratio A (Eq. 8)."""
+def clipped_objective(ratio: Tensor, advantage: Tensor, clip_range: float | Tensor | None) -> Tensor:
+    """Mean of min(ratio A, clip(ratio) A) [R] (Schulman 2017); with clip_range None of ratio A (Eq. 8).
+
+    ratio, advantage [R, B]; clip_range is one number, or one a replica [R, 1].
+    """
     plain = ratio * advantage
     if clip_range is None:
         return plain.mean(-1)
-    return torch.minimum(plain, ratio.clamp(1.0 - clip_range, 1.0 + clip_range) * advantage).mean(-1)
+    width = torch.as_tensor(clip_range).to(ratio)
+    return torch.minimum(plain, ratio.clamp(1.0 - width, 1.0 + width) * advantage).mean(-1)
 
 
 def value_loss(value: Tensor, return_: Tensor) -> Tensor:
@@ -136,18 +140,25 @@ class Losses(NamedTuple):
 
 
 def proximal_losses(
-    policy: ActorCritic, theta: Tensor, batch: Minibatch, config: ProximalConfig, beta: Tensor
+    policy: ActorCritic,
+    theta: Tensor,
+    batch: Minibatch,
+    config: ProximalConfig,
+    beta: Tensor,
+    clip_range: Tensor | None = None,
 ) -> Losses:
     """Eq. 9 with clip, penalty, both or neither: theta [R, P], beta [R] -> losses [R] with their graph.
 
-    The KL is the exact KL(theta' || theta) where the minibatch carries theta', else the k3 estimate.
+    clip_range [R] defaults to the config's. The KL is the exact KL(theta' || theta) where the minibatch
+    carries theta', else the k3 estimate.
     """
     actor, critic = torch.split(theta, [policy.actor_size, theta.shape[1] - policy.actor_size], dim=1)
     new = policy.distribution(batch.obs, actor)
     log_ratio = new.log_prob(batch.action) - batch.log_prob
     ratio = log_ratio.exp()
     advantage = normalized(batch.advantage) if config.normalize_advantage else batch.advantage
-    objective = clipped_objective(ratio, advantage, config.clip_range)
+    clip = config.clip_range if clip_range is None else clip_range.unsqueeze(1)
+    objective = clipped_objective(ratio, advantage, clip)
     if batch.reference is None:
         kl = (ratio.detach() - 1.0 - log_ratio.detach()).mean(-1)
     else:
@@ -157,7 +168,7 @@ def proximal_losses(
     total = -objective + config.value_coefficient * value - config.entropy_coefficient * entropy
     if config.beta > 0:
         total = total + beta * kl
-    clipped = (ratio.detach() - 1.0).abs() > (config.clip_range or torch.inf)
+    clipped = (ratio.detach() - 1.0).abs() > (torch.inf if clip is None else clip)
     return Losses(total, objective.detach(), value.detach(), entropy.detach(), kl, clipped.to(ratio).mean(-1))
 
 
@@ -190,25 +201,35 @@ def proximal_update(
     generators: Sequence[torch.Generator],
     beta: Tensor | None = None,
     target_kl: Tensor | None = None,
+    clip_range: Tensor | None = None,
 ) -> ProximalUpdate:
     """Epochs of minibatch steps on Eq. 9, with the buffer's policy as theta'; writes `policy.theta`.
 
-    beta, target_kl [R] default to the config's. A replica whose minibatch KL exceeds 1.5 target_kl stops
-    **before** that step: its parameters and its Adam state stand still for the rest of the update. The first
-    minibatch is always used: there theta is theta' and its KL is rounding.
+    beta, target_kl, clip_range [R] default to the config's. A replica whose minibatch KL exceeds 1.5
+    target_kl stops **before** that step: its parameters and its Adam state stand still for the rest of the
+    update. The first minibatch is always used: there theta is theta' and its KL is rounding.
     """
     zero = torch.zeros_like(buffer.reward)
     beta = zero + config.beta if beta is None else beta
     if target_kl is None and config.target_kl is not None:
         target_kl = zero + config.target_kl
     take_steps = _steps_by_hand if policy.by_hand else _steps_by_autograd
-    steps, sums = take_steps(policy, optimizer, buffer, config, generators, beta, target_kl)
+    own = Own(beta, target_kl, clip_range)
+    steps, sums = take_steps(policy, optimizer, buffer, config, generators, own)
     with torch.no_grad():
         kl = buffer.behaviour.kl(policy.distribution(buffer.obs)).mean(-1)
     if config.adaptive_beta and target_kl is not None:
         beta = adapted(beta, kl, target_kl)
     objective, value, clipped = sums / steps.clamp(min=1.0)
     return ProximalUpdate(kl, steps, objective, value, clipped, beta)
+
+
+class Own(NamedTuple):
+    """What each replica has of its own in one PPO update, [R] each; None is the config's, or no target."""
+
+    beta: Tensor
+    target_kl: Tensor | None
+    clip_range: Tensor | None
 
 
 def _needs_reference(config: ProximalConfig, target_kl: Tensor | None) -> bool:
@@ -222,16 +243,15 @@ def _steps_by_autograd(
     buffer: Buffer,
     config: ProximalConfig,
     generators: Sequence[torch.Generator],
-    beta: Tensor,
-    target_kl: Tensor | None,
+    own: Own,
 ) -> tuple[Tensor, Tensor]:
     """Steps taken [R], and sums [3, R] of objective, value loss and clip fraction over them."""
-    zero = torch.zeros_like(buffer.reward)
+    zero, target_kl = torch.zeros_like(buffer.reward), own.target_kl
     active, steps, sums = zero == 0, zero.clone(), torch.stack([zero] * 3)
     plan = (config.epochs, config.minibatch_size, _needs_reference(config, target_kl), generators, active)
     for batch in minibatches(buffer, *plan):
         theta = policy.theta.detach().requires_grad_()
-        losses = proximal_losses(policy, theta, batch, config, beta)
+        losses = proximal_losses(policy, theta, batch, config, own.beta, own.clip_range)
         if target_kl is not None:
             # Once stopped a replica stays stopped; at the first minibatch nobody has moved, so nobody stops.
             active &= (losses.kl.detach() <= 1.5 * target_kl) | (steps == 0)
@@ -250,15 +270,15 @@ def _steps_by_hand(
     buffer: Buffer,
     config: ProximalConfig,
     generators: Sequence[torch.Generator],
-    beta: Tensor,
-    target_kl: Tensor | None,
+    own: Own,
 ) -> tuple[Tensor, Tensor]:
     """The same as `_steps_by_autograd`, one replica after the other and without a graph."""
+    target_kl = own.target_kl
     exact = _needs_reference(config, target_kl)
-    limit = torch.full_like(beta, torch.inf) if target_kl is None else 1.5 * target_kl
+    limit = torch.full_like(own.beta, torch.inf) if target_kl is None else 1.5 * target_kl
     steps, sums = np.zeros(len(generators)), np.zeros((3, len(generators)))
     for r, generator in enumerate(generators):
-        learner = _Learner(policy, optimizer, buffer, config, r, float(beta[r]), exact)
+        learner = _Learner(policy, optimizer, buffer, config, r, own, exact)
         for rows in _orders(buffer.rows, config.epochs, config.minibatch_size, generator):
             kl, *terms = learner.losses(rows)
             if target_kl is not None and steps[r] > 0 and not kl <= limit[r].item():
@@ -286,7 +306,7 @@ class _Learner:
         buffer: Buffer,
         config: ProximalConfig,
         index: int,
-        beta: float,
+        own: Own,
         exact: bool,
     ) -> None:
         self.config, self.adam = config, optimizer.row(index)
@@ -304,8 +324,9 @@ class _Learner:
             exact,
             *(array(x[index], theta) for x in buffer.behaviour),
         )
-        self.beta = theta.dtype.type(beta if config.beta > 0 else 0.0)
-        self.clip = theta.dtype.type(config.clip_range or np.inf)
+        clip = config.clip_range if own.clip_range is None else own.clip_range[index].item()
+        self.beta = theta.dtype.type(own.beta[index].item() if config.beta > 0 else 0.0)
+        self.clip = theta.dtype.type(np.inf if clip is None else clip)
 
     def losses(self, rows: Rows) -> Array:
         """KL, objective, value and clip fraction as in `Losses` on the rows [B]; fills the gradient."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from twinlib.errors import RunError
+from twinlib.errors import Divergence
 from twinlib.policy.actor_critic import ActorCritic
 from twinlib.policy.contracts import Box, Distribution, Saved, Step, Task
 
@@ -20,14 +20,15 @@ def generalized_advantage(
     next_value: Tensor,
     terminated: Tensor,
     truncated: Tensor,
-    gamma: float = 0.99,
+    gamma: float | Tensor = 0.99,
     gae_lambda: float = 0.95,
 ) -> tuple[Tensor, Tensor]:
     """Generalized advantage estimates and the returns the critic learns (Schulman 2016).
 
-    All arguments [R, T, N]. `next_value` is the value of the observation the step led to, **before** any
-    reset. A terminated step has no future; a truncated one has, so its next value counts, but nothing flows
-    back over the seam of two episodes. Returns advantage and return_ = advantage + value, both [R, T, N].
+    All arguments [R, T, N]; gamma is one number, or one a replica [R, 1, 1]. `next_value` is the value of the
+    observation the step led to, **before** any reset. A terminated step has no future; a truncated one has,
+    so its next value counts, but nothing flows back over the seam of two episodes. Returns advantage and
+    return_ = advantage + value, both [R, T, N].
 
     >>> one = torch.ones(1, 1, 1)
     >>> last = torch.tensor([[[True]]])
@@ -36,8 +37,9 @@ def generalized_advantage(
     >>> round(generalized_advantage(one, one * 0, one * 5, ~last, truncated=last)[0].item(), 2)
     5.95
     """
-    delta = reward + gamma * next_value * (~terminated) - value
-    carry = gamma * gae_lambda * (~(terminated | truncated))
+    discount = torch.as_tensor(gamma, dtype=torch.float64, device=reward.device)
+    delta = reward + discount.to(reward) * next_value * (~terminated) - value
+    carry = (discount * gae_lambda).to(reward) * (~(terminated | truncated))
     advantage, running = torch.empty_like(delta), torch.zeros_like(delta[:, 0])
     for t in reversed(range(delta.shape[1])):
         running = delta[:, t] + carry[:, t] * running
@@ -101,11 +103,17 @@ class Moment(NamedTuple):
     seam: Tensor | None
 
 
-def _require_finite(**seen: Tensor) -> None:
-    """Stop before numbers of the task [R, T, N, ...] that are not finite make the policy so."""
-    for name, values in seen.items():
-        if not bool(values.isfinite().all()):
-            raise RunError(f"The task gave a {name} that is not finite; mend the task, or scale it down.")
+def require_finite(mend: str, **quantities: Tensor) -> None:
+    """Stop a training where a quantity [R, ...] is not finite: one sentence with replica and mend."""
+    for name, values in quantities.items():
+        if bool(values.isfinite().all()):
+            continue
+        lost = (~values.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
+        raise Divergence(f"the {name.replace('_', ' ')} of replica {lost[0]} is not finite; {mend}.", lost)
+
+
+MEND_TASK = "mend the task, or scale it down"
+MEND_POLICY = "lower the learning rate, or scale the reward down"
 
 
 class Collector:
@@ -131,7 +139,7 @@ class Collector:
         """Act once in every cell."""
         obs = self.obs.to(self.dtype)
         if not isinstance(self.action, Box):
-            _require_finite(observation=obs)  # no choice can be drawn from weights of NaN
+            require_finite(MEND_TASK, observation=obs)  # no choice can be drawn from weights of NaN
         behaviour = policy.distribution(obs)
         action = sent = behaviour.sample(self.generators)
         if isinstance(self.action, Box):
@@ -142,24 +150,27 @@ class Collector:
         return Moment(obs, action, behaviour, step, seam)
 
     @torch.no_grad()
-    def collect(self, policy: ActorCritic, steps: int, gamma: float, gae_lambda: float) -> Buffer:
-        """Run `steps` time steps T of every cell and return the buffer with advantages."""
+    def collect(self, policy: ActorCritic, steps: int, gamma: float | Tensor, gae_lambda: float) -> Buffer:
+        """Run `steps` time steps T of every cell and return the buffer with advantages; gamma one, or [R]."""
         moments = [self.step(policy) for _ in range(steps)]
         reward = torch.stack([m.step.reward.to(self.dtype) for m in moments], 1)
         terminated = torch.stack([m.step.terminated for m in moments], 1)
         truncated = torch.stack([m.step.truncated for m in moments], 1)
         obs = torch.stack([*(m.obs for m in moments), self.obs.to(self.dtype)], 1)
-        _require_finite(reward=reward, observation=obs)
+        action = torch.stack([m.action for m in moments], 1)
+        require_finite(MEND_TASK, reward=reward, observation=obs)
+        require_finite(MEND_POLICY, action=action)
         value = policy.value(_flat(obs)).view(obs.shape[:3])
         next_value = value[:, 1:].clone()
         for t, moment in enumerate(moments):
             if moment.seam is not None:
                 next_value[:, t] = torch.where(truncated[:, t], moment.seam, next_value[:, t])
         value = value[:, :-1]
-        ends = (terminated, truncated, gamma, gae_lambda)
+        discount = gamma.view(-1, 1, 1) if isinstance(gamma, Tensor) else gamma
+        ends = (terminated, truncated, discount, gae_lambda)
         advantage, return_ = generalized_advantage(reward, value, next_value, *ends)
         behaviour = moments[0].behaviour.joined([m.behaviour for m in moments])
-        action = _flat(torch.stack([m.action for m in moments], 1))
+        action = _flat(action)
         return Buffer(
             obs=_flat(obs[:, :-1]),
             action=action,

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import pathlib
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from twinlib.errors import InputError, RunError
+from twinlib.errors import Divergence, InputError
 from twinlib.files import write_atomic
 from twinlib.policy.actor_critic import ActorCritic, Adam
 from twinlib.policy.algorithms import ALGORITHMS, Stage
 from twinlib.policy.contracts import Discrete, Saved, Task
 from twinlib.policy.proximal import ProximalConfig, critic_update, proximal_update
-from twinlib.policy.rollout import Buffer, Collector, explained_variance
-from twinlib.policy.trust_region import TrustRegionConfig, trust_region_update
+from twinlib.policy.rollout import MEND_POLICY, Buffer, Collector, explained_variance, require_finite
+from twinlib.policy.trust_region import (
+    TrustRegionConfig,
+    TrustRegionUpdate,
+    plain_gradient_update,
+    trust_region_update,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +36,7 @@ STREAMS = ("weights", "actions", "order", "environment")
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """One training run; replicas (seeds) share it."""
+    """One training run; replicas share it, or have one each of the same `shape`."""
 
     #: a name in `twinlib.policy.algorithms.ALGORITHMS`
     algorithm: str = "two_stage"
@@ -56,9 +62,8 @@ class TrainingConfig:
     critic_learning_rate: float = 1e-3
     #: minibatch rows of the critic in a TRPO update
     critic_minibatch_size: int = 128
-    #: PPO on the data of a TRPO step: "behaviour" pi_theta / pi_theta_k, or "printed" pi_theta / pi_theta'
-    ratio: str = "behaviour"
-    #: take the KL target of the PPO stage from the TRPO stage (Remark 3.1)
+    #: take the KL target of the second stage from the steps of the first, or where there are none delta
+    #: (Remark 3.1)
     hand_over: bool = True
     #: multiple of that KL which is handed over (the released code means 1.5 times its logged, averaged KL)
     hand_over_scale: float = 1.0
@@ -78,12 +83,44 @@ class TrainingConfig:
             raise InputError(
                 f"TrainingConfig: algorithm {self.algorithm!r} is unknown; use {', '.join(ALGORITHMS)}."
             )
-        if self.ratio not in ("behaviour", "printed"):
-            raise InputError(f"TrainingConfig: ratio is {self.ratio!r}; use 'behaviour' or 'printed'.")
         if self.timesteps < 1 or self.steps_per_iteration < 2:
             raise InputError("TrainingConfig: timesteps and steps_per_iteration are too small; raise them.")
         if self.dtype not in ("float32", "float64"):
             raise InputError(f"TrainingConfig: dtype is {self.dtype!r}; use 'float32' or 'float64'.")
+
+    @property
+    def shape(self) -> TrainingConfig:
+        """What replicas side by side share: a stand-in for each setting that may differ, or that is not used.
+
+        May differ: gamma, log_std, critic_learning_rate, delta, and PPO's learning rate, clip range, beta and
+        KL target, as far as these are switched on in all replicas or in none.
+        """
+        stages = ALGORITHMS[self.algorithm].stages
+        used = {stage.settings for stage in stages if "PPO" in stage.updates}
+        proximal, fine_tuning = (
+            _shape_of(getattr(self, name)) if name in used else ProximalConfig()
+            for name in ("proximal", "fine_tuning")
+        )
+        return dataclasses.replace(
+            self,
+            gamma=1.0,
+            log_std=0.0,
+            critic_learning_rate=1.0,
+            trust_region=dataclasses.replace(self.trust_region, delta=1.0),
+            proximal=proximal,
+            fine_tuning=fine_tuning,
+        )
+
+
+def _shape_of(config: ProximalConfig) -> ProximalConfig:
+    """The part of `TrainingConfig.shape` that is PPO's."""
+    return dataclasses.replace(
+        config,
+        learning_rate=1.0,
+        clip_range=None if config.clip_range is None else 1.0,
+        beta=float(config.beta > 0),
+        target_kl=None if config.target_kl is None else 1.0,
+    )
 
 
 class TrainingResult(NamedTuple):
@@ -96,19 +133,20 @@ class TrainingResult(NamedTuple):
 #: Every logged quantity and what it means; chapter 10 prints this table.
 HISTORY_COLUMNS = {
     "seed": "seed of the replica",
+    "replica": "number of the replica, from 0: a seed, or a setting and a seed, of its own",
     "iteration": "number of the update, from 1",
-    "stage": "TRPO, PPO or TRPO+PPO: what the update was made of",
+    "stage": "TRPO, PPO, TRPO+PPO or plain: what the update was made of",
     "environment_steps": "environment steps of this replica so far",
-    "optimizer_steps": "updates of the actor so far: minibatch steps of PPO, accepted steps of TRPO",
+    "optimizer_steps": "updates of the actor so far: minibatch steps of PPO, accepted steps of TRPO or plain",
     "reward": "mean reward per environment step in this iteration's data (collected before the update)",
     "episode_return": "mean undiscounted return of the episodes that ended in this iteration's data",
     "kl": "Eq. 4: mean KL(collecting || updated policy) over the iteration's data, summed over actions",
     "entropy": "differential entropy of the policy after the update, in nats",
     "explained_variance": "1 - Var(return - value) / Var(return), value from before the update",
-    "surrogate_gain": "TRPO: surrogate after minus before; nan where there was no TRPO step",
-    "accepted": "TRPO: 1 if the line search accepted a step, else 0; nan where there was no TRPO step",
+    "surrogate_gain": "TRPO, plain: surrogate after minus before; nan in PPO alone",
+    "accepted": "TRPO, plain: 1 if the line search accepted a step, else 0; nan in PPO alone",
     "clip_fraction": "PPO: share of ratios outside the clip range, mean over minibatches; nan without PPO",
-    "value_loss": "critic: half mean squared error in PPO minibatches, or in the critic's own fit after TRPO",
+    "value_loss": "critic: half mean squared error in PPO minibatches, or in its own fit after TRPO or plain",
     "beta": "PPO: weight of the KL penalty in this update; nan without PPO",
     "target_kl": "PPO: the KL target in this update; nan where there is none",
 }
@@ -124,7 +162,7 @@ def make_generators(
 
 def train(
     task: Task,
-    config: TrainingConfig,
+    config: TrainingConfig | Sequence[TrainingConfig],
     seeds: Sequence[int],
     progress: bool = False,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -132,22 +170,29 @@ def train(
 ) -> TrainingResult:
     """Train one replica per seed in the R x N cells of `task` (R = number of seeds).
 
+    `config` is one for all, or a sequence of one a replica, of the same `TrainingConfig.shape`; then a seed
+    may stand there once a setting. Replicas never mix.
+
+    What is repeatable: the same machine, number of threads and block of seeds (and settings) give the same
+    bits. Here no number of a replica depends on its neighbours; but a task that multiplies the cells of all
+    replicas as one matrix rounds differently for another R, so that a seed alone and the same seed beside
+    others then agree in float32 to the last digits only, and drift apart with training.
+
     `checkpoint` names a file that is rewritten atomically every `checkpoint_every` iterations and at the end;
     when it exists the run continues from it and ends with the parameters it would have had without the
     interruption, bit for bit (CPU, same machine, same number of threads). Raises InputError with one sentence
-    when the file belongs to another run, or the task cannot be saved.
+    when the file belongs to another run, or the task cannot be saved, and Divergence when a reward, an
+    observation, an action, a gradient or a network is not finite; it names iteration, seed and replica.
     """
     from tqdm import tqdm
 
     path = None if checkpoint is None else pathlib.Path(checkpoint)
     if path is not None and not task.resumable:
         raise InputError("This task cannot be saved in mid-episode: train without checkpoint=.")
-    if torch.device(config.device).type != task.device.type:
-        raise InputError(f"The task is on {task.device}, the networks on {config.device}: move one of them.")
-    run = _Run(task, config, seeds)
+    run = _Run(task, one_a_replica(config, len(seeds)), seeds)
     if path is not None and path.exists():
         run.load(path)
-    first, total = run.environment_steps, config.timesteps
+    first, total = run.environment_steps, run.config.timesteps
     with tqdm(total=total, initial=first, disable=not progress, unit="step", leave=False) as bar:
         while run.environment_steps < total:
             bar.update(run.iterate())
@@ -155,6 +200,24 @@ def train(
             if path is not None and (run.iteration % checkpoint_every == 0 or run.environment_steps >= total):
                 write_atomic(path, lambda beside: torch.save(run.state_dict(), beside))
     return TrainingResult(run.policy, history(run.rows))
+
+
+def one_a_replica(config: TrainingConfig | Sequence[TrainingConfig], replicas: int) -> list[TrainingConfig]:
+    """As many configs as replicas; other numbers and other shapes are refused."""
+    configs = [config] * replicas if isinstance(config, TrainingConfig) else list(config)
+    if len(configs) != replicas or not configs:
+        raise InputError(
+            f"train: {len(configs)} settings for {replicas} seeds; give one for all, or one each."
+        )
+    shape = dataclasses.asdict(configs[0].shape)
+    for r, other in enumerate(configs):
+        differ = [name for name, value in dataclasses.asdict(other.shape).items() if value != shape[name]]
+        if differ:
+            raise InputError(
+                f"train: the settings of replicas 0 and {r} differ in {differ[0]}, which replicas share; "
+                "train them apart (random_settings.side_by_side groups them)."
+            )
+    return configs
 
 
 Row = dict[str, float | int | str]
@@ -177,8 +240,14 @@ def _means(rows: list[Row]) -> dict[str, str]:
 class _Run:
     """Everything that changes while R replicas train; a checkpoint holds just this."""
 
-    def __init__(self, task: Task, config: TrainingConfig, seeds: Sequence[int]) -> None:
-        self.config, self.seeds = config, [int(s) for s in seeds]
+    def __init__(self, task: Task, configs: Sequence[TrainingConfig], seeds: Sequence[int]) -> None:
+        #: one a replica, and what they share
+        self.configs, self.config, config = configs, configs[0], configs[0]
+        if torch.device(config.device).type != task.device.type:
+            raise InputError(
+                f"The task is on {task.device}, the networks on {config.device}: move one of them."
+            )
+        self.seeds = [int(s) for s in seeds]
         dtype = {"float32": torch.float32, "float64": torch.float64}[config.dtype]
         places = {"actions": torch.device(config.device), "environment": task.device}
         self.generators = {
@@ -190,7 +259,7 @@ class _Run:
             len(self.seeds),
             self.generators["weights"],
             config.hidden,
-            config.log_std,
+            [c.log_std for c in configs],
             discrete=isinstance(task.action, Discrete),
             dtype=dtype,
             device=config.device,
@@ -203,9 +272,15 @@ class _Run:
         zero = torch.zeros(len(self.seeds), dtype=dtype, device=config.device)
         #: updates of each actor, and the sum and number of its accepted TRPO steps' KL [R]
         self.optimizer_steps, self.kl_sum, self.kl_count = zero.clone(), zero.clone(), zero.clone()
-        self.critic_adam = Adam(self.policy.critic, config.critic_learning_rate)
+        self.gamma = torch.tensor([c.gamma for c in configs], dtype=torch.float64, device=config.device)
+        self.delta = zero.new_tensor([c.trust_region.delta for c in configs])
+        self.critic_adam = self.optimizer(self.policy.critic, [c.critic_learning_rate for c in configs])
         self.rows: list[Row] = []
         self.begin_stage()
+
+    def optimizer(self, parameters: Tensor, rates: Sequence[float]) -> Adam:
+        """Adam with empty memory and each replica's own step size."""
+        return Adam(parameters, torch.tensor(rates, dtype=torch.float64, device=self.config.device))
 
     # -- which update comes next
     @property
@@ -217,57 +292,66 @@ class _Run:
     def begin_stage(self) -> None:
         """PPO's settings of the stage, its penalty weight, and an optimizer with empty memory."""
         stage = self.stage
-        self.proximal = dataclasses.replace(getattr(self.config, stage.settings), **stage.changes)
-        self.beta = torch.zeros_like(self.kl_sum) + self.proximal.beta
-        self.adam = Adam(self.policy.theta, self.proximal.learning_rate)
+        self.proximals = [
+            dataclasses.replace(getattr(config, stage.settings), **stage.changes) for config in self.configs
+        ]
+        self.beta = self.kl_sum.new_tensor([p.beta for p in self.proximals])
+        self.adam = self.optimizer(self.policy.theta, [p.learning_rate for p in self.proximals])
+
+    def of_all(self, values: Sequence[float | None]) -> Tensor | None:
+        """A setting of PPO [R]; None where it is switched off, which replicas side by side do together."""
+        known = [value for value in values if value is not None]
+        return self.kl_sum.new_tensor(known) if len(known) == len(values) else None
 
     def iterate(self) -> int:
         """Collect, update, count, log; returns the environment steps that each replica took."""
         stage = self.stage
-        buffer = self.collector.collect(self.policy, self.steps, self.config.gamma, self.config.gae_lambda)
-        columns = self.update(stage, buffer)
+        try:
+            buffer = self.collector.collect(self.policy, self.steps, self.gamma, self.config.gae_lambda)
+            columns = self.update(stage, buffer)
+        except Divergence as lost:
+            place = f"Iteration {self.iteration + 1}, seed {self.seeds[lost.replicas[0]]}"
+            raise Divergence(f"{place}: {lost}", lost.replicas) from None
         self.environment_steps += buffer.rows
         self.iteration += 1
         self.log(buffer, {"stage": stage.name, **columns})
-        self.require_finite()
         if self.stage is not stage:
             self.begin_stage()
         return buffer.rows
 
-    def require_finite(self) -> None:
-        """Stop where an update has left a replica without a usable policy."""
-        usable = self.policy.theta.isfinite().all(1) & self.policy.critic.isfinite().all(1)
-        lost = [seed for seed, fine in zip(self.seeds, usable.tolist(), strict=True) if not fine]
-        if lost:
-            raise RunError(
-                f"The networks of seed {lost[0]} are not finite after iteration {self.iteration}; "
-                "lower the learning rate, or scale the reward down."
-            )
+    def require_finite(self, adam: Adam, **gradients: Tensor) -> None:
+        """Stop where an update has left a replica without a usable policy; Adam remembers its gradients."""
+        require_finite(MEND_POLICY, **gradients, gradient=adam.second, network=self.policy.theta)
 
     def update(self, stage: Stage, buffer: Buffer) -> Columns:
         """The stage's updates on the same data, one after the other; the columns of the history they fill."""
-        make = {"TRPO": self.trust_region, "PPO": self.fine_tune}
+        make: dict[str, Callable[[Buffer], Columns]] = {
+            "TRPO": functools.partial(self.trust_region, trust_region_update),
+            "plain": functools.partial(self.trust_region, plain_gradient_update),
+            "PPO": self.fine_tune,
+        }
         columns = make[stage.updates[0]](buffer)
         for name in stage.updates[1:]:
-            columns |= make[name](self.seen_from_here(buffer))
+            columns |= make[name](self.seen_from_here(buffer, stage.ratio))
             with torch.no_grad():
                 columns["kl"] = buffer.behaviour.kl(self.policy.distribution(buffer.obs)).mean(-1)
         return columns
 
-    def seen_from_here(self, buffer: Buffer) -> Buffer:
+    def seen_from_here(self, buffer: Buffer, ratio: str) -> Buffer:
         """The data with the present policy as theta' (Algorithm 1, line 10) and the ratio asked for."""
         with torch.no_grad():
             here = self.policy.distribution(buffer.obs).detach()
-        log_prob = here.log_prob(buffer.action) if self.config.ratio == "printed" else buffer.log_prob
+        log_prob = here.log_prob(buffer.action) if ratio == "printed" else buffer.log_prob
         return dataclasses.replace(buffer, behaviour=here, log_prob=log_prob)
 
     # -- the two kinds of update
-    def trust_region(self, buffer: Buffer) -> Columns:
-        """TRPO on the actor (Algorithm 1, lines 5-9) and the critic's own fit."""
+    def trust_region(self, step: Callable[..., TrustRegionUpdate], buffer: Buffer) -> Columns:
+        """TRPO (or plain) on the actor (Algorithm 1, lines 5-9) and the critic's own fit."""
         c = self.config
-        outcome = trust_region_update(self.policy, buffer, c.trust_region)
+        outcome = step(self.policy, buffer, c.trust_region, delta=self.delta)
         fit = (c.critic_epochs, c.critic_minibatch_size, self.generators["order"])
         loss = critic_update(self.policy, self.critic_adam, buffer, *fit)
+        self.require_finite(self.critic_adam, policy_gradient=outcome.gradient_norm)
         accepted = outcome.search.accepted.to(self.kl_sum)
         self.kl_sum += outcome.kl * accepted
         self.kl_count += accepted
@@ -282,9 +366,10 @@ class _Run:
     def fine_tune(self, buffer: Buffer) -> Columns:
         """PPO from theta', the policy that the buffer names (Algorithm 1, lines 10-18)."""
         target, beta = self.target_kl(), self.beta
-        outcome = proximal_update(
-            self.policy, self.adam, buffer, self.proximal, self.generators["order"], beta, target
-        )
+        own = (beta, target, self.of_all([p.clip_range for p in self.proximals]))
+        shared, order = self.proximals[0], self.generators["order"]
+        outcome = proximal_update(self.policy, self.adam, buffer, shared, order, *own)
+        self.require_finite(self.adam)
         self.beta = outcome.beta
         self.optimizer_steps += outcome.steps
         columns: Columns = {
@@ -296,16 +381,15 @@ class _Run:
         return columns if target is None else columns | {"target_kl": target}
 
     def target_kl(self) -> Tensor | None:
-        """KL target [R]: the config's; else, by Remark 3.1, the mean KL of the accepted TRPO updates.
+        """KL target [R]: the config's; else, by Remark 3.1, the mean KL of the steps accepted so far.
 
-        A replica whose TRPO stage accepted nothing has no observation; its target is then delta.
+        A replica that accepted none, or whose algorithm takes none, has no observation: its target is delta.
         """
-        if self.proximal.target_kl is not None:
-            return torch.zeros_like(self.beta) + self.proximal.target_kl
-        if not (self.config.hand_over and ALGORITHMS[self.config.algorithm].takes_trust_region_steps):
-            return None
+        given = self.of_all([p.target_kl for p in self.proximals])
+        if given is not None or not (self.config.hand_over and self.stage.has_target):
+            return given
         mean = self.kl_sum / self.kl_count.clamp(min=1.0)
-        mean = torch.where(self.kl_count > 0, mean, self.config.trust_region.delta)
+        mean = torch.where(self.kl_count > 0, mean, self.delta)
         return self.config.hand_over_scale * mean
 
     def log(self, buffer: Buffer, columns: Columns) -> None:
@@ -324,7 +408,8 @@ class _Run:
         }
         plain = {name: x.tolist() if isinstance(x, Tensor) else x for name, x in columns.items()}
         self.rows += [
-            {"seed": seed} | {name: x[r] if isinstance(x, list) else x for name, x in plain.items()}
+            {"seed": seed, "replica": r}
+            | {name: x[r] if isinstance(x, list) else x for name, x in plain.items()}
             for r, seed in enumerate(self.seeds)
         ]
 
@@ -341,7 +426,8 @@ class _Run:
 
     def identity(self) -> Saved:
         """What must agree between a checkpoint and the run that continues it (timesteps may be raised)."""
-        return {**dataclasses.asdict(dataclasses.replace(self.config, timesteps=1)), "seeds": self.seeds}
+        configs = [dataclasses.asdict(dataclasses.replace(c, timesteps=1)) for c in self.configs]
+        return {"settings": configs, "seeds": self.seeds}
 
     def state_dict(self) -> Saved:
         """All that a bit-identical resume needs, as tensors and plain numbers."""

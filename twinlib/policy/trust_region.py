@@ -229,8 +229,10 @@ def conjugate_gradient(
     return d
 
 
-def step_length(gradient: Tensor, direction: Tensor, delta: float, epsilon: float = 1e-8) -> Tensor:
+def step_length(gradient: Tensor, direction: Tensor, delta: float | Tensor, epsilon: float = 1e-8) -> Tensor:
     """alpha = sqrt(2 delta / (g'd + epsilon)) of each replica [R] (Eq. 6); 0 where d does not go uphill.
+
+    delta is one number, or one a replica [R].
 
     >>> g = torch.tensor([[3.0, 4.0]])
     >>> step_length(g, g, delta=0.5)
@@ -258,7 +260,7 @@ def backtracking_line_search(
     evaluate: Callable[[Tensor], tuple[Tensor, Tensor]],
     start: Tensor,
     step: Tensor,
-    delta: float,
+    delta: float | Tensor,
     shrink: float = 0.8,
     tries: int = 10,
 ) -> tuple[Tensor, LineSearch]:
@@ -266,8 +268,9 @@ def backtracking_line_search(
 
     Source: Schulman 2015, Appendix C.
 
-    `evaluate` maps parameters [R, P] to (surrogate [R], KL [R]); start, step [R, P]. Returns the parameters
-    [R, P], where a replica without an acceptable try stands exactly at `start`, and the outcome.
+    `evaluate` maps parameters [R, P] to (surrogate [R], KL [R]); start, step [R, P]; delta one, or [R].
+    Returns the parameters [R, P], where a replica without an acceptable try stands exactly at `start`, and
+    the outcome.
     """
     before, _ = evaluate(start)
     result, zero = start.clone(), torch.zeros_like(before)
@@ -350,36 +353,81 @@ class TrustRegionUpdate(NamedTuple):
     gradient_norm: Tensor
 
 
+class _Local:
+    """Surrogate, KL and gradient of every actor around its present parameters, on one buffer."""
+
+    def __init__(self, policy: ActorCritic, buffer: Buffer, config: TrustRegionConfig) -> None:
+        self.policy, self.buffer, self.config = policy, buffer, config
+        self.advantage = normalized(buffer.advantage)
+        self.old = policy.distribution(buffer.obs).detach()
+        self.gradient = policy_gradient(policy, buffer, self.advantage)
+
+    @torch.no_grad()
+    def evaluate(self, actor: Tensor) -> tuple[Tensor, Tensor]:
+        """Surrogate [R] and the config's KL [R] at the parameters [R, P_actor]."""
+        new = self.policy.distribution(self.buffer.obs, actor)
+        return surrogate(new, self.buffer, self.advantage), mean_kl(self.old, new, self.config)
+
+    def search(self, step: Tensor, delta: float | Tensor) -> tuple[Tensor, LineSearch]:
+        """Parameters [R, P_actor] after the longest acceptable part of the step, and the outcome."""
+        tries = (self.config.shrink, self.config.line_search_steps)
+        return backtracking_line_search(self.evaluate, self.policy.actor, step, delta, *tries)
+
+    def natural(self, delta: float | Tensor, cg_start: Tensor | None = None) -> tuple[Tensor, LineSearch]:
+        """`search` along the natural gradient (Eq. 5-6)."""
+        direction = natural_gradient(self.policy, self.buffer, self.gradient, self.config, cg_start)
+        alpha = step_length(self.gradient, direction, delta, self.config.epsilon)
+        return self.search(alpha.unsqueeze(-1) * direction, delta)
+
+    def taken(self, actor: Tensor, search: LineSearch) -> TrustRegionUpdate:
+        """Write the actors' part of `policy.theta`."""
+        self.policy.actor.copy_(actor)
+        with torch.no_grad():
+            kl = mean_kl(self.old, self.policy.distribution(self.buffer.obs))
+        return TrustRegionUpdate(search, kl, torch.linalg.vector_norm(self.gradient, dim=-1))
+
+
 def trust_region_update(
     policy: ActorCritic,
     buffer: Buffer,
     config: TrustRegionConfig = TrustRegionConfig(),
     cg_start: Tensor | None = None,
+    delta: Tensor | None = None,
 ) -> TrustRegionUpdate:
     """One TRPO update of every actor: Eq. 3, Eq. 5, Eq. 6, line search; writes the actors' part of
     `policy.theta`.
 
-    `cg_start` [R, P_actor] is where conjugate gradients begin (default 0).
+    `cg_start` [R, P_actor] is where conjugate gradients begin (default 0); delta [R] is the config's if not
+    given.
     """
-    advantage, old = normalized(buffer.advantage), policy.distribution(buffer.obs).detach()
-    gradient = policy_gradient(policy, buffer, advantage)
-    direction = natural_gradient(policy, buffer, gradient, config, cg_start)
-    alpha = step_length(gradient, direction, config.delta, config.epsilon)
+    local = _Local(policy, buffer, config)
+    return local.taken(*local.natural(config.delta if delta is None else delta, cg_start))
 
-    @torch.no_grad()
-    def evaluate(actor: Tensor) -> tuple[Tensor, Tensor]:
-        new = policy.distribution(buffer.obs, actor)
-        return surrogate(new, buffer, advantage), mean_kl(old, new, config)
 
-    actor, search = backtracking_line_search(
-        evaluate,
-        policy.actor,
-        alpha.unsqueeze(-1) * direction,
-        config.delta,
-        config.shrink,
-        config.line_search_steps,
-    )
-    policy.actor.copy_(actor)
-    with torch.no_grad():
-        kl = mean_kl(old, policy.distribution(buffer.obs))
-    return TrustRegionUpdate(search, kl, torch.linalg.vector_norm(gradient, dim=-1))
+def plain_gradient_update(
+    policy: ActorCritic,
+    buffer: Buffer,
+    config: TrustRegionConfig = TrustRegionConfig(),
+    delta: Tensor | None = None,
+) -> TrustRegionUpdate:
+    """One step of every actor along the plain gradient (Eq. 3), as far in KL as the natural step on its data.
+
+    What tells the two directions apart is then the direction alone. Where the natural step is refused, or no
+    part of the plain one raises the surrogate, the actor stays.
+    """
+    local = _Local(policy, buffer, config)
+    kl = local.natural(config.delta if delta is None else delta)[1].kl
+    curvature = fisher_vector_product(policy, buffer.obs)(local.gradient)
+    model = torch.sqrt(2.0 * kl / (_dot(local.gradient, curvature).squeeze(-1) + config.epsilon))
+    length = _length_of_kl(local, kl, upper=16.0 * model)
+    return local.taken(*local.search(length.unsqueeze(-1) * local.gradient, kl))
+
+
+def _length_of_kl(local: _Local, kl: Tensor, upper: Tensor, halvings: int = 40) -> Tensor:
+    """The greatest length [R] up to `upper` at which a step along the gradient stays within kl [R]."""
+    lower = torch.zeros_like(upper)
+    for _ in range(halvings):
+        middle = 0.5 * (lower + upper)
+        inside = local.evaluate(local.policy.actor + middle.unsqueeze(-1) * local.gradient)[1] <= kl
+        lower, upper = torch.where(inside, middle, lower), torch.where(inside, upper, middle)
+    return lower
