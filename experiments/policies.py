@@ -14,7 +14,6 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from twinlib.policy.random_settings import Settings, training_config
 
 from experiments.experiment import Experiment, Scratch, at_least_one, one_of, option
 from experiments.experimental import TRUTH, ExperimentalSplits, held_out_groups, texts
@@ -39,6 +38,7 @@ from twinlib.errors import InputError
 from twinlib.evaluation.cases import groups_of, split_name
 from twinlib.evaluation.judge import evaluate
 from twinlib.policy.algorithms import ALGORITHMS, tuned_as
+from twinlib.policy.random_settings import Settings, training_config
 from twinlib.results.tuning_curves import Tuned
 
 if TYPE_CHECKING:
@@ -107,6 +107,11 @@ class Job:
     def handed(self) -> str:
         """Name of the file with the KL targets that two_stage hands to other arms."""
         return f"{replace(self, arm='two_stage').name}.npz"
+
+    @property
+    def shows_cells(self) -> bool:
+        """Whether metrics of single cells are kept: those of fold 1."""
+        return self.kind == "cells" and self.number == 1
 
     @property
     def setting(self) -> str:
@@ -247,7 +252,8 @@ class Policies(Experiment):
             for r, value in enumerate(place.returns(policy))
         ]
         facts = {"embedding": place.origin, "fingerprint": place.prepared.fingerprint, **place.facts()}
-        return Part(marked(job, place, scores=made.scores, groups=made.groups, runs=runs), facts)
+        scores = made.scores[(made.scores["against"] == "") | job.shows_cells]
+        return Part(marked(job, place, scores=scores, groups=made.groups, runs=runs), facts)
 
     def _tables(
         self, job: Job, place: Place, trained: Trained, seeds: Sequence[int]
@@ -279,8 +285,7 @@ class Policies(Experiment):
 
     def _scores(self, job: Job, place: Place, policy: Policy) -> pd.DataFrame:
         """Return the judge's values of an arm; metrics of single cells for few seeds of fold 1 alone."""
-        cells = job.kind == "cells" and job.number == 1
-        row = place.predictor(job.arm, policy, answers=cells)
+        row = place.predictor(job.arm, policy, answers=job.shows_cells)
         scores = evaluate(place.prepared, [row], experiment=self.name).scores
         few = (scores["against"] == "") | (scores["seed"] < SHOWN_SEEDS)
         return scores[(scores["model"] == job.arm) & few]

@@ -26,6 +26,8 @@ ORDER = (
     "additive",
     "linear",
     "latent_shift",
+    "greedy",
+    "pathwise",
     "experimental",
     *ALGORITHMS,
     "TRPO_PPO_zero_target",
@@ -207,12 +209,46 @@ def side_by_side(number: int, split: str = "Test") -> pd.DataFrame:
 def _beside(protocol: str, dataset: str, place: int, split: str) -> pd.DataFrame:
     """Return rows of one protocol under the columns of the paper's in-silico (0), experimental (1) or
     similarity (2) table."""
+    if protocol == "described" and len(rows := described_rows(dataset, place)):
+        return rows
     if place == 2:
         return _beside_similarity(protocol, read_table(protocol, dataset, "similarity"))
     rows = read_table(protocol, dataset, "regression")
     rows = rows[(rows["Split"] == split) & ((rows["System"] == "experimental") == (place == 1))]
     rows = rows[(rows["logs"] == 2) if protocol == "released" else (rows["space"] == "z")]
     return _table(rows, ["Algorithm"], list(PER_CELL), ORDER).rename(columns={"Algorithm": "Row"})
+
+
+def described_rows(dataset: str, place: int) -> pd.DataFrame:
+    """Return the rows of the runs of all arms under the columns of a table of the paper; empty without a run.
+
+    Metrics of single cells are those of fold 1 against the OT match, in z-scores, mean over perturbations.
+    """
+    try:
+        if place == 2:
+            return _path_rows(read_table("policies", dataset, "paths"))
+        scores = read_table("policies" if place == 0 else "experimental", dataset, "scores")
+    except ResultsError:
+        return pd.DataFrame()
+    where = {"dataset": dataset, "split_kind": "cells", "split": "fold 1", "setting": "", "against": "ot"}
+    where |= {"space": "z", "cell_context": ""}
+    rows = scores[(scores[list(where)] == list(where.values())).all(axis=1)]
+    rows = rows[rows["metric"].isin(PER_CELL)]
+    rows = rows[rows["model"] == "experimental"] if place == 1 else rows
+    means = rows.groupby(["model", "seed", "metric"])["value"].mean().unstack("metric").reset_index()
+    return _table(means.rename(columns={"model": "Algorithm"}), ["Algorithm"], list(PER_CELL), ORDER).rename(
+        columns={"Algorithm": "Row"}
+    )
+
+
+def _path_rows(paths: pd.DataFrame) -> pd.DataFrame:
+    """Return DTW and the true Wasserstein-1 distance to the real trajectories, over folds and units."""
+    keys = ["model", "seed", "metric"]
+    means = paths.groupby(keys)["value"].mean().unstack("metric").reset_index()
+    table = _table(
+        means.rename(columns={"model": "Algorithm"}), ["Algorithm"], ["dtw", "w1"], SIMILARITY_ORDER
+    )
+    return table.rename(columns={"Algorithm": "Row", "dtw": "DTW", "w1": "Wasserstein"})
 
 
 def _beside_similarity(protocol: str, rows: pd.DataFrame) -> pd.DataFrame:
