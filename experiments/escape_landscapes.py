@@ -23,7 +23,7 @@ from twinlib.environment.assembly import make_world
 from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
 from twinlib.environment.known_answers import MyeloidConfig, MyeloidDynamics, ToggleConfig, WatchedToggle
 from twinlib.environment.world import encode_blocks
-from twinlib.landscapes.optimal_control import best_return, best_success
+from twinlib.landscapes.optimal_control import ValueGrid, best_return, best_success
 from twinlib.landscapes.toggle_switch import ToggleSwitch
 from twinlib.policy.training import make_generators
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 #: Episodes by which a policy is judged, on each part.
 EPISODES = 200
+#: Cells of each seed whose paths are drawn.
+SHOWN = 3
 #: Seeds of the noise by which policies are judged.
 NOISE = {"validation": 50_000, "test": 60_000}
 #: What an outcome is, each [R].
@@ -68,6 +70,14 @@ class Landscape(ABC):
         """Return the greatest expected return and success; {} where they are not known."""
         return {}
 
+    def optimal(self, seeds: Sequence[int]) -> Policy | None:
+        """Return the policy of greatest expected return; None where it is not known."""
+        return None
+
+    def crossing(self, policy: Policy, seeds: Sequence[int]) -> Tensor | None:
+        """Return the path [T + 1, cells, 2] of a few judged cells; None where there is nothing to draw."""
+        return None
+
 
 @dataclass(frozen=True)
 class Toggle(Landscape):
@@ -99,13 +109,46 @@ class Toggle(Landscape):
         left, success = task.ends[-1]
         return {"return": total.mean(1), "success": success, "left": left}
 
+    @cached_property
+    def values(self) -> ValueGrid:
+        """The greatest expected return from every state, by value iteration."""
+        config = self.config
+        time = config.horizon * config.interval
+        return best_return(config.switch, config.strength, time, config.l1, config.target)
+
     def optimum(self) -> dict[str, float]:
         """Return the best return by value iteration, and the best success where controls cost nothing."""
         config, switch = self.config, self.config.switch
         time, start = config.horizon * config.interval, switch.attractors[config.start]
-        paid = best_return(switch, config.strength, time, config.l1, config.target)
         free = best_success(switch, config.strength, time, dt=config.interval)
-        return {"return": float(paid.at(start)), "success": float(free.at(start))}
+        return {"return": float(self.values.at(start)), "success": float(free.at(start))}
+
+    def optimal(self, seeds: Sequence[int]) -> Policy:
+        """Return the policy of greatest expected return."""
+        return Optimal(self.values, self.config, len(seeds))
+
+    def crossing(self, policy: Policy, seeds: Sequence[int]) -> Tensor:
+        """Return the path of three cells of each seed."""
+        task = WatchedToggle(self.config, len(seeds), SHOWN)
+        obs = task.reset(make_generators([seed + NOISE["test"] for seed in seeds], "environment"))
+        path = [task.latent]
+        for _ in range(task.horizon):
+            obs = task.step(policy.act(obs)).obs
+            path.append(task.final_latent)
+        return torch.stack(path).flatten(1, 2)
+
+
+class Optimal:
+    """What value iteration would do: it reads the steps to go from the observed time."""
+
+    def __init__(self, values: ValueGrid, config: ToggleConfig, replicas: int) -> None:
+        self.values, self.config, self.replicas = values, config, replicas
+
+    def act(self, obs: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
+        """Return actions [R, n, 2] for observations [R, n, 3]."""
+        taken = round(float(obs.flatten()[2]) * self.config.horizon)
+        control = self.values.policy(obs[..., :2].numpy(), self.config.horizon - taken)
+        return torch.from_numpy(control / self.config.strength).to(obs.dtype)
 
 
 class WatchedMyeloid(MyeloidDynamics):

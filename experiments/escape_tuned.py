@@ -14,7 +14,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from twinlib.policy.random_settings import DRAWS, draw, side_by_side, training_config
 
 from experiments.escape_landscapes import LANDSCAPES, Landscape
 from experiments.experiment import Experiment, Scratch, at_least_one, one_of, option
@@ -23,7 +22,9 @@ from experiments.policies import TAKE_OVER, with_target
 from experiments.policy_runs import Trained, thinned, train_replicas
 from experiments.tuning import ORDER, SEEDS, setting_name
 from twinlib.policy.algorithms import ALGORITHMS, tuned_as
+from twinlib.policy.random_settings import DRAWS, draw, side_by_side, training_config
 from twinlib.results.escape_curves import best_setting
+from twinlib.results.escape_design import packed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +49,10 @@ FIRST_SEED = 100
 POINTS = 20
 #: Columns for the steps until cells first left home, and first arrived.
 FIRST = ("first_escape", "first_reach")
+#: The best policy of all, where it is known.
+OPTIMAL = "value_iteration"
+#: Cells whose paths are drawn, and the expression that the largest byte of a packed path stands for.
+DRAWN, PATH_UPPER = 30, 2.8
 #: Share of an update's episodes from which on its cells count as arrived.
 ARRIVED = 0.5
 
@@ -136,14 +141,32 @@ class EscapeTuned(Experiment):
     def compute(self, part: str, scratch: Scratch) -> Part:
         """Train and judge a block of settings or an arm, or judge doing nothing."""
         if part == "nothing":
-            seeds = range(FIRST_SEED, FIRST_SEED + self.seeds)
-            return Part({"runs": self._idle("do_nothing", seeds)}, run={"optimum": self.landscape.optimum()})
+            return self._yardsticks()
         if part.startswith("tuning"):
             _, algorithm, number = part.split("~")
             chosen = [k for k in self.blocks[algorithm][int(number)] for _ in SEEDS]
             seeds = [*SEEDS] * (len(chosen) // len(SEEDS))
             return self._run("tuning", algorithm, chosen, seeds, scratch)
         return self._arm(part.partition("~")[2], scratch)
+
+    def _yardsticks(self) -> Part:
+        """Judge doing nothing and, where it is known, the best policy of all."""
+        seeds = range(FIRST_SEED, FIRST_SEED + self.seeds)
+        rows, best = self._idle("do_nothing", seeds), self.landscape.optimal(seeds)
+        tables: dict[str, Sequence[Row] | pd.DataFrame] = {"runs": rows}
+        if best is not None:
+            head = {"experiment": "main", "model": OPTIMAL, "setting": "", "lost": False}
+            judged = zip(seeds, self._judged(best, seeds), strict=True)
+            rows += [head | {"seed": seed} | row for seed, row in judged]
+            tables |= self._crossing(OPTIMAL, best, seeds)
+        return Part(tables, run={"optimum": self.landscape.optimum()})
+
+    def _crossing(self, model: str, policy: Policy, seeds: Sequence[int]) -> dict[str, list[Row]]:
+        """Return the paths of a few cells under a final policy, packed; {} where there is nothing to draw."""
+        path = self.landscape.crossing(policy, seeds)
+        if path is None:
+            return {}
+        return {"paths": [{"model": model, "path": packed(path[:, :DRAWN].numpy(), PATH_UPPER)}]}
 
     def _arm(self, arm: str, scratch: Scratch) -> Part:
         """Train and judge an arm at its best setting."""
@@ -173,7 +196,10 @@ class EscapeTuned(Experiment):
             {"experiment": experiment, "model": arm, "setting": setting_name(k), "seed": seed}
             for k, seed in zip(chosen, seeds, strict=True)
         ]
-        return Part(self._rows(heads, trained, ends, seeds))
+        tables = self._rows(heads, trained, ends, seeds)
+        if experiment == "main" and trained.policy is not None:
+            tables |= self._crossing(arm, trained.policy, [seeds[i] for i in trained.kept])
+        return Part(tables)
 
     def _trained(
         self, configs: Sequence[TrainingConfig], seeds: Sequence[int], scratch: Scratch
@@ -258,7 +284,17 @@ class EscapeTuned(Experiment):
         import pandas as pd
 
         rows = [{"setting": setting_name(k), **dataclasses.asdict(draw(k))} for k in range(self.draws)]
-        return super().tables(finished) | {"settings": pd.DataFrame(rows)}
+        tables = super().tables(finished) | {"settings": pd.DataFrame(rows)}
+        tables.pop("paths", None)
+        return tables
+
+    def files(self, finished: Parts) -> dict[str, Row]:
+        """Return the drawn paths by arm, where there are some."""
+        rows = finished.table("paths", self.parts(finished))
+        if rows.empty:
+            return {}
+        paths = dict(zip(rows["model"], rows["path"], strict=True))
+        return {"paths": {"upper": PATH_UPPER, "steps": self.landscape.task(1).horizon, "paths": paths}}
 
     def facts(self, finished: Parts) -> Row:
         """Return what was decided on the way, and the environment."""

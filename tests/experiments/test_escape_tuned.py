@@ -7,13 +7,14 @@ import pandas as pd
 import pytest
 
 from experiments.escape_landscapes import LANDSCAPES, Toggle
-from experiments.escape_tuned import RESTARTS, STARTS, Decided, EscapeTuned
+from experiments.escape_tuned import OPTIMAL, PATH_UPPER, RESTARTS, STARTS, Decided, EscapeTuned
 from experiments.policies import TAKE_OVER
 from experiments.runner import run
 from experiments.tuning import ORDER, SEEDS
 from twinlib.errors import ResultsError
 from twinlib.policy.algorithms import ALGORITHMS
-from twinlib.results.escape_curves import Escapes, best_setting
+from twinlib.results import tables
+from twinlib.results.escape_curves import Escapes, best_setting, crossing_paths
 
 SMALL = EscapeTuned(dataset="toggle_middle", timesteps=2000, seeds=2, draws=2)
 
@@ -58,7 +59,11 @@ def test_a_run_is_read_by_arms_curves_and_gaps(finished):
     runs = pd.read_csv(finished / "runs.csv").fillna({"setting": ""})
     known = Escapes("toggle_middle", runs, json.loads((finished / "manifest.json").read_text()))
     table = known.arrivals().set_index("model")
-    assert {*ALGORITHMS, RESTARTS, "do_nothing"} == set(table.index) and (table["seeds"] == 2).all()
+    assert {*ALGORITHMS, RESTARTS, "do_nothing", OPTIMAL} == set(table.index)
+    assert (table["seeds"] == 2).all()
+    best = table.loc[OPTIMAL]
+    assert best["arrived"] == 2 and best["share of the optimum"] == pytest.approx(1, abs=0.1)
+    assert table["return"].max() < best["return"] + 0.1
     tuning = runs[runs["experiment"] == "tuning"]
     assert len(tuning) == len(ORDER) * 2 * len(SEEDS)
     curves = known.curves((1, 2))
@@ -70,6 +75,16 @@ def test_a_run_is_read_by_arms_curves_and_gaps(finished):
     if (restarts["setting"] != "nothing").all():
         assert (restarts["environment_steps"] == STARTS * known.facts["steps_of_a_start"]).all()
     assert set(known.facts["optimum"]) == {"return", "success"}
+
+
+def test_paths_of_final_policies_are_kept_for_the_map(finished, monkeypatch):
+    made = json.loads((finished / "paths.json").read_text())
+    monkeypatch.setattr(tables, "read_table", lambda *args: made)
+    paths, upper = crossing_paths("toggle_middle")
+    places = Toggle(1.1).config.switch.attractors
+    best = paths[OPTIMAL]
+    assert best.shape == (41, 6, 2) and upper == PATH_UPPER
+    assert np.abs(best[0] - places["A"]).max() < 0.02 and np.abs(best[-1] - places["B"]).mean() < 0.3
 
 
 def test_restarts_get_twice_the_median_first_arrival(monkeypatch):

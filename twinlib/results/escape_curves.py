@@ -13,6 +13,7 @@ from twinlib.errors import ResultsError
 from twinlib.evaluation.calibration import Estimate, estimate
 from twinlib.evaluation.statistics import wilson_interval
 from twinlib.results import tables
+from twinlib.results.escape_design import unpacked
 from twinlib.results.tuning_curves import BUDGETS, RESAMPLES, Outcomes
 
 if TYPE_CHECKING:
@@ -95,6 +96,13 @@ class Escapes:
             for k in budgets
             for mean, low, high in [_best_of(_outcomes(runs, column)[1], k)]
         )
+
+
+def crossing_paths(landscape: str) -> tuple[dict[str, NDArray[np.floating]], float]:
+    """Return the paths [T + 1, n, 2] of cells under each final policy, and the largest expression drawn."""
+    made = tables.read_table("escape_tuned", landscape, "paths")
+    upper, steps = made["upper"], made["steps"]
+    return {name: unpacked(text, steps, upper) for name, text in made["paths"].items()}, upper
 
 
 def _best_of(outcomes: Outcomes, k: int) -> tuple[float, float, float]:

@@ -59,19 +59,19 @@ def results_folder() -> pathlib.Path:
 
 
 def read_table(protocol: str, dataset: str, table: str = "regression") -> Any:
-    """Return a packaged result: a table (`regression`, `scores`, ...) as a DataFrame, `manifest` as a dict.
+    """Return a packaged result: a table (`regression`, `scores`, ...) as a DataFrame, JSON as a dict.
 
     `protocol` is the folder under results/. Raises ResultsError where the project ships no such run.
     """
-    suffixes = (".json",) if table == "manifest" else (".csv.gz", ".csv")
-    paths = [results_folder() / protocol / dataset / f"{table}{suffix}" for suffix in suffixes]
+    folder = results_folder() / protocol / dataset
+    paths = [folder / f"{table}{suffix}" for suffix in (".csv.gz", ".csv", ".json")]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         raise ResultsError(
             f"No packaged {table} for {dataset}, {protocol} protocol; make it with "
             f"'python -m experiments {protocol} --dataset {dataset} --out DIR'."
         )
-    if table == "manifest":
+    if path.suffix == ".json":
         return json.loads(path.read_text())
     rows = pd.read_csv(path, low_memory=False)
     texts = [name for name in TEXTS if name in rows]
