@@ -1,0 +1,182 @@
+"""Claims on policies and escape, on made-up runs of known differences; the table at a glance."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from twinlib.results import claims, policy_claims, tables
+from twinlib.results.verdicts import BUILT, FAILS, HOLDS, OPEN, by_interval
+
+NAMES = [f"P{number}" for number in range(8)]
+#: What each row adds to the score of two_stage.
+ADDED = {
+    "two_stage": 0.0, "PPO": -0.1, "TRPO": 0.0, "second_stage_after_plain": 0.0, "second_stage_alone": -0.2,
+    "PPO_restart": 0.0, "alternating": 0.0, "alternating_printed": -0.3, "matching_mean": 0.2,
+}  # fmt: skip
+
+
+def scores_of(kind, folds, models, seeds):
+    """Scores and groups of some folds; every row scores 0.5 and what it adds, with little noise."""
+    rng, scores, groups = np.random.default_rng(0), [], []
+    for fold in folds:
+        head = {"experiment": "policies", "dataset": "papalexi2021", "split_kind": kind, "part": "test"}
+        head |= {"split": f"fold {fold}" if kind == "cells" else fold}
+        for name in NAMES if kind == "cells" else [fold]:
+            place = {"perturbation": name, "dose": 1.0, "cell_context": ""}
+            groups.append(head | place | {"has_effect": True, "n_total": 200, "kept_response": 0.9})
+            for model, more in {"no_change": -0.5, "replicate": 0.3, **models}.items():
+                for seed in range(seeds if model in ADDED else 1):
+                    value = 0.0 if model == "no_change" else 0.5 + more + rng.normal(0, 0.01)
+                    row = {"model": model, "setting": "", "seed": seed, "against": "", "space": "log1p"}
+                    scores.append(head | place | row | {"metric": "pearson_delta", "value": value})
+    return pd.DataFrame(scores), pd.DataFrame(groups)
+
+
+def tuning_of(gain):
+    """A tuning in which every setting of two_stage is better by `gain`."""
+    scores, groups, runs = [], [], []
+    for part in ("validation", "test"):
+        made = {"PPO": 0.0, "two_stage": gain}
+        table, told = scores_of("cells", [1], {}, 1)
+        scores.append(table.assign(part=part))
+        groups.append(told.assign(part=part))
+        for model, more in made.items():
+            for k in range(12):
+                rows = table[table["model"] == "replicate"]
+                value = 0.1 + 0.02 * k + more + 0.001 * np.arange(len(rows))
+                scores.append(rows.assign(part=part, model=model, setting=f"s{k:02}", value=value))
+    for model in ("PPO", "two_stage"):
+        for k in range(12):
+            row = {"model": model, "setting": f"s{k:02}", "seed": 0, "lost": False, "mean_kl": 0.1}
+            runs.append(row | {"validation_return": 0.5})
+    settings = pd.DataFrame({"setting": [f"s{k:02}" for k in range(12)]})
+    return {"scores": pd.concat(scores), "groups": pd.concat(groups), "runs": pd.DataFrame(runs)} | {
+        "settings": settings
+    }
+
+
+def write(folder, made, manifest):
+    folder.mkdir(parents=True)
+    for name, table in made.items():
+        table.to_csv(folder / f"{name}.csv", index=False)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def curves():
+    """Learning curves in which two_stage is as far after half of the steps."""
+    rows = []
+    for model, speed in (("PPO", 0.05), ("two_stage", 0.1), ("TRPO", 0.1)):
+        for fold in range(1, 6):
+            for seed in range(6):
+                for k in range(1, 21):
+                    row = {"model": model, "split_kind": "cells", "split": f"fold {fold}", "setting": ""}
+                    row |= {"seed": seed, "environment_steps": 100 * k, "optimizer_steps": 80 * k}
+                    rows.append(row | {"episode_return": min(speed * k, 1.0) + 1e-4 * seed, "kl": 0.02})
+    return pd.DataFrame(rows)
+
+
+def hits():
+    """The policy names every hidden label, the genes' own change every second."""
+    ranks = {"two_stage": [1] * 8, "own_change": [1, 2] * 4, "training_change": [1] * 8}
+    rows = [
+        {"model": model, "seed": 0, "perturbation": name, "among": "targets", "rank": rank, "candidates": 9}
+        for model, places in ranks.items()
+        for name, rank in zip(NAMES, places, strict=True)
+    ]
+    return pd.DataFrame(rows)
+
+
+def escape():
+    """Arms on the middle barrier: PPO never arrives, restarts always, two_stage in half of the seeds."""
+    share = {"PPO": [0.0, 0.1], "two_stage": [1.0, 0.2], "TRPO": [1.0, 0.2], "PPO_restarts": [1.0, 0.9]}
+    share |= {"second_stage_after_plain": [0.0, 0.1]}
+    rows = [
+        {"experiment": "main", "model": model, "setting": "s00", "seed": seed, "lost": False}
+        | {"success": values[seed % 2], "reached": values[seed % 2] >= 0.5, "return": values[seed % 2]}
+        for model, values in share.items()
+        for seed in range(20)
+    ]
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    """A folder of results with a tuning, the runs of all arms and an escape."""
+    monkeypatch.setattr(tables, "results_folder", lambda: tmp_path)
+    write(tmp_path / "tuning" / "papalexi2021", tuning_of(0.1), {})
+    cells, told = scores_of("cells", range(1, 6), ADDED, 2)
+    left, out = scores_of("perturbations", NAMES, {"two_stage": 0.0, "PPO": 0.0}, 2)
+    settings = pd.DataFrame({"model": ["TRPO"], "delta": [0.03]})
+    made = {"scores": pd.concat([cells, left]), "groups": pd.concat([told, out])}
+    made |= {"curves": curves(), "hits": hits(), "settings": settings}
+    write(tmp_path / "policies" / "papalexi2021", made, {})
+    write(tmp_path / "escape_tuned" / "toggle_middle", {"runs": escape()}, {"optimum": {"return": 1.0}})
+    return tmp_path
+
+
+def verdicts():
+    """The verdicts by the statement of their claim."""
+    found, known = claims.evidence(), claims.all_claims()
+    return {(known[row.Claim - 1].measure, row.Dataset): row for row in found.itertuples()}
+
+
+def test_claims_on_policies_follow_the_runs(shipped):
+    found = verdicts()
+
+    def of(number, place="papalexi2021"):
+        return found[policy_claims.POLICY_CLAIMS[number - 1].measure, place]
+
+    first = of(1)
+    assert first.Verdict == HOLDS and first.Number.count("U = 8") == 4 and "k = 10: +0.1" in first.Number
+    assert first.Cell.startswith("● +.1")
+    expected = {
+        2: OPEN,
+        3: FAILS,
+        4: HOLDS,
+        5: OPEN,
+        6: HOLDS,
+        7: OPEN,
+        9: HOLDS,
+        10: HOLDS,
+        11: BUILT,
+        12: FAILS,
+    }
+    assert {number: of(number).Verdict for number in expected} == expected
+    assert of(8, "papalexi2021, perturbations").Verdict == OPEN
+    assert of(14).Verdict == HOLDS and "1.000, own_change 0.750" in of(14).Number
+    assert of(15).Verdict == OPEN
+
+
+def test_claims_on_escape_follow_the_runs(shipped):
+    found = verdicts()
+    told = [found[claim.measure, "toggle_middle"].Verdict for claim in policy_claims.ESCAPES]
+    assert told == [HOLDS, HOLDS, OPEN, HOLDS, FAILS]
+    assert "PPO 0 of 20 seeds arrive [0.00, 0.16]" in found[policy_claims.trapped, "toggle_middle"].Number
+
+
+def test_the_page_shows_claims_by_dataset_and_links_their_curves(shipped):
+    text = claims.page()
+    head = text.partition("## 1. ")[0]
+    assert "| 1. Starting PPO" in head and "| toggle_middle |" in head and "n/a: too few units" in head
+    assert "[10](../notebooks/10_two_stage.ipynb)" in text and "Described protocol" not in head
+    datasets, landscapes = claims.grids(claims.evidence())
+    assert list(landscapes.columns) == ["Claim", "toggle_middle"] and len(landscapes) == 5
+    assert "perturbations" in datasets.loc[7, "papalexi2021"]
+
+
+def test_a_claim_that_holds_alone_may_not_hold_among_many(shipped, monkeypatch):
+    weak = [i / 100 for i in (3, -1, 2, 0, 3, 1, 2, 2)]
+    table = pd.read_csv(shipped / "policies" / "papalexi2021" / "scores.csv")
+    for name, more in zip(NAMES, weak, strict=True):
+        rows = (table["model"] == "two_stage") & (table["perturbation"] == name)
+        table.loc[rows & (table["split_kind"] == "cells"), "value"] += more
+    table.to_csv(shipped / "policies" / "papalexi2021" / "scores.csv", index=False)
+    claim = policy_claims.POLICY_CLAIMS[4]
+    alone = claim.measure("papalexi2021")
+    assert alone.verdict == by_interval(alone.gap.low, alone.gap.high)
+    found = verdicts()[claim.measure, "papalexi2021"]
+    if alone.gap.p_value() > 0.05 / 10:
+        assert found.Verdict == OPEN
+    assert alone.gap.mean > 0
