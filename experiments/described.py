@@ -234,9 +234,7 @@ class Described(Replication):
     @cached_property
     def small_world(self) -> World:
         """The same world with few stored cells, for rollouts of given cells: they bring their own starts."""
-        rows = slice(0, 64)
-        cut: Row = {name: getattr(self.world, name)[rows] for name in ("x", "y", "z0", "label")}
-        return replace(self.world, **cut | {"embedding": self.embedding})
+        return replace(self.world.rows(slice(0, 64)), embedding=self.embedding)
 
     @property
     def horizon(self) -> int:

@@ -127,7 +127,7 @@ def test_default_action_scale_makes_a_random_action_one_hth_of_the_way() -> None
     world = toy_world()
     action = torch.rand(20_000, 6, generator=generators(2)[0]) * 2 - 1
     length = (world.action_scale(15) * action @ world.effects).square().sum(-1).mean().sqrt()
-    assert float(length) == pytest.approx(world.match_distance() / 15, rel=0.02)
+    assert float(length) == pytest.approx(world.units.distance / 15, rel=0.02)
 
 
 def test_a_saved_environment_continues_bit_for_bit() -> None:

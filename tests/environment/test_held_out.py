@@ -31,7 +31,7 @@ MONOCYTES = "CD11c CD14 CD38"
 @pytest.fixture(scope="module")
 def held_out() -> tuple[Prepared, Embedding]:
     cells = simulate_waddington(600, perturbations=("Gata1", "Pu1", "Cebpa"))
-    prepared = prepare(cells, 30, "perturbations", held_out=["Pu1"])
+    prepared = prepare(cells, 60, "perturbations", held_out=["Pu1"])
     return prepared, train_embedding(prepared, QUICK)[0]
 
 

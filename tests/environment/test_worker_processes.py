@@ -16,11 +16,13 @@ PATIENCE = 120
 
 BUSY = """
 import gymnasium, torch, twinlib
-torch.tanh(torch.randn(3000, 3000)).sum()  # opens the pool of threads that a fork loses
+weight = torch.randn(2000, 2000, requires_grad=True)
+torch.tanh(weight @ weight).sum().backward()  # opens the pools of threads that a fork loses
 """
 GYMNASIUM = """
-for name in ("GeneScreen", "Myeloid"):
-    env = gymnasium.make_vec(f"twinlib/{name}-v0", num_envs=2, vectorization_mode="async")
+from twinlib.environment.packaged import packaged_world
+for name, settings in (("GeneScreen", {}), ("GeneScreen", {"world": packaged_world()}), ("Myeloid", {})):
+    env = gymnasium.make_vec(f"twinlib/{name}-v0", num_envs=2, vectorization_mode="async", **settings)
     env.reset(seed=1)
     for _ in range(21):
         obs = env.step(env.action_space.sample())[0]

@@ -62,4 +62,6 @@ def toy_world(
     )
     world = world.to(dtype=dtype)
     world = dataclasses.replace(world, z0=world.embedding.encode(world.scale(world.x)).detach())
-    return dataclasses.replace(world, units=dataclasses.replace(world.units, distance=world.match_distance()))
+    matches = world.embedding.encode(world.scale(world.y)).detach()
+    distance = float((matches - world.z0).norm(dim=-1).mean())
+    return dataclasses.replace(world, units=dataclasses.replace(world.units, distance=distance))

@@ -91,14 +91,14 @@ class BatchedDynamics:
             )
         if not bool(action.isfinite().all()):
             raise InputError("the action holds NaN or infinity: mend the policy that chose it.")
-        out = self._advance(self._state, self._cut(action.to(self.dtype)))
+        out = self._advance(self._state, self.cut(action.to(self.dtype)))
         final, self._final = self._observe(out.state), out.state
         finished = out.terminated | out.truncated
         self._state = self._replaced(out.state, finished)
         obs = final if self._state is out.state else self._observe(self._state)
         return Step(obs, out.reward, out.terminated, out.truncated, final)
 
-    def _cut(self, action: Tensor) -> Tensor:
+    def cut(self, action: Tensor) -> Tensor:
         """Actions cut to their box."""
         if isinstance(self.action_low, Tensor):
             return torch.maximum(action, self.action_low).clamp(max=1.0)

@@ -231,7 +231,7 @@ class Dynamics(BatchedDynamics):
     def _course(self, choose: Callable[[Tensor], Tensor], state: State) -> Iterator[tuple[Tensor, State]]:
         """The action and the state after it of each step of an episode; gradients pass through both."""
         for _ in range(self.horizon):
-            action = self._cut(choose(self._observe(state)))
+            action = self.cut(choose(self._observe(state)))
             state = {**state, "z": self._move(state, action), "t": state["t"] + 1}
             yield action, state
 

@@ -43,7 +43,7 @@ def mean_actions(
     generators = [torch.Generator(dynamics.device).manual_seed(0) for _ in range(policy.replicas)]
     obs, total = dynamics.reset(generators, cells=cells), torch.zeros(policy.replicas, dynamics.action_dim)
     for _ in range(dynamics.horizon):
-        action = policy.act(obs).clamp(-1.0, 1.0)
+        action = dynamics.cut(policy.act(obs))
         total += action.mean(1).cpu()
         obs = dynamics.step(action).obs
     return total / dynamics.horizon

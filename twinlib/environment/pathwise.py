@@ -73,6 +73,6 @@ def _gradient(dynamics: Dynamics, policy: ActorCritic) -> Tensor:
     actor = policy.actor.detach().clone().requires_grad_(True)
     returns = dynamics.episode(lambda obs: policy.distribution(obs, actor).mode()).mean(1)
     (gradient,) = torch.autograd.grad(-returns.sum(), actor)
-    if not bool(gradient.isfinite().all()):
+    if not bool(torch.linalg.vector_norm(gradient, dim=1).isfinite().all()):
         raise RunError("the gradient through the environment is not finite: lower the learning rate.")
     return gradient

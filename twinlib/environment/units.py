@@ -15,9 +15,9 @@ from twinlib.environment.world import TARGETS, Units, World, encode_blocks
 from twinlib.policy.contracts import Policy
 
 #: Cells of each label by whose returns its best constant action is found.
-LABEL_CELLS = 32
+LABEL_CELLS = 24
 #: Steps of Adam from the greedy action to the best one.
-STEPS = 60
+STEPS = 40
 #: Their length, in units of the action.
 RATE = 0.02
 #: Cells that go through an episode together where a return is measured.
@@ -26,21 +26,20 @@ _CHUNK = 1024
 
 def measured(world: World) -> World:
     """A world with its own numbers as units: where its cells lie, and what can be attained on them."""
-    mean, std = observation_scale(world)
-    plain = Units(mean, std, world.match_distance(), dict.fromkeys(TARGETS, 1.0))
+    matches = encode_blocks(world.embedding, world.scale(world.y))
+    distance = float((matches - world.z0).norm(dim=-1).mean())
+    plain = Units(*observation_scale(world, matches), distance, dict.fromkeys(TARGETS, 1.0))
     world = dataclasses.replace(world, units=plain)
     gain = {target: attainable_gain(world, target) for target in TARGETS}
     return dataclasses.replace(world, units=dataclasses.replace(plain, gain=gain))
 
 
-@torch.no_grad()
-def observation_scale(world: World) -> tuple[Tensor, Tensor]:
-    """Mean and s.d. `[D + C]` of controls and matches in the latent space, and of the labels' conditions.
+def observation_scale(world: World, matches: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and s.d. `[D + C]` of controls and encoded matches `[m, D]`, and of the labels' conditions.
 
     A constant column has s.d. 1.
     """
-    latent = torch.cat([world.z0, encode_blocks(world.embedding, world.scale(world.y))])
-    tables = (latent, world.conditions[world.label.unique()])
+    tables = (torch.cat([world.z0, matches]), world.conditions[world.label.unique()])
     mean = torch.cat([table.mean(0) for table in tables])
     std = torch.cat([table.std(0, correction=0) for table in tables])
     return mean, torch.where(std > 1e-6, std, 1.0)

@@ -243,12 +243,6 @@ class World:
             self, action_names=targets, effects=self.effects[rows], action_gene=self.action_gene[rows]
         )
 
-    @torch.no_grad()
-    def match_distance(self) -> float:
-        """Mean latent distance from a control to the cell it is matched to."""
-        z = encode_blocks(self.embedding, self.scale(self.y))
-        return float((z - self.z0).norm(dim=-1).mean())
-
     def random_move(self) -> float:
         """Root mean square latent length of gene actions drawn uniformly from [-1, 1], at action scale 1."""
         return float((self.effects[self.action_gene >= 0].square().sum() / 3).sqrt())
@@ -256,7 +250,7 @@ class World:
     def action_scale(self, horizon: int) -> float:
         """The default s: H uniformly drawn actions, laid end to end, are as long as the mean way to y.
 
-        s = match_distance / (H x random_move): each random action moves the latent cell, root mean square, by
+        s = units.distance / (H x random_move): each random action moves the latent cell, root mean square, by
         one H-th of the mean distance between a control and its match. The released code sets its s from the
         mean length of one world-model step in the same spirit.
         """
