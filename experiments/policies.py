@@ -199,22 +199,30 @@ class Policies(Experiment):
     def place(self, job: Job) -> Place:
         """Return where a part is computed."""
         kind = "cells" if job.kind == HIDDEN else job.kind
-        return place_of(self.splits, kind, job.number, self.epochs).aimed(job.target)
+        return place_of(self.splits, kind, job.number, self.epochs, job.target)
 
     def compute(self, part: str, scratch: Scratch) -> Part:
         """Train an arm and score it, or score the yardsticks."""
         job = Job.of(part)
         place, seeds = self.place(job), self.seeds_of(job)
+        if job.kind == HIDDEN:
+            return self._hidden(job, place, seeds, scratch)
         if job.arm == REFERENCES:
             return self._references(job, place, seeds)
-        task = place.task if job.kind != HIDDEN else Hidden.of(place).task
-        trained = self._train(job, task, seeds, scratch)
-        if job.kind == HIDDEN:
-            made = Part({"hits": hit_rows(Hidden.of(place), job.arm, trained, seeds, self._asked(place))})
-        else:
-            made = Part(self._tables(job, place, trained, seeds), {"lost": len(seeds) - len(trained.kept)})
+        trained = self._train(job, place.task, seeds, scratch)
+        tables = self._tables(job, place, trained, seeds)
         forget(scratch.folder / job.name)
-        return made
+        return Part(tables, {"lost": len(seeds) - len(trained.kept)})
+
+    def _hidden(self, job: Job, place: Place, seeds: Sequence[int], scratch: Scratch) -> Part:
+        """Ask an arm, or the greedy action and the baselines, for the labels of test cells."""
+        hidden, asked = Hidden.of(place), self._asked(place)
+        if job.arm == REFERENCES:
+            return Part({"hits": hidden.baselines(asked)})
+        trained = self._train(job, hidden.task, seeds, scratch)
+        rows = hit_rows(hidden, job.arm, trained, seeds, asked)
+        forget(scratch.folder / job.name)
+        return Part({"hits": rows})
 
     def _train(
         self, job: Job, task: Callable[[int], Task], seeds: Sequence[int], scratch: Scratch
@@ -240,10 +248,7 @@ class Policies(Experiment):
 
     # -- tables
     def _references(self, job: Job, place: Place, seeds: Sequence[int]) -> Part:
-        """Score yardsticks and plain rows; where the label is hidden, the greedy action and the baselines."""
-        if job.kind == HIDDEN:
-            hidden = Hidden.of(place)
-            return Part({"hits": hidden.baselines(self._asked(place))})
+        """Score yardsticks and plain rows."""
         policies = place.yardsticks(seeds, self.timesteps)
         made = references(place, self.name, ("test",), policies)
         runs = [
@@ -311,9 +316,9 @@ class Policies(Experiment):
 
 
 @lru_cache(maxsize=1)
-def place_of(splits: ExperimentalSplits, kind: str, number: int, epochs: int) -> Place:
+def place_of(splits: ExperimentalSplits, kind: str, number: int, epochs: int, target: str) -> Place:
     """Return the place of one piece of a split; the last one is remembered, since arms share it."""
-    return Place.of(splits.fold_of(kind, splits.cells(kind), number), epochs)
+    return Place.of(splits.fold_of(kind, splits.cells(kind), number), epochs, target)
 
 
 def marked(

@@ -62,10 +62,6 @@ class Place:
         world = make_world(prepared, embedding.embedding)
         return Place(prepared, embedding, origin, world, EnvironmentConfig(target=target))
 
-    def aimed(self, target: str) -> Place:
-        """Return the same place with another target."""
-        return replace(self, config=replace(self.config, target=target))
-
     @cached_property
     def asked(self) -> World:
         """The same world with an embedding that encodes the same controls once, however many rows ask."""
@@ -115,7 +111,9 @@ class Trained:
     history: pd.DataFrame
 
     def last(self, column: str) -> dict[int, float]:
-        """Return a column of the history after the last update, by replica."""
+        """Return a column of the history after the last update, by replica; {} where all are lost."""
+        if self.history.empty:
+            return {}
         rows = self.history.groupby("replica")[column].last()
         return {int(number): float(value) for number, value in rows.items()}
 
