@@ -64,6 +64,7 @@ def measure(dataset: str) -> None:
     """Print the figures of one dataset."""
     world, shapes = world_of(dataset), one_a_shape()
     middle = max(shapes.values(), key=len)
+    steps_per_second(world, "two_stage", middle[:1])  # loads what is compiled
     for number in (n for n in SIDE_BY_SIDE if n <= len(middle)):
         speed = steps_per_second(world, "PPO", middle[:number])
         line = {"dataset": dataset, "algorithm": "PPO", "minibatch": draw(middle[0]).minibatch_size}
