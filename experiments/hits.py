@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from twinlib.evaluation.metrics import pearson
 
 if TYPE_CHECKING:
     from twinlib.environment.world import World
+    from twinlib.policy.actor_critic import ActorCritic
     from twinlib.policy.contracts import Policy
 
 Array = NDArray[np.floating]
@@ -81,7 +82,8 @@ class Hidden:
     def rows(self, model: str, policy: Policy, seeds: Sequence[int], labels: Sequence[str]) -> Iterator[Row]:
         """Yield the rank of each label's target by the mean action of each replica."""
         for label in labels:
-            actions = mean_actions(policy, self.world, self.config, label).numpy()
+            # asked for nothing but its replicas and its actions, as any policy can be
+            actions = mean_actions(cast("ActorCritic", policy), self.world, self.config, label).numpy()
             shared = overlap_of_seeds(actions, TOP)
             for seed, action in zip(seeds, actions, strict=True):
                 yield from self._ranked(model, label, np.abs(action), seed, {"stability": shared})
