@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from twinlib.policy.training import TrainingConfig
 
 #: PPO from fresh starts, the one with the best training return kept.
-RESTARTS = "PPO_restarts"
-#: Fresh starts of PPO_restarts.
+RESTARTS = "PPO_random_restarts"
+#: Fresh starts of PPO_random_restarts.
 STARTS = 3
 #: Steps of each start, in median first arrivals of PPO.
 ARRIVALS = 2
@@ -63,7 +63,7 @@ class Decided:
 
     #: The number of each tuned algorithm's setting; -1: none, its entry is doing nothing.
     settings: tuple[tuple[str, int], ...]
-    #: Steps of each start of PPO_restarts; 0 until PPO has been trained.
+    #: Steps of each start of PPO_random_restarts; 0 until PPO has been trained.
     steps: int = 0
 
 

@@ -416,7 +416,7 @@ if arrivals:
 # ### The answer in one paragraph
 
 # %%
-RIVALS = ("PPO", "TRPO", "second_stage_after_plain", "second_stage_alone", "PPO_restarts")
+RIVALS = ("PPO", "TRPO", "second_stage_after_plain", "second_stage_alone", "PPO_random_restarts")
 
 
 def told(gap):

@@ -90,7 +90,12 @@ def hits():
 
 def escape():
     """Arms on the middle barrier: PPO never arrives, restarts always, two_stage in half of the seeds."""
-    share = {"PPO": [0.0, 0.1], "two_stage": [1.0, 0.2], "TRPO": [1.0, 0.2], "PPO_restarts": [1.0, 0.9]}
+    share = {
+        "PPO": [0.0, 0.1],
+        "two_stage": [1.0, 0.2],
+        "TRPO": [1.0, 0.2],
+        "PPO_random_restarts": [1.0, 0.9],
+    }
     share |= {"second_stage_after_plain": [0.0, 0.1]}
     rows = [
         {"experiment": "main", "model": model, "setting": "s00", "seed": seed, "lost": False}

@@ -50,6 +50,9 @@ COLOURS: dict[str, str] = {
     "latent_shift": "#d980ae",
     "context_mean": "#6a8f3c",
     "experimental_mean_only": "#1f4e79",
+    # yardsticks of policies
+    "greedy": "#1ed71a",
+    "pathwise": "#194119",
     # references and controls
     "do_nothing": "#9ca3af",
     "no_change": "#9ca3af",

@@ -349,7 +349,7 @@ ESCAPES = (
         "Initialising well is what is needed, so that a two-stage start beats starting again.",
         f"{_ESCAPE}PPO from three fresh starts, each of twice PPO's median first arrival.",
         "As above.",
-        escapes("PPO_restarts"),
+        escapes("PPO_random_restarts"),
         BARRIERS,
         "13_escaping_local_optima",
     ),
