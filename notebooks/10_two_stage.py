@@ -348,7 +348,7 @@ record.say(
 #
 # Algorithm 1 divides by $\pi_{\theta'}$ (line 13), though the data came from $\pi_{\theta_k}$.
 # Importance sampling divides by the policy that drew the actions.
-# Both readings are in `twinlib` (`ratio="printed"` and `ratio="behaviour"`), because a reader of the paper may want either.
+# Both readings are in `twinlib` (`alternating_printed` and `alternating`), because a reader of the paper may want either.
 # At $\theta = \theta'$ their gradients are
 #
 # $$\text{printed: } \mathbb{E}_t[\nabla \log \pi_\theta \, \hat A_t], \qquad \text{behaviour: } \mathbb{E}_t\!\left[\frac{\pi_{\theta'}}{\pi_{\theta_k}} \nabla \log \pi_\theta \, \hat A_t\right],$$
@@ -381,7 +381,7 @@ assert bool((printed - behaviour).norm() > 0)
 # A possible reason: $\theta'$ has moved to where the surrogate is larger, so less gradient is left there, and any correction is large beside it.
 # With two replicas the size of the difference is an example and not a measurement.
 # This page does not show whether the choice changes what is learned.
-# The default here is `ratio="behaviour"`, whose gradient is that of the surrogate; the printed form stays one word away.
+# `alternating` is the second one, whose gradient is that of the surrogate; the printed form is an arm of its own.
 
 # %% [markdown]
 # ## What 'two stages' means: two schedules
