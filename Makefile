@@ -1,6 +1,8 @@
 # make book   build the book into _build/html, after executing the notebooks whose outputs are stale
 # make test   every check: lint, types, unit tests, notebooks, strict book build
 # make look   every built page in a browser without a network (needs Chromium and Node)
+# make mutants   small changes of the policy room and the metrics, each of which a test must see (pip install
+#                -e '.[mutants]' first; SAMPLE=0 takes all of them, which is hours)
 # make home URL=...   write the repository's address wherever it belongs
 PYTHON ?= python3
 JOBS ?= 2
@@ -9,7 +11,7 @@ BIN := .venv/bin
 BUILD := $(BIN)/jupyter-book build . --warningiserror --keep-going --nitpick --quiet
 export OMP_NUM_THREADS ?= 1
 export PYTHON
-.PHONY: book test environment lint types unit notebooks html pages pairs execute results home look colab links clean
+.PHONY: book test environment lint types unit notebooks html pages pairs execute results home look mutants colab links clean
 
 book: environment
 	@$(BIN)/python scripts/execute.py --stale --jobs $(JOBS); status=$$?; \
@@ -68,6 +70,10 @@ results: environment
 # Every built page in headless Chromium with the network cut; skipped with a reason where it cannot run.
 look: html
 	@sh scripts/look/look.sh $(SHOTS)
+
+SAMPLE ?= 30
+mutants: environment
+	$(BIN)/python scripts/mutants.py --sample $(SAMPLE) $(MODULES)
 
 # Each notebook as Colab runs it: alone, in an environment without twinlib, installed from a git address.
 colab: environment

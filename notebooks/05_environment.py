@@ -57,7 +57,7 @@ from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
 from twinlib.environment.assembly import make_world
 from twinlib.environment.greedy import GreedyLinear
 from twinlib.environment.units import blur_share, mean_return
-from twinlib.environment.yardsticks import yardsticks
+from twinlib.environment.yardsticks import yardstick_policies
 
 plots.style()
 dataset = choose("papalexi2021", "waddington")
@@ -373,7 +373,7 @@ print("what doing nothing earns:", float(earned.abs().max()))
 # An algorithm's score is told as it is, and as a share of `pathwise`: what the same network can reach here.
 
 # %%
-policies = yardsticks(world, EnvironmentConfig(), seeds=[0], timesteps=50_000)
+policies = yardstick_policies(world, EnvironmentConfig(), seeds=[0], timesteps=50_000)
 yard_returns = {name: float(mean_return(policy, world, quiet).mean()) for name, policy in policies.items()}
 record.say(
     "Mean return over all training cells, noise and kick off, pathwise after 50,000 steps: "

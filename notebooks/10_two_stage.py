@@ -348,7 +348,7 @@ record.say(
 #
 # Algorithm 1 divides by $\pi_{\theta'}$ (line 13), though the data came from $\pi_{\theta_k}$.
 # Importance sampling divides by the policy that drew the actions.
-# Both readings are in `twinlib` (`ratio="printed"` and `ratio="behaviour"`), because a reader of the paper may want either.
+# Both readings are in `twinlib` (`alternating_printed` and `alternating`), because a reader of the paper may want either.
 # At $\theta = \theta'$ their gradients are
 #
 # $$\text{printed: } \mathbb{E}_t[\nabla \log \pi_\theta \, \hat A_t], \qquad \text{behaviour: } \mathbb{E}_t\!\left[\frac{\pi_{\theta'}}{\pi_{\theta_k}} \nabla \log \pi_\theta \, \hat A_t\right],$$
@@ -381,7 +381,7 @@ assert bool((printed - behaviour).norm() > 0)
 # A possible reason: $\theta'$ has moved to where the surrogate is larger, so less gradient is left there, and any correction is large beside it.
 # With two replicas the size of the difference is an example and not a measurement.
 # This page does not show whether the choice changes what is learned.
-# The default here is `ratio="behaviour"`, whose gradient is that of the surrogate; the printed form stays one word away.
+# `alternating` is the second one, whose gradient is that of the surrogate; the printed form is an arm of its own.
 
 # %% [markdown]
 # ## What 'two stages' means: two schedules
@@ -394,17 +394,18 @@ assert bool((printed - behaviour).norm() > 0)
 # |---|---|---|---|
 # | `two_stage` | TRPO until `warm_start_steps` | PPO with clip and penalty | parameters, and the mean KL of the accepted TRPO updates as PPO's KL target (Remark 3.1) |
 # | `alternating` | one TRPO step in each iteration | PPO with clip and penalty on the same data | the parameters of the step, and the mean KL of the accepted TRPO updates so far as KL target |
-# | `PPO_restart` | PPO until `warm_start_steps` | PPO with a fresh optimizer, clip only | parameters only: the control for 'a fresh start helps' |
+# | `PPO_restart` | the second stage of `two_stage`, until `warm_start_steps` | the same with a fresh optimizer | parameters only: the control for 'a fresh start helps' |
+# | `second_stage_after_plain` | plain gradient steps, each as long in KL as the natural step on its data | as in `two_stage` | parameters, and the mean KL of the steps: the control for 'short steps help, whatever their direction' |
+# | `second_stage_alone` | none | the second stage of `two_stage` from the start | the control for 'the second stage does it all' |
 #
-# The control matters.
+# The controls matter.
 # Starting the second stage gives PPO a new Adam optimizer with empty memory, and that alone can change a learning curve.
-# If `two_stage` beats PPO but `PPO_restart` does so too, the natural gradient has shown nothing.
+# If `two_stage` beats PPO but a control does so too, the natural gradient has shown nothing.
 #
-# The converse does not hold, because `PPO_restart` controls for the fresh optimizer alone.
-# Its second stage has neither the KL penalty nor the KL target of `two_stage`.
-# Its first stage trains actor and critic together, where TRPO fits the critic by itself.
-# So even a win of `two_stage` over `PPO_restart` would not single out the natural gradient.
-# A full control would restart PPO with the same penalty, the same target and the same fit of the critic; this book has not run it.
+# The last three are a matched ablation.
+# Each differs from `two_stage` in its first stage alone: learning rate, penalty, clip and minibatches of the second stage are the same, and each takes the settings that were tuned for `two_stage`.
+# An arm without steps that could be observed takes $\delta$ as its KL target, unless it is told the one that `two_stage` handed over.
+# `second_stage_after_plain` fits its critic as TRPO does, by itself and on the same data; what is left between the two is the direction of the actor's steps.
 
 # %%
 proximal = ProximalConfig(learning_rate=1e-3, minibatch_size=256)
@@ -929,6 +930,15 @@ else:
 # - The last line but one of the table is the floor, the time of the matrix products alone at the speed of a large one. Products of 64 rows do not run at that speed, and between them stand a tanh, the loss and Adam.
 
 # %% [markdown]
+# ## What can be repeated, and how exactly
+#
+# The same code on the same machine, with the same number of threads and the same block of seeds, gives the same bits; so does a run that was killed and continued.
+# A seed trained alone and the same seed trained beside others draw the same random numbers and follow the same rules, and no replica reads another's.
+# Matrix products may still round by their shape and by where in memory their numbers lie.
+# So the two agree in the last digits of single precision, often to the bit, and where they do not, long runs drift apart: compare seeds of one block, and do not expect one curve to come back from another block.
+# Another processor rounds differently again.
+# What survives all of this are means over seeds with their intervals.
+#
 # ## Limitations
 #
 # - The runs made live on this page: three seeds, short, on simulated cells, with shared and untuned settings. They show that the pieces work together and do not rank algorithms.

@@ -11,7 +11,7 @@ from toy_world import toy_world
 from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
 from twinlib.environment.pathwise import PathwiseConfig, train_pathwise
 from twinlib.environment.units import mean_return, measured
-from twinlib.environment.yardsticks import yardsticks
+from twinlib.environment.yardsticks import yardstick_policies
 from twinlib.errors import InputError, RunError
 
 
@@ -43,7 +43,7 @@ def test_an_episode_returns_what_its_steps_pay() -> None:
 
 def test_pathwise_finds_what_can_be_attained() -> None:
     world, config = measured(toy_world(m=80)), EnvironmentConfig()
-    rows = yardsticks(world, config, seeds=[0, 1], timesteps=30_000)
+    rows = yardstick_policies(world, config, seeds=[0, 1], timesteps=30_000)
     returns = {name: mean_return(policy, world, config) for name, policy in rows.items()}
     assert list(rows) == ["do_nothing", "random", "greedy", "pathwise"]
     assert rows["pathwise"].replicas == 2 and float(returns["pathwise"].min()) > 0.95

@@ -59,6 +59,7 @@ def test_hand_over_can_be_switched_off_or_replaced():
 
 def test_a_stage_without_an_accepted_step_hands_over_delta():
     run = _Run(Quadratic(2, 8), [small("two_stage")] * 2, [0, 1])
+    run.environment_steps = SMALL.warm_start_steps
     run.kl_sum[0], run.kl_count[0] = 0.02, 4
     assert run.target_kl().tolist() == [0.005, 0.01]
 

@@ -159,7 +159,10 @@ def test_a_gymnasium_observation_of_nan_stops_the_run():
 def test_an_update_that_diverges_stops_the_run(compute):
     """hill-a/stable-baselines#36: PPO2 diverges, and its outputs become NaN."""
     wild = ProximalConfig(learning_rate=1e38, minibatch_size=32)
-    with np.errstate(all="ignore"), pytest.raises(RunError, match="Iteration 1, seed 0: the .* of replica 0 is not finite"):
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(RunError, match="Iteration 1, seed 0: the .* of replica 0 is not finite"),
+    ):
         trained(Paid(replicas=2, n_cells=8), "PPO", proximal=wild, compute=compute)
 
 

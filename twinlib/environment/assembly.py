@@ -7,7 +7,7 @@ What an experiment does with it, for any dataset, fold or held-out split:
     task = Dynamics(world, config, replicas=len(seeds), n_cells=64)
     policy = train(task, TrainingConfig(), seeds).policy             # twinlib.policy.training
     row = PolicyPredictor("two_stage", policy, world, config)        # prediction; for evaluate
-    others = yardsticks(world, config, seeds, timesteps)             # yardsticks: policies, too
+    others = yardstick_policies(world, config, seeds, timesteps)     # yardsticks
     validation = make_world(prepared, embedding, "validation", like=world)
     mean_return(policy, validation, config)                          # units
 """

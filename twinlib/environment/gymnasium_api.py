@@ -79,7 +79,8 @@ class _Frame:
         import torch
 
         self.require_reset("step")
-        tensor = torch.as_tensor(action, dtype=self.dynamics.dtype, device=self.dynamics.device)
+        inside = np.clip(action, self.action.low, self.action.high)  # a number float32 cannot hold, too
+        tensor = torch.as_tensor(inside, dtype=self.dynamics.dtype, device=self.dynamics.device)
         start = [self.dynamics.latent[0]] if self.ended else self.paths
         step = self.dynamics.step(tensor.unsqueeze(0))
         self.paths = [*start, self.dynamics.final_latent[0]]

@@ -71,7 +71,7 @@ class CellVecEnv(VecEnv):
         return [False for _ in self._get_indices(indices)]
 
 
-def stable_baselines3_vec_env(id: str, num_envs: int = 1, **settings: object) -> VecMonitor:
+def stable_baselines3_vec_env(id: str, num_envs: int = 1, **settings: Any) -> VecMonitor:
     """N cells of an id, such as `twinlib/GeneScreen-v0`, for an agent of Stable-Baselines3.
 
     `settings` are those of `gymnasium.make_vec`: `world=`, `config=`, `targets=`.

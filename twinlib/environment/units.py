@@ -15,9 +15,9 @@ from twinlib.environment.world import TARGETS, Units, World, encode_blocks
 from twinlib.policy.contracts import Policy
 
 #: Cells of each label by whose returns its best constant action is found.
-LABEL_CELLS = 24
+LABEL_CELLS = 32
 #: Steps of Adam from the greedy action to the best one.
-STEPS = 40
+STEPS = 60
 #: Their length, in units of the action.
 RATE = 0.02
 #: Cells that go through an episode together where a return is measured.

@@ -42,7 +42,7 @@ class RandomActions:
         return self.low + torch.stack(draws).to(obs) * (1 - self.low)
 
 
-def yardsticks(
+def yardstick_policies(
     world: World,
     config: EnvironmentConfig | None = None,
     seeds: Sequence[int] = (0,),

@@ -174,9 +174,8 @@ def train(
     may stand there once a setting. Replicas never mix.
 
     What is repeatable: the same machine, number of threads and block of seeds (and settings) give the same
-    bits. Here no number of a replica depends on its neighbours; but a task that multiplies the cells of all
-    replicas as one matrix rounds differently for another R, so that a seed alone and the same seed beside
-    others then agree in float32 to the last digits only, and drift apart with training.
+    bits. A seed alone and the same seed beside others see the same chance, but matrix products may round by
+    shape and by place in memory: they agree in float32 to the last digits, and can drift apart from there.
 
     `checkpoint` names a file that is rewritten atomically every `checkpoint_every` iterations and at the end;
     when it exists the run continues from it and ends with the parameters it would have had without the
