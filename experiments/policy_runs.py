@@ -14,7 +14,7 @@ from twinlib.environment.assembly import make_world
 from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
 from twinlib.environment.prediction import PolicyPredictor
 from twinlib.environment.units import mean_return
-from twinlib.environment.yardsticks import yardsticks
+from twinlib.environment.yardsticks import yardstick_policies
 from twinlib.errors import Divergence, ResultsError
 from twinlib.evaluation.judge import Predictor, evaluate
 from twinlib.evaluation.summaries import with_effects
@@ -86,7 +86,7 @@ class Place:
 
     def yardsticks(self, seeds: Sequence[int], timesteps: int) -> dict[str, Policy]:
         """Return doing nothing, random actions, the greedy optimum and the pathwise gradient by their row."""
-        return yardsticks(self.world, self.config, seeds, timesteps)
+        return yardstick_policies(self.world, self.config, seeds, timesteps)
 
     def facts(self) -> dict[str, object]:
         """Return what a manifest says of the place."""
