@@ -49,6 +49,10 @@ CHANGES: dict[str, Callable[[Array, Array], float]] = {
 CLOUDS: dict[str, Callable[[Array, Array], float]] = {"e_distance": metrics.e_distance, "w1": metrics.w1}
 
 
+#: The correlation of departures from the mean of the perturbed centroids, Systema's reference.
+CENTROID = "pearson_centroid"
+
+
 def nothing() -> dict[str, float]:
     """Return the values of a group that is too small: n/a."""
     return dict.fromkeys((*CHANGES, *CLOUDS, "pds"), float("nan"))
@@ -78,6 +82,25 @@ def scored(truth: Arms, shift: Array, predicted: Sequence[Array] | None) -> Valu
         for name, more in _with_whole(truth, clouds).items():
             values[name] |= more
     return values
+
+
+def departures(truth: Arms, predicted: Sequence[Array], centroids: Mapping[str, Array]) -> Values:
+    """Return the correlation of departures of the mean cells from given centroids [G], by context.
+
+    What all perturbations of a context share, the difference of two studies among it, counts on neither side
+    (Vinas Torne et al. 2025). Nothing is returned unless every context has a centroid.
+    """
+    if not set(truth.contexts) <= set(centroids):
+        return {}
+    centre = np.stack([centroids[name] for name in truth.contexts])
+    means = [np.stack([cells.mean(axis=0) for cells in arm]) - centre for arm in (truth.perturbed, predicted)]
+    observed, guesses = (by_context(truth, change) for change in means)
+    return {name: {CENTROID: _direction(observed[name], guesses[name])} for name in observed}
+
+
+def with_values(values: Values, more: Values) -> Values:
+    """Return values with more metrics of the contexts that they hold."""
+    return {name: known | more.get(name, {}) for name, known in values.items()}
 
 
 def cell_values(

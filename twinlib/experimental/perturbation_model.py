@@ -407,8 +407,7 @@ def trust(departure: Array, noise: Array) -> Array:
 
     signal = mean over P of departure^2 - noise, a column at a time, at least 0; the factor is
     sqrt(signal / (signal + noise)). A plain shrinkage estimate takes no root (Efron & Morris 1973): it has
-    the smaller squared error, but makes the change shorter than it is, which costs correlation once the
-    sampling error of the controls is added.
+    the smaller squared error, but makes the change shorter than it is.
     """
     signal = np.maximum((departure**2 - noise).mean(axis=0), 0.0)
     return np.sqrt(signal / np.maximum(signal + noise, 1e-12))
@@ -834,6 +833,6 @@ def predict_anndata(
     result.uns["twinlib"] = {
         "dataset": prepared.dataset,
         "data_hash": prepared.data_hash,
-        "units": "log1p(CP10k)",
+        "units": "log1p(CP10k)" if prepared.scale_of_data == "log1p" else prepared.scale_of_data,
     }
     return result
