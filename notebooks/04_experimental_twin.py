@@ -539,9 +539,7 @@ print(
 # Subtracting $\mathrm{net}(0)$ makes the effect of a dose of zero exactly zero.
 # The tanh lets the effect of two perturbations be less than the sum of their effects, which the additive baseline cannot express.
 #
-# Two switches stand beside it.
-# `memory` keeps what the network leaves of a training label, as far as it stands above the noise.
-# `borrow` serves a measured target that no training cell carries: it is lent the mean effect plus a ridge regression on gene vectors, with the ridge chosen by leaving training targets out in turn; where gene vectors tell nothing, the mean is what is left.
+# A measured target that no training cell carries is served by `borrow`: it is lent the mean effect plus a ridge regression on gene vectors, with the ridge chosen by leaving training targets out in turn; where gene vectors tell nothing, the mean is what is left.
 #
 # ### Step 3: the cell network
 #
@@ -741,12 +739,12 @@ record.say(
 #
 # ## What each part of the twin adds
 #
-# The experiment also fits the twin with one part switched off: the cell network, the rule that it must earn its place, `trust`, the memory, the label network (least-squares effects of the parts in its place) and, for unseen perturbations, `borrow`.
+# The experiment also fits the twin with one part switched off: the cell network, the rule that it must earn its place, `trust`, the label network (least-squares effects of the parts in its place) and, for unseen perturbations, `borrow`.
 # The difference to the whole twin, with the same seeds and paired over units, is what the part adds.
 # Where all cells are of one context the cell network cannot move the mean, so the skill in W1, which sees clouds, stands beside the primary metric.
 
 # %% tags=["hide-input"]
-PARTS = ("cell_network", "earns_its_place", "trust", "memory", "label_network", "borrow")
+PARTS = ("cell_network", "earns_its_place", "trust", "label_network", "borrow")
 added = []
 for (name, kind), split in real.items():
     models = set(split.scores["model"])

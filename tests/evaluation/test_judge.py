@@ -83,7 +83,7 @@ def test_rows_and_columns(prepared):
 
 
 def test_departures_from_the_mean_of_the_perturbed_centroids_leave_out_what_all_labels_share():
-    """Controls of another study make all changes alike; against Systema's reference that counts for nothing."""
+    """Controls of another study make all changes alike; to Systema's reference that is nothing."""
     rng = np.random.default_rng(0)
     _, perturbed, base, _ = screen(0.5, rng, arms=8, n=200)
     controls = counted(base + rng.normal(0, 1.5, len(base)), 600, rng)
