@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -78,6 +78,18 @@ class JudgedSplit:
         chosen = chosen[chosen["seed"].isin(shared)]
         table = summaries.Scores.of(chosen, self.groups, name, self.over)
         return {other: table.gap(first, other) for other in others}
+
+    def beside(self, other: JudgedSplit, models: Sequence[str]) -> JudgedSplit:
+        """Return the split with rows of another run on the same folds and units; other units are refused."""
+        import pandas as pd
+
+        keys = ["split", "perturbation", "dose", "cell_context", "n_cells", "n_controls"]
+        mine, theirs = (g[keys].sort_values(keys).reset_index(drop=True) for g in (self.groups, other.groups))
+        if not mine.equals(theirs):
+            raise ResultsError(
+                f"Two runs on {self.dataset}, {self.kind}, hold other cells: make both by the same preparation."
+            )
+        return replace(self, scores=pd.concat([self.scores, other.scores.query("model in @models")]))
 
     def by_unit(self, metric: str = "", over: str | Sequence[str] = "all") -> pd.DataFrame:
         """Return the mean over folds and seeds of each unit (rows) and model (`summaries.per_unit`)."""
