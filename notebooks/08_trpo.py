@@ -108,14 +108,16 @@ double = world.to(dtype=torch.float64)  # small KL divergences need more digits 
 # %%
 dynamics = Dynamics(double, EnvironmentConfig(), replicas=2, n_cells=64)
 seeds = [0, 1]
-policy = ActorCritic(
-    dynamics.observation_dim,
-    dynamics.action_dim,
-    2,
-    make_generators(seeds, "weights"),
-    log_std=-1.0,
-    dtype=torch.float64,
-)
+
+
+def same_start(compute="auto"):
+    """The untrained policy of both seeds, in double precision."""
+    weights = make_generators(seeds, "weights")
+    sizes = dynamics.observation_dim, dynamics.action_dim, 2
+    return ActorCritic(*sizes, weights, log_std=-1.0, dtype=torch.float64, compute=compute)
+
+
+policy = same_start()
 collector = Collector(
     dynamics, make_generators(seeds, "environment"), make_generators(seeds, "actions"), torch.float64
 )
@@ -400,13 +402,6 @@ record.say(
 
 
 # %%
-def same_start(compute="auto"):
-    """The untrained policy of both seeds, in double precision."""
-    weights = make_generators(seeds, "weights")
-    sizes = dynamics.observation_dim, dynamics.action_dim, 2
-    return ActorCritic(*sizes, weights, log_std=-1.0, dtype=torch.float64, compute=compute)
-
-
 updates = {}
 for compute in ("auto", "reference"):
     learner = same_start(compute)

@@ -86,9 +86,8 @@ class JudgedSplit:
         keys = ["split", "perturbation", "dose", "cell_context", "n_cells", "n_controls"]
         mine, theirs = (g[keys].sort_values(keys).reset_index(drop=True) for g in (self.groups, other.groups))
         if not mine.equals(theirs):
-            raise ResultsError(
-                f"Two runs on {self.dataset}, {self.kind}, hold other cells: make both by the same preparation."
-            )
+            place = f"{self.dataset}, {self.kind}"
+            raise ResultsError(f"Two runs on {place}, hold other cells; make both by the same preparation.")
         return replace(self, scores=pd.concat([self.scores, other.scores.query("model in @models")]))
 
     def by_unit(self, metric: str = "", over: str | Sequence[str] = "all") -> pd.DataFrame:
