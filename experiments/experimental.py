@@ -222,8 +222,11 @@ class ExperimentalSplits(Experiment):
         return Part({**tables}, facts | about, about if whole else {})
 
     def _null(self, number: int) -> Part:
-        """Score the cheap rows and the twin on sham labels."""
-        sham = sham_labels(self.loaded, np.random.default_rng(0))
+        """Score the cheap rows and the twin on sham labels, drawn anew in each fold.
+
+        The sham sets of one draw share their controls, so that a single draw may lean to one side.
+        """
+        sham = sham_labels(self.loaded, np.random.default_rng(number))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", WeakPanel)  # there is no response to keep
             prepared = prepare(sham, entry(self.dataset).panel, fold=number)
