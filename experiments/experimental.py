@@ -30,7 +30,6 @@ from twinlib.data.sources import load
 from twinlib.errors import DataError
 from twinlib.evaluation.judge import Supervised, evaluate
 from twinlib.evaluation.summaries import with_effects
-from twinlib.experimental.perturbation_model import PerturbationModelConfig
 from twinlib.landscapes.myeloid import GENES
 
 if TYPE_CHECKING:
@@ -222,17 +221,14 @@ class ExperimentalSplits(Experiment):
         return Part({**tables}, facts | about, about if whole else {})
 
     def _null(self, number: int) -> Part:
-        """Score the cheap rows and the twin on sham labels, drawn anew in each fold.
-
-        The sham sets of one draw share their controls, so that a single draw may lean to one side.
-        """
-        sham = sham_labels(self.loaded, np.random.default_rng(number))
+        """Score the cheap rows, the twin, and the twin with and without its cell network on sham labels."""
+        sham = sham_labels(self.loaded, np.random.default_rng(0))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", WeakPanel)  # there is no response to keep
             prepared = prepare(sham, entry(self.dataset).panel, fold=number)
         coder, origin = embedding_of(prepared, self.epochs)
         fold = Fold(prepared, coder)
-        rows = [*fold.plain(), fold.twin("experimental", self.ablations, PerturbationModelConfig())]
+        rows = [*fold.plain(), *fold.twins(self.ablations)]
         return Part({**self._scored(prepared, rows, "cells")}, {"embedding": origin})
 
     def _scored(self, prepared: Prepared, rows: list[Supervised], kind: str) -> dict[str, pd.DataFrame]:

@@ -77,7 +77,8 @@ def test_every_row_is_scored_on_every_perturbation(finished):
     assert mine.groupby("model")["perturbation"].nunique().eq(len(LABELS)).all()
     assert set(mine.loc[mine["model"] == "experimental", "seed"].astype(int)) == {0, 1}
     assert set(scores.loc[sham, "model"]) == {
-        "no_change", "replicate", "experimental", *set(PLAIN) - {"linear"},
+        "no_change", "replicate", "experimental", "experimental_no_earns_its_place",
+        "experimental_no_cell_network", *set(PLAIN) - {"linear"},
     }  # fmt: skip
     assert not set(scores.loc[sham, "perturbation"]) & set(LABELS)
 

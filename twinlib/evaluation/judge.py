@@ -1,7 +1,8 @@
 """The one judge: any predictor, any split, any part, to tidy rows.
 
 Truth is the mean of test cells less the mean of test controls, within each context; predictions start from
-the same test controls. Contexts are weighted by their test cells.
+the same test controls, and what the two changes owe to these alone is taken off (`scoring.shared_error`).
+Contexts are weighted by their test cells.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from twinlib.evaluation.scoring import (
     nothing,
     ranks,
     scored,
+    shared_error,
     with_values,
 )
 
@@ -277,7 +279,9 @@ class Judge:
             return Row({"": nothing()}, {}, {})
         pairs = zip(predicted, case.arms.controls, strict=True)
         shift = np.stack([(guess - start).mean(0) for guess, start in pairs])
-        values = scored(case.arms, shift, predicted)
+        triples = zip(case.arms.controls, predicted, case.arms.perturbed, strict=True)
+        shared = [shared_error(start, guess, answers, real) for start, guess, real in triples]
+        values = scored(case.arms, shift, predicted, shared)
         values = with_values(values, departures(case.arms, predicted, self.centroids))
         values |= dict.fromkeys(case.arms.dropped, nothing())
         cells = self._cells(case, predicted) if answers else {}

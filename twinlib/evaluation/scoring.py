@@ -1,8 +1,16 @@
-"""What a prediction is worth on the cells of one perturbation: metrics of changes, of clouds and of cells."""
+"""What a prediction is worth on the cells of one perturbation: metrics of changes, of clouds and of cells.
+
+The observed and the predicted change both subtract the mean of the same m test controls. A prediction that
+carries its control along one to one adds the error of that mean again; any other one (a decoded cell, a
+population, a network that draws cells together) shares the error with the truth and would agree with it where
+nothing happened. The expected product of the two errors, -cov(x, y_hat - x) / m summed over genes, is known
+from the cells and is taken off (`shared_error`), which leaves the mean over pairs of different controls.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,31 +26,71 @@ Values = dict[str, dict[str, float]]
 TOP = 20
 
 
-def _direction(truth: Array, guess: Array) -> float:
-    """Correlation of the changes; 0 where the guess is constant but for rounding."""
-    return metrics.pearson(truth, guess) if np.ptp(guess) > 1e-12 else 0.0
+@dataclass(frozen=True)
+class Shared:
+    """Expected product of the errors that observed and predicted change share, summed over genes."""
+
+    #: Of the changes as they are.
+    plain: float = 0.0
+    #: Of the changes less their mean over genes.
+    centred: float = 0.0
+
+    def times(self, factor: float) -> Shared:
+        """Return the product where both changes count by the root of a factor."""
+        return Shared(factor * self.plain, factor * self.centred)
 
 
-def _squared(truth: Array, guess: Array) -> float:
-    return float(np.square(truth - guess).mean())
+def shared_error(controls: Array, predicted: Array, answers: bool, perturbed: Array | None = None) -> Shared:
+    """Return what the changes from m controls [m, G] to predicted cells [m, G] owe to the controls.
+
+    Where rows answer no control, the prediction counts as one that does not depend on the controls at all. A
+    population with the very mean of the controls, or of the `perturbed` cells [n, G] that it is held against,
+    is made of them and owes nothing.
+    """
+    number, here = len(controls), predicted.mean(axis=0)
+    made_of = [controls] if perturbed is None else [controls, perturbed]
+    if not answers and any(np.allclose(here, x.mean(axis=0), rtol=0, atol=1e-9) for x in made_of):
+        return Shared()
+    moved = predicted - controls if answers else -controls
+    x, change = (cells - cells.mean(axis=0) for cells in (controls, moved))
+    plain = float((x * change).sum())
+    over_genes = float((x.mean(axis=1) * change.mean(axis=1)).sum()) * x.shape[1]
+    return Shared(-plain, over_genes - plain).times(1.0 / (number * (number - 1)))
 
 
-def _skill(truth: Array, guess: Array) -> float:
+def _direction(truth: Array, guess: Array, shared: Shared) -> float:
+    """Correlation of the changes without what they share; 0 where the guess is constant but for rounding."""
+    lengths = float(truth.std() * guess.std() * len(truth))
+    if np.ptp(guess) <= 1e-12 or lengths == 0:
+        return 0.0
+    return float(np.clip(metrics.pearson(truth, guess) - shared.centred / lengths, -1.0, 1.0))
+
+
+def _squared(truth: Array, guess: Array, shared: Shared) -> float:
+    return float(np.square(truth - guess).mean()) + 2 * shared.plain / len(truth)
+
+
+def _skill(truth: Array, guess: Array, shared: Shared) -> float:
     """Skill in pseudobulk MSE; doing nothing predicts no change."""
-    return metrics.skill("pseudobulk_mse", _squared(truth, guess), _squared(truth, np.zeros_like(truth)))
+    nothing_done = _squared(truth, np.zeros_like(truth), Shared())
+    return metrics.skill("pseudobulk_mse", _squared(truth, guess, shared), nothing_done)
 
 
-def _overlap(truth: Array, guess: Array) -> float:
+def _mae(truth: Array, guess: Array, _: Shared) -> float:
+    return float(np.abs(truth - guess).mean())
+
+
+def _overlap(truth: Array, guess: Array, _: Shared) -> float:
     """Overlap of the `TOP` genes; it has no skill, since genes that vary most lead without any effect."""
     return metrics.overlap_at_n(truth, guess, TOP) if len(truth) > TOP else float("nan")
 
 
 #: Metrics of the observed and the predicted change [G], in the order of tables; a new one is one more entry.
-CHANGES: dict[str, Callable[[Array, Array], float]] = {
+CHANGES: dict[str, Callable[[Array, Array, Shared], float]] = {
     "pearson_delta": _direction,
     "skill": _skill,
     "pseudobulk_mse": _squared,
-    "mae": lambda truth, guess: float(np.abs(truth - guess).mean()),
+    "mae": _mae,
     "overlap_at_20": _overlap,
 }
 #: Metrics of the observed and the predicted cells of one context, [n, G] and [m, G].
@@ -63,14 +111,18 @@ def by_context(cells: Arms, change: Array) -> dict[str, Array]:
     return {"": cells.weights @ change, **dict(zip(cells.contexts, change, strict=True))}
 
 
-def scored(truth: Arms, shift: Array, predicted: Sequence[Array] | None) -> Values:
+def scored(
+    truth: Arms, shift: Array, predicted: Sequence[Array] | None, shared: Sequence[Shared] = ()
+) -> Values:
     """Return the metrics of predicted changes [C, G] and predicted cells [n, G] of each context.
 
-    Clouds are compared within contexts; without predicted cells their metrics are left out.
+    Clouds are compared within contexts; without predicted cells their metrics are left out. `shared` holds
+    the `shared_error` of each context; nothing, where the changes share no control.
     """
     observed, guesses = by_context(truth, changes(truth)), by_context(truth, shift)
+    owed = _shared_by_context(truth, shared)
     values = {
-        name: {metric: of(observed[name], guesses[name]) for metric, of in CHANGES.items()}
+        name: {metric: of(observed[name], guesses[name], owed[name]) for metric, of in CHANGES.items()}
         for name in observed
         if name == "" or len(truth.contexts) > 1
     }
@@ -84,6 +136,14 @@ def scored(truth: Arms, shift: Array, predicted: Sequence[Array] | None) -> Valu
     return values
 
 
+def _shared_by_context(cells: Arms, shared: Sequence[Shared]) -> dict[str, Shared]:
+    """Return what the changes of the whole ("") and of each context share; controls differ by context."""
+    each = dict(zip(cells.contexts, shared or [Shared()] * len(cells.contexts), strict=True))
+    weighted = [one.times(w**2) for one, w in zip(each.values(), cells.weights, strict=True)]
+    whole = Shared(sum(one.plain for one in weighted), sum(one.centred for one in weighted))
+    return {"": whole, **each}
+
+
 def departures(truth: Arms, predicted: Sequence[Array], centroids: Mapping[str, Array]) -> Values:
     """Return the correlation of departures of the mean cells from given centroids [G], by context.
 
@@ -95,7 +155,7 @@ def departures(truth: Arms, predicted: Sequence[Array], centroids: Mapping[str, 
     centre = np.stack([centroids[name] for name in truth.contexts])
     means = [np.stack([cells.mean(axis=0) for cells in arm]) - centre for arm in (truth.perturbed, predicted)]
     observed, guesses = (by_context(truth, change) for change in means)
-    return {name: {CENTROID: _direction(observed[name], guesses[name])} for name in observed}
+    return {name: {CENTROID: _direction(observed[name], guesses[name], Shared())} for name in observed}
 
 
 def with_values(values: Values, more: Values) -> Values:
