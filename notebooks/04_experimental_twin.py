@@ -934,9 +934,9 @@ for name in RECORDED:
         for model in (split.plain_row, "experimental", *(m for m in OUTSIDE if m in means.index)):
             head = {"data": f"{name}, {kind}", "model": model, "mean": f"{means.loc[model, 'mean']:.3f}"}
             for other in (split.plain_row, "experimental"):
-                less = {} if model == other else or_nothing(joined.gaps, model, (other,))
+                less = None if model == other else or_nothing(joined.gap, model, other)
                 column = "less the plain row" if other == split.plain_row else "less the twin"
-                head[column] = in_words(less[other]) if less else ""
+                head[column] = in_words(less) if less else ""
             lines.append(head | {"ceiling": f"{means['ceiling'].iloc[0]:.3f}"})
 if lines:
     record.say(tables.markdown(pd.DataFrame(lines)))

@@ -92,6 +92,10 @@ def test_several_rows_are_compared_on_the_same_seeds(ship):
     gaps = split.gaps("experimental", ["mean", "matching_mean"])
     assert gaps["mean"].mean == pytest.approx(0.3, abs=0.02)
     assert gaps["matching_mean"].mean == pytest.approx(0.0, abs=0.02)
+    scores.loc[scores["model"] == "mean", "model"] = "other"
+    twice = pd.concat([scores, scores[scores["model"] == "other"].assign(seed=1)])
+    both = replace(split, scores=twice).gaps("experimental", ["other"])
+    assert both["other"].mean == pytest.approx(0.45, abs=0.02)  # seeds 0 and 1 of three
     below = split.gaps("ceiling", ["matching_mean", "experimental"])
     assert below["matching_mean"].mean == pytest.approx((1.2 / 1.6) ** 0.5 - 0.5, abs=0.02)
 

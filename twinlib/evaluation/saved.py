@@ -73,10 +73,12 @@ def saved_predictions(
         raise DataError(f"Some replicas of {name} name the control of each row and some do not: mend those.")
     asked = _asked(prepared, part)
     read = tuple(_groups(name, prepared, table, part, asked) for table in replicas)
-    if not any(read):
-        raise DataError(
-            f"{name} predicts no group of the {part} part, such as {sorted(asked)[0]}: compare the names."
-        )
+    for number, groups in enumerate(read):
+        if not groups:
+            which = f"Replica {number} of {name}" if len(read) > 1 else name
+            raise DataError(
+                f"{which} predicts no group of the {part} part, such as {sorted(asked)[0]}: compare the names."
+            )
     return Saved(name, answers.pop(), read)
 
 
@@ -109,14 +111,21 @@ def _groups(name: str, prepared: Prepared, table: AnnData, part: str, asked: set
     """Sort the predicted cells into the groups asked for, in the order of controls where those are named."""
     values, obs = _values(name, prepared, table), _described(name, prepared, table.obs)
     groups: dict[Key, Array] = {}
-    for key, members in obs.groupby(list(obs.columns), sort=True).indices.items():
-        rows = np.asarray(members, dtype=np.int64)
+    for given, members in obs.groupby(list(obs.columns), sort=True).indices.items():
+        rows, key = np.asarray(members, dtype=np.int64), _nearest(given, asked)
         if key in asked and "control" in table.obs:
             controls = prepared.cells.obs_names[prepared.rows(part, CONTROL, key[2])]
             rows = _in_order(name, table.obs["control"].astype(str), rows, list(controls), key[2])
         if key in asked:
             groups[key] = values[rows]
     return groups
+
+
+def _nearest(given: Key, asked: set[Key]) -> Key:
+    """Return the group asked for that a predicted group is, its dose being rounded as files round it."""
+    label, dose, context = given
+    same = (key for key in asked if (key[0], key[2]) == (label, context))
+    return next((key for key in same if np.isclose(key[1], dose, rtol=1e-5)), given)
 
 
 def _values(name: str, prepared: Prepared, table: AnnData) -> Array:
@@ -142,7 +151,12 @@ def _described(name: str, prepared: Prepared, obs: pd.DataFrame) -> pd.DataFrame
     for column in ("perturbation", "cell_context"):
         if column not in given:
             raise DataError(f"The predictions of {name} lack obs[{column!r}]: add that column.")
-    return _columns(given)
+    columns = _columns(given)
+    if columns["dose"].isna().any():
+        raise DataError(
+            f"{int(columns['dose'].isna().sum())} predictions of {name} have no dose: give them one."
+        )
+    return columns
 
 
 def _in_order(
