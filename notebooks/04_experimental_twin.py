@@ -56,7 +56,7 @@ from twinlib.errors import DataError, InputError, ResultsError
 from twinlib.evaluation import calibration, metrics
 from twinlib.evaluation.judge import evaluate, supervised
 from twinlib.evaluation.scoring import scored, shared_error
-from twinlib.evaluation.summaries import with_effects
+from twinlib.evaluation.summaries import MIN_TOTAL, small_groups, with_effects
 from twinlib.experimental.baselines import BASELINES, encode_rows, gene_scores, training_cells
 from twinlib.experimental.perturbation_model import (
     PerturbationModelConfig,
@@ -176,7 +176,16 @@ if screen is not None:
 # The rest of the page explains every mark of this picture.
 # The grey names are perturbations without a detected effect; the band is what a row scores where there is nothing to find; the tick is what a perfect prediction would score.
 # Between band and tick lies all that a model can show.
-#
+
+# %% tags=["hide-input"]
+if screen is not None:
+    low, small = units.index[units["biased"].eq(True)], small_groups(screen.groups)["perturbation"]
+    record.say(
+        f"Ceilings under {calibration.BIASED_BELOW} are biased upward: {', '.join(low) or 'none'}. "
+        f"With under {MIN_TOTAL} cells, too few for any average: {', '.join(small) or 'none'}."
+    )
+
+# %% [markdown]
 # ## What has an effect
 #
 # An experiment with noise always shows *some* change.

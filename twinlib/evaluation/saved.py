@@ -76,8 +76,9 @@ def saved_predictions(
     for number, groups in enumerate(read):
         if not groups:
             which = f"Replica {number} of {name}" if len(read) > 1 else name
+            wanted = sorted(asked)[0]
             raise DataError(
-                f"{which} predicts no group of the {part} part, such as {sorted(asked)[0]}: compare the names."
+                f"{which} predicts no group of the {part} part, such as {wanted}: mend the names."
             )
     return Saved(name, answers.pop(), read)
 
@@ -152,10 +153,9 @@ def _described(name: str, prepared: Prepared, obs: pd.DataFrame) -> pd.DataFrame
         if column not in given:
             raise DataError(f"The predictions of {name} lack obs[{column!r}]: add that column.")
     columns = _columns(given)
-    if columns["dose"].isna().any():
-        raise DataError(
-            f"{int(columns['dose'].isna().sum())} predictions of {name} have no dose: give them one."
-        )
+    without = int(columns["dose"].isna().sum())
+    if without:
+        raise DataError(f"{without} predictions of {name} have no dose: give them one.")
     return columns
 
 

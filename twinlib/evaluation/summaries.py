@@ -95,7 +95,7 @@ def difference(
 def per_unit(
     scores: pd.DataFrame, groups: pd.DataFrame, metric: str, over: str | Sequence[str] = "all"
 ) -> pd.DataFrame:
-    """Return the mean over folds and seeds of each unit (rows) and model, with ceiling, resolvable, biased."""
+    """Return the mean over folds and seeds of each unit (rows) and model, with what its ceiling is worth."""
     import pandas as pd
 
     table = Scores.of(scores, groups, metric, over)
