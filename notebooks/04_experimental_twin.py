@@ -619,7 +619,7 @@ def hand_score(label, moved):
     cells = asked[label]
     pairs = [(x, moved(label, name, x)) for name, x in zip(cells.contexts, cells.controls, strict=True)]
     shifts = np.stack([(y - x).mean(axis=0) for x, y in pairs])
-    shared = [shared_error(x, y, answers=True) for x, y in pairs]
+    shared = [shared_error(x, y) for x, y in pairs]
     return scored(cells, shifts, None, shared)[""][metric]
 
 

@@ -23,9 +23,9 @@ from simulated_counts import GENES, canonical, cells, screen
 
 SLOW = pytest.mark.skipif(not os.environ.get("TWINLIB_SLOW"), reason="slow: set TWINLIB_SLOW=1")
 ROWS = ("mean", "matching_mean", "additive")
-ALL_ROWS = (*ROWS, "reverting", "population", "no_change", "replicate")
+ALL_ROWS = (*ROWS, "reverting", "forgetting", "no_change", "replicate")
 #: Rows that say the same of every label by way of the test controls: a data set is one draw of them.
-SAME_FOR_ALL = ("reverting", "population")
+SAME_FOR_ALL = ("reverting", "forgetting")
 DATASETS = 20
 
 
@@ -52,7 +52,7 @@ class DrawnTogether:
     centre: np.ndarray
     name: str
     part: float
-    answers: bool
+    answers: bool = True
     replicas: int = 1
 
     def reaches(self, group):
@@ -63,9 +63,11 @@ class DrawnTogether:
 
 
 def drawn_together(prepared):
-    """A network that draws cells together, and a population that forgets the controls."""
+    """Networks that draw cells together or forget them, and a population that forgets its controls."""
     centre = prepared.expression("train").mean(axis=0)
-    return [DrawnTogether(centre, "reverting", 0.5, True), DrawnTogether(centre, "population", 1.0, False)]
+    parts = {"reverting": 0.5, "forgetting": 1.0}
+    rows = [DrawnTogether(centre, name, part) for name, part in parts.items()]
+    return [*rows, DrawnTogether(centre, "population", 1.0, answers=False)]
 
 
 def judged(made, fold=1, rows=ROWS, extra=()):
@@ -83,7 +85,8 @@ def means_of(scores):
     }
     units["skill_pds"] = 2 * units["pds"] - 1
     units["skill_w1"] = 1 - units["w1"].div(units["w1"]["no_change"], axis=0)
-    return {(metric, row): table[row].mean() for metric, table in units.items() for row in ALL_ROWS}
+    rows = (*ALL_ROWS, "population")
+    return {(metric, row): table[row].mean() for metric, table in units.items() for row in rows}
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +115,11 @@ def test_no_score_where_nothing_happened(nothing, metric, row):
 @pytest.mark.parametrize("metric", ["skill", "skill_w1"])
 def test_no_error_is_better_than_doing_nothing_where_nothing_happened(nothing, metric, row):
     assert nothing[metric, row].mean() < 1e-6
+
+
+def test_a_population_that_forgets_its_controls_is_seen_where_nothing_happened(nothing):
+    """Its rows answer no control, so that nothing can be taken off: the null panel shows it."""
+    assert nothing["pearson_delta", "population"].mean() > 0.1
 
 
 def test_the_energy_distance_of_halves_and_of_controls_averages_to_nothing(nothing):

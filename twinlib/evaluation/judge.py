@@ -279,8 +279,8 @@ class Judge:
             return Row({"": nothing()}, {}, {})
         pairs = zip(predicted, case.arms.controls, strict=True)
         shift = np.stack([(guess - start).mean(0) for guess, start in pairs])
-        triples = zip(case.arms.controls, predicted, case.arms.perturbed, strict=True)
-        shared = [shared_error(start, guess, answers, real) for start, guess, real in triples]
+        pairs = zip(case.arms.controls, predicted, strict=True)
+        shared = [shared_error(start, guess) for start, guess in pairs] if answers else []
         values = scored(case.arms, shift, predicted, shared)
         values = with_values(values, departures(case.arms, predicted, self.centroids))
         values |= dict.fromkeys(case.arms.dropped, nothing())

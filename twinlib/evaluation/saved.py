@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,7 +113,7 @@ def _groups(name: str, prepared: Prepared, table: AnnData, part: str, asked: set
     values, obs = _values(name, prepared, table), _described(name, prepared, table.obs)
     groups: dict[Key, Array] = {}
     for given, members in obs.groupby(list(obs.columns), sort=True).indices.items():
-        rows, key = np.asarray(members, dtype=np.int64), _nearest(given, asked)
+        rows, key = np.asarray(members, dtype=np.int64), _nearest(cast("Key", given), asked)
         if key in asked and "control" in table.obs:
             controls = prepared.cells.obs_names[prepared.rows(part, CONTROL, key[2])]
             rows = _in_order(name, table.obs["control"].astype(str), rows, list(controls), key[2])

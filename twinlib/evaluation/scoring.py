@@ -2,9 +2,11 @@
 
 The observed and the predicted change both subtract the mean of the same m test controls. A prediction that
 carries its control along one to one adds the error of that mean again; any other one (a decoded cell, a
-population, a network that draws cells together) shares the error with the truth and would agree with it where
-nothing happened. The expected product of the two errors, -cov(x, y_hat - x) / m summed over genes, is known
-from the cells and is taken off (`shared_error`), which leaves the mean over pairs of different controls.
+network that draws cells together) shares the error with the truth and would agree with it where nothing
+happened. The expected product of the two errors, -cov(x, y_hat - x) / m summed over genes, is known from the
+cells and is taken off (`shared_error`), which leaves the mean over pairs of different controls. That needs to
+know which control a row answers. A population whose rows answer none is taken to carry its controls along;
+one that forgets them scores above 0 on sham or shuffled labels, and there it is seen.
 """
 
 from __future__ import annotations
@@ -40,19 +42,10 @@ class Shared:
         return Shared(factor * self.plain, factor * self.centred)
 
 
-def shared_error(controls: Array, predicted: Array, answers: bool, perturbed: Array | None = None) -> Shared:
-    """Return what the changes from m controls [m, G] to predicted cells [m, G] owe to the controls.
-
-    Where rows answer no control, the prediction counts as one that does not depend on the controls at all. A
-    population with the very mean of the controls, or of the `perturbed` cells [n, G] that it is held against,
-    is made of them and owes nothing.
-    """
-    number, here = len(controls), predicted.mean(axis=0)
-    made_of = [controls] if perturbed is None else [controls, perturbed]
-    if not answers and any(np.allclose(here, x.mean(axis=0), rtol=0, atol=1e-9) for x in made_of):
-        return Shared()
-    moved = predicted - controls if answers else -controls
-    x, change = (cells - cells.mean(axis=0) for cells in (controls, moved))
+def shared_error(controls: Array, predicted: Array) -> Shared:
+    """Return what the changes from m controls [m, G] to their predictions [m, G] owe to the controls."""
+    number = len(controls)
+    x, change = (cells - cells.mean(axis=0) for cells in (controls, predicted - controls))
     plain = float((x * change).sum())
     over_genes = float((x.mean(axis=1) * change.mean(axis=1)).sum()) * x.shape[1]
     return Shared(-plain, over_genes - plain).times(1.0 / (number * (number - 1)))
