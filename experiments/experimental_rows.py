@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 #: Rows without training of networks, `no_change` aside, which the judge adds.
 PLAIN = tuple(name for name in BASELINES if name != "no_change")
 #: Parts of the twin that are left out by a fit of its own: fields of its configuration.
-ABLATIONS = ("trust", "memory", "label_network", "borrow")
+ABLATIONS = ("trust", "label_network", "borrow")
 #: The twin without its cell network, which is the costly part.
 MEAN_ONLY = PerturbationModelConfig(cell_network=False)
 
@@ -98,7 +98,7 @@ class Fold:
 
     def earns(self, model: PerturbationModel) -> bool:
         """Tell whether the cell network of a twin brings validation cells nearer."""
-        parts = (model.cell_network, model.label_network, model.memory, model.table)
+        parts = (model.cell_network, model.label_network, model.lent, model.table)
         return earns_its_place(self.prepared, self.embedding, *parts, self.latent)
 
     def shuffled(self, seeds: int) -> Supervised:
@@ -122,7 +122,7 @@ class Fold:
 def ablated(prepared: Prepared) -> Iterator[tuple[str, PerturbationModelConfig]]:
     """Yield name and configuration of the twin without each part of its means that these test cells ask for.
 
-    The label network and its memory speak of parts that training cells carry, borrowing of all others.
+    The label network speaks of parts that training cells carry, borrowing of all others.
     """
     known = {part for label in prepared.train_perturbations for part in parts(label)}
     obs = prepared.cells.obs
@@ -130,7 +130,7 @@ def ablated(prepared: Prepared) -> Iterator[tuple[str, PerturbationModelConfig]]
         part for label in obs.loc[obs["split"] == "test", "perturbation"].unique() for part in parts(label)
     }
     silent = {"borrow"} if asked <= known else set()
-    silent |= {"label_network", "memory"} if not asked & known else set()
+    silent |= {"label_network"} if not asked & known else set()
     for part in ABLATIONS:
         if part not in silent:
             yield f"experimental_no_{part}", PerturbationModelConfig(**{part: False})

@@ -122,8 +122,8 @@ class Ceiling:
     replicate: float
     #: 2 r / (1 + r): a second experiment of full depth.
     duplicate: float
-    #: Whether the interval of r over folds leaves out 0.
-    resolvable: bool
+    #: Whether the interval of r over folds leaves out 0; None with one fold, which has no interval.
+    resolvable: bool | None
 
     @property
     def biased(self) -> bool:
@@ -144,13 +144,12 @@ def ceiling(correlations: ArrayLike, level: float = 0.95) -> Ceiling:
     if not len(values):
         return Ceiling(float("nan"), float("nan"), float("nan"), False)
     r = float(values.mean())
-    half = (
-        t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
-        if len(values) > 1
-        else np.inf
-    )
     duplicate = 2.0 * r / (1.0 + r)
-    return Ceiling(float(np.sqrt(max(duplicate, 0.0))), r, duplicate, bool(r - half > 0))
+    value = float(np.sqrt(max(duplicate, 0.0)))
+    if len(values) < 2:
+        return Ceiling(value, r, duplicate, None)
+    half = t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    return Ceiling(value, r, duplicate, bool(r - half > 0))
 
 
 @dataclass(frozen=True)
