@@ -116,7 +116,7 @@ def test_a_run_is_read_as_a_tuning(tuned):
         outcomes = known.outcomes(name)
         assert outcomes.test.shape == (2, told["has_effect"].sum()) and np.isfinite(outcomes.test).all()
     yardsticks = known.runs.groupby("model")["validation_return"].mean()
-    assert yardsticks["do_nothing"] == 0 and yardsticks["greedy"] > 0.8
+    assert yardsticks["do_nothing"] == 0 and yardsticks["greedy"] > 0.5
     settings = json.loads((tuned / "manifest.json").read_text())
     assert settings["reward_unit"].keys() == {"population", "cell"} and settings["draws"] == 2
 
@@ -124,7 +124,7 @@ def test_a_run_is_read_as_a_tuning(tuned):
 def test_the_arms_of_a_fold_are_scored_beside_their_yardsticks(tuned, tmp_path, monkeypatch):
     monkeypatch.setattr(Tuned, "of", lambda dataset: Tuned(dataset, *read(tuned)))
     monkeypatch.setattr(Tuned, "best", lambda self, model: "s00" if model != "alternating" else None)
-    small = Policies(dataset="chi11", seeds=2, few_seeds=1, timesteps=2048)
+    small = Policies(dataset="chi11", seeds=2, few_seeds=1, timesteps=4096)
     wanted = ["references", "alternating", "two_stage", "second_stage_alone"]
     jobs = [Job(arm, "cells") for arm in wanted] + [Job("two_stage", "hidden"), Job("references", "hidden")]
     monkeypatch.setattr(Policies, "jobs", jobs)
