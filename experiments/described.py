@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -234,7 +234,7 @@ class Described(Replication):
     @cached_property
     def small_world(self) -> World:
         """The same world with few stored cells, for rollouts of given cells: they bring their own starts."""
-        return replace(self.world.rows(slice(0, 64)), embedding=self.embedding)
+        return replace(self.world.rows(slice(0, 64)), embedding=cast("Embedding", self.embedding))
 
     @property
     def horizon(self) -> int:

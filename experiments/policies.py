@@ -178,11 +178,11 @@ class Policies(Experiment):
     @cached_property
     def settings(self) -> dict[str, Settings | None]:
         """The best setting of each tuned algorithm; None: its entry is doing nothing."""
-        table = self.tuned.settings.set_index("setting")
+        table = self.tuned.settings
         known: dict[str, Settings | None] = {}
         for algorithm in dict.fromkeys(tuned_as(name) for name in self.arms):
             best = self.tuned.best(algorithm)
-            known[algorithm] = None if best is None else settings_of(table.loc[best])
+            known[algorithm] = None if best is None else settings_of(table, best)
         return known
 
     def config(self, arm: str) -> TrainingConfig | None:
@@ -264,8 +264,10 @@ class Policies(Experiment):
         self, job: Job, place: Place, trained: Trained, seeds: Sequence[int]
     ) -> dict[str, Sequence[Row] | pd.DataFrame]:
         """Return scores, runs and curves of an arm; an arm without a setting is doing nothing."""
-        policy = trained.policy
-        runs = [{"model": job.arm, "seed": s, "lost": i not in trained.kept} for i, s in enumerate(seeds)]
+        policy: Policy | None = trained.policy
+        runs: list[Row] = [
+            {"model": job.arm, "seed": seed, "lost": i not in trained.kept} for i, seed in enumerate(seeds)
+        ]
         if self.config(job.arm) is None:
             policy, runs = Nothing(place.world), [{"model": job.arm, "seed": seeds[0], "lost": False}]
         if policy is None:
@@ -276,8 +278,9 @@ class Policies(Experiment):
         scores = self._scores(job, place, policy).replace({"seed": dict(enumerate(seeds[i] for i in kept))})
         if not trained.kept:
             return marked(job, place, scores=scores, runs=runs)
-        for i, kl in trained.history.groupby("replica")["kl"].mean().items():
-            runs[int(i)]["mean_kl"] = kl
+        means = trained.history.groupby("replica")["kl"].mean()
+        for i in kept:
+            runs[i]["mean_kl"] = means[i]
         curves = thinned(trained.history.assign(model=job.arm), ["model", "seed"], POINTS)
         paths = self._paths(job, place, policy, [seeds[i] for i in kept])
         return marked(job, place, scores=scores, runs=runs, curves=curves, **paths)
@@ -340,8 +343,9 @@ def _setting(job: Job, table: pd.DataFrame) -> list[str]:
     return ["" if name in PLAIN_ROWS else job.setting for name in table["model"]]
 
 
-def settings_of(row: pd.Series) -> Settings:
+def settings_of(table: pd.DataFrame, name: str) -> Settings:
     """Return a row of a table of settings as settings again."""
+    row = table[table["setting"] == name].iloc[0].to_dict()
     values = {field.name: row[field.name] for field in dataclasses.fields(Settings)}
     return Settings(**values | {"minibatch_size": int(values["minibatch_size"])})
 

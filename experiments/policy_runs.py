@@ -115,7 +115,7 @@ class Trained:
         if self.history.empty:
             return {}
         rows = self.history.groupby("replica")[column].last()
-        return {int(number): float(value) for number, value in rows.items()}
+        return dict(zip(rows.index.astype(int).tolist(), rows.astype(float).tolist(), strict=True))
 
 
 def nothing_trained() -> Trained:

@@ -76,8 +76,8 @@ def test_a_second_stage_takes_the_target_it_is_handed():
     config = training_config("second_stage_alone", draw(0), 1000)
     assert with_target(config, 0.02).fine_tuning.target_kl == 0.02 and with_target(config, np.nan) is config
     assert "second_stage_alone" in TAKE_OVER and "two_stage" not in TAKE_OVER
-    row = pd.Series({"setting": "s03"} | vars(draw(3)))
-    assert settings_of(row) == draw(3) and isinstance(settings_of(row), Settings)
+    table = pd.DataFrame({"setting": f"s{k:02}"} | vars(draw(k)) for k in range(4))
+    assert settings_of(table, "s03") == draw(3) and isinstance(settings_of(table, "s03"), Settings)
 
 
 def test_a_part_of_the_policies_is_named_by_its_job():

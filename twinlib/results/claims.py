@@ -518,7 +518,7 @@ ESCAPE_CLAIMS = (
 def all_claims() -> tuple[Claim, ...]:
     """Return every claim: those on policies, those of the tables, those on escape where it is packaged."""
     folder = tables.results_folder()
-    claims = CLAIMS
+    claims: tuple[Claim, ...] = CLAIMS
     if policies_are_packaged():
         kept = (claim for claim in CLAIMS if claim.measure not in FIRST_VERSION)
         claims = (*POLICY_CLAIMS, *map(_without_first_version, kept))

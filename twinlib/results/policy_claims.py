@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from twinlib.errors import ResultsError
-from twinlib.evaluation.statistics import wilson_interval
 from twinlib.results import policy_tables, tables
 from twinlib.results.escape_curves import LANDSCAPES, Escapes
 from twinlib.results.judged import JudgedSplit, in_words, judged_splits
@@ -16,8 +15,6 @@ from twinlib.results.tuning_curves import Tuned
 from twinlib.results.verdicts import BUILT, FAILS, OPEN, TOLD_AT, Claim, Evidence, by_interval, primary
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from twinlib.evaluation.calibration import Estimate
 
 #: Datasets that are tuned themselves, in the order of the page.
@@ -136,25 +133,28 @@ def escapes(rival: str) -> Callable[[str], Evidence]:
 
     def measure(landscape: str) -> Evidence:
         runs = Escapes.of(landscape)
-        gap, table = runs.gap(OURS, rival), runs.arrivals().set_index("model")
-        arrived = "; ".join(_arrived(table.loc[name], name) for name in (OURS, rival))
+        gap, told = runs.gap(OURS, rival), _arrivals(runs)
+        arrived = "; ".join(_arrived(told[name], name) for name in (OURS, rival))
         return _told(landscape, f"{arrived}; share of cells {in_words(gap)} (U: seeds)", gap)
 
     return measure
 
 
-def _arrived(row: pd.Series, name: str) -> str:
+def _arrivals(runs: Escapes) -> dict[str, dict[str, float]]:
+    """Return the row of each arm in the table of arrivals."""
+    return {str(row["model"]): dict(row) for row in runs.arrivals().to_dict("records")}
+
+
+def _arrived(row: dict[str, float], name: str) -> str:
     """Say how many seeds of an arm arrive."""
     low, high = row["low"], row["high"]
-    return f"{name} {int(row['arrived'])} of {int(row['seeds'])} seeds arrive [{low:.2f}, {high:.2f}]"
+    return f"{name} {row['arrived']:.0f} of {row['seeds']:.0f} seeds arrive [{low:.2f}, {high:.2f}]"
 
 
 def trapped(landscape: str) -> Evidence:
     """Does PPO arrive with fewer than half of its seeds?"""
-    table = Escapes.of(landscape).arrivals().set_index("model")
-    row = table.loc[RIVAL]
-    low, high = wilson_interval(int(row["arrived"]), int(row["seeds"]))
-    return Evidence(_arrived(row, RIVAL), by_interval(0.5 - high, 0.5 - low))
+    row = _arrivals(Escapes.of(landscape))[RIVAL]
+    return Evidence(_arrived(row, RIVAL), by_interval(0.5 - row["high"], 0.5 - row["low"]))
 
 
 _CELLS = (

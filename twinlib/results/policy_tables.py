@@ -75,10 +75,8 @@ def _curves(curves: pd.DataFrame, model: str) -> dict[tuple[str, int], pd.DataFr
     own = curves[(curves["model"] == model) & (curves["split_kind"] == "cells") & (curves["setting"] == "")]
     if own.empty:
         raise ResultsError(f"There is no learning curve of {model}; add the arm to the run.")
-    return {
-        (str(split), int(seed)): rows.sort_values("environment_steps")
-        for (split, seed), rows in own.groupby(["split", "seed"])
-    }
+    curves_of = dict(list(own.groupby(["split", "seed"])))
+    return {(str(k[0]), int(k[1])): rows.sort_values("environment_steps") for k, rows in curves_of.items()}
 
 
 def _paired(first: dict[tuple[str, int], float], second: dict[tuple[str, int], float]) -> Estimate:
@@ -134,8 +132,8 @@ def mean_curves(curves: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
     own = own[own["model"].isin(list(models))]
     by = own.groupby(["model", "environment_steps"], sort=False)
     table = by[["episode_return", "optimizer_steps", "kl", "clip_fraction"]].mean()
-    quartiles = by["episode_return"].quantile([0.25, 0.75]).unstack()
-    return table.assign(low=quartiles[0.25], high=quartiles[0.75]).reset_index()
+    low, high = (by["episode_return"].quantile(share) for share in (0.25, 0.75))
+    return table.assign(low=low, high=high).reset_index()
 
 
 # -- hits ------------------------------------------------------------------------------------------------
@@ -176,7 +174,7 @@ def hit_gap(hits: pd.DataFrame, first: str, second: str, among: str = "targets")
     wide = rows.groupby(["model", "perturbation"])["reciprocal"].mean().unstack("model")
     for name in (first, second):
         if name not in wide:
-            raise ResultsError(f"The hits hold no {name}; choose one of {', '.join(wide)}.")
+            raise ResultsError(f"The hits hold no {name}; choose one of {', '.join(map(str, wide))}.")
     return estimate((wide[first] - wide[second]).dropna().to_numpy(dtype=np.float64))
 
 

@@ -214,4 +214,4 @@ def _means(table: Scores, row: str, units: Sequence[str]) -> Array:
     """Return the means over seeds [U] of one setting; a setting whose seeds were all lost scores 0."""
     if row not in table.models:
         return np.zeros(len(units))
-    return table.models[row].reindex(columns=units).mean().fillna(0.0).to_numpy(dtype=np.float64)
+    return table.models[row].reindex(columns=list(units)).mean().fillna(0.0).to_numpy(dtype=np.float64)
