@@ -54,7 +54,8 @@ def moved(actions: np.ndarray) -> np.ndarray:
     """Where the first three cells of the toy world go, from the dynamics itself."""
     dynamics = Dynamics(toy_world(), QUIET, n_cells=len(actions))
     dynamics.reset([torch.Generator()], cells=torch.arange(len(actions)))
-    return dynamics.step(torch.as_tensor(actions, dtype=torch.float32)[None]).final_obs[0].numpy()
+    inside = np.clip(actions, -1, 1)  # single precision makes infinity of what the door still takes
+    return dynamics.step(torch.as_tensor(inside, dtype=torch.float32)[None]).final_obs[0].numpy()
 
 
 @given(shaped, kinds)

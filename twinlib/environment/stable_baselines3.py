@@ -49,7 +49,8 @@ class CellVecEnv(VecEnv):
 
     def get_images(self) -> Sequence[np.ndarray | None]:
         """One picture a cell."""
-        return self.envs.render() or [None] * self.num_envs
+        frames = self.envs.render()
+        return [None] * self.num_envs if frames is None else [np.asarray(frame) for frame in frames]
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """The vector environment's attribute, once a cell."""
