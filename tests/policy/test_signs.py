@@ -60,7 +60,7 @@ def test_the_trust_region_is_a_bound_on_the_kl_of_its_direction(direction):
 
 @pytest.mark.parametrize("compute", ["auto", "reference"])
 def test_the_penalty_pulls_towards_the_collecting_policy_by_its_own_kl(compute):
-    """One step on the penalty alone, from a policy elsewhere and narrower: which KL's gradient does it follow?"""
+    """One step on the penalty alone, from a narrower policy elsewhere: whose gradient does it follow?"""
     policy, buffer = experience()
     policy.compute = compute
     policy.actor[:] += 0.05
