@@ -282,8 +282,8 @@ shares = {}
 for name, kind in real:
     if kind == "cells" and (table := recorded_table(name, "kept")) is not None:
         groups = real[name, kind].groups
-        strong = set(groups.loc[groups["has_effect"].eq(True), "perturbation"])
-        rows = table[table["perturbation"].isin(strong)] if strong else table
+        effective = set(groups.loc[groups["has_effect"].eq(True), "perturbation"])
+        rows = table[table["perturbation"].isin(effective)] if effective else table
         shares[name] = rows[["share", "permuted"]].mean()
 if shares:
     record.say(
