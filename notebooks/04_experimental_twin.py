@@ -278,13 +278,17 @@ record.say(
     f"None of this is worth more than the genes that are looked at. The panel of `{dataset}` ({len(prepared.genes)} genes) "
     f"keeps {kept.share:.2f} of the squared training change of all measured genes; with permuted labels it is {kept.permuted:.2f}."
 )
-shares = {name: table for name in RECORDED if (table := recorded_table(name, "kept")) is not None}
+shares = {}
+for name, kind in real:
+    if kind == "cells" and (table := recorded_table(name, "kept")) is not None:
+        groups = real[name, kind].groups
+        effective = set(groups.loc[groups["has_effect"].eq(True), "perturbation"])
+        rows = table[table["perturbation"].isin(effective)] if effective else table
+        shares[name] = rows[["share", "permuted"]].mean()
 if shares:
     record.say(
-        "Recorded, beside the share with permuted labels: "
-        + "; ".join(
-            f"{name} {t['share'].mean():.2f} ({t['permuted'].mean():.2f})" for name, t in shares.items()
-        )
+        "Recorded, mean over the perturbations with an effect (cross_study: all), beside the share with permuted labels: "
+        + "; ".join(f"{name} {kept['share']:.2f} ({kept['permuted']:.2f})" for name, kept in shares.items())
         + "."
     )
 
