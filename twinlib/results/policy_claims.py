@@ -142,7 +142,8 @@ def escapes(rival: str) -> Callable[[str], Evidence]:
 
 def _arrivals(runs: Escapes) -> dict[str, dict[str, float]]:
     """Return the row of each arm in the table of arrivals."""
-    return {str(row["model"]): dict(row) for row in runs.arrivals().to_dict("records")}
+    rows = runs.arrivals().to_dict("records")
+    return {str(row["model"]): {str(name): value for name, value in row.items()} for row in rows}
 
 
 def _arrived(row: dict[str, float], name: str) -> str:

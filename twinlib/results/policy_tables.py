@@ -75,8 +75,11 @@ def _curves(curves: pd.DataFrame, model: str) -> dict[tuple[str, int], pd.DataFr
     own = curves[(curves["model"] == model) & (curves["split_kind"] == "cells") & (curves["setting"] == "")]
     if own.empty:
         raise ResultsError(f"There is no learning curve of {model}; add the arm to the run.")
-    curves_of = dict(list(own.groupby(["split", "seed"])))
-    return {(str(k[0]), int(k[1])): rows.sort_values("environment_steps") for k, rows in curves_of.items()}
+    own = own.sort_values("environment_steps")
+    keys = own[["split", "seed"]].drop_duplicates().itertuples(index=False, name=None)
+    return {
+        (str(split), int(seed)): own[(own["split"] == split) & (own["seed"] == seed)] for split, seed in keys
+    }
 
 
 def _paired(first: dict[tuple[str, int], float], second: dict[tuple[str, int], float]) -> Estimate:
