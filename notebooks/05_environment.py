@@ -532,7 +532,7 @@ directions = directions / directions.abs().amax(1, keepdim=True)
 ticks = torch.linspace(-1, 1, 11)
 
 
-def mean_return(config, action):
+def sampled_return(config, action):
     """Mean return of the sampled cells under one constant action [A] for all of them."""
     return float(walk(config, action.expand(len(sample), -1), sample)[1].mean())
 
@@ -541,7 +541,7 @@ drifting = dataclasses.replace(quiet, drift="density")
 surfaces = {}
 for name, config in (("no drift", quiet), ("density drift", drifting)):
     surfaces[name] = np.array(
-        [[mean_return(config, (a * directions[0] + b * directions[1]) / 2) for a in ticks] for b in ticks]
+        [[sampled_return(config, (a * directions[0] + b * directions[1]) / 2) for a in ticks] for b in ticks]
     )
 
 # %%
@@ -590,7 +590,7 @@ record.say(
 )
 
 # %% [markdown]
-# The share of violations without drift is small but not zero, because the decoder is curved.
+# The decoder is curved, so a few segments without drift may violate concavity; the share above says how many.
 # In the left panel no mixture of two random directions has to come nearer to the target: a useful direction has to be looked for, and the greedy action is one.
 #
 # No policy gradient is needed for the greedy optimum.
