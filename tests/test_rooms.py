@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "environment": {"landscapes", "data", "embedding", "policy"},
     "results": {"evaluation", "policy"},
 }
+MAY_IMPORT["verdict"] = set(MAY_IMPORT) - {"results"}
 FORBIDDEN = {"stable_baselines3", "sb3_contrib", "torch_geometric", "cell_eval2", "pdex"}
 #: What `import twinlib` leaves to the functions that need it; gymnasium brings numpy.
 HEAVY = ("torch", "scanpy", "anndata", "pandas", "ot", "matplotlib", "seaborn", "sklearn", "numba")

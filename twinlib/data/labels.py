@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from twinlib.data import schema
+from twinlib.data import doses, schema
 from twinlib.data.schema import CONTROL
 from twinlib.errors import DataError
 
@@ -45,6 +45,10 @@ class Columns:
     separator: str | None = "+"
     #: Target of each guide, where the labels name guides.
     guide_targets: Mapping[str, str] | None = None
+    #: Column of guides; None: the file does not say which guide a cell carries.
+    guide: str | None = None
+    #: Take doses as log2(1 + dose / smallest dose) (`doses.logged`).
+    log_dose: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (("control", self.control), ("separator", self.separator)):
@@ -84,7 +88,13 @@ def read_obs(obs: pd.DataFrame, columns: Columns, genes: Iterable[str] = ()) -> 
     for ours, theirs in (("cell_context", columns.context), ("batch", columns.batch)):
         made[ours] = "all" if theirs is None else _column(obs, theirs, ours)
     control = (made["perturbation"] == CONTROL).to_numpy()
-    made["dose"] = np.where(control, 0.0, 1.0) if columns.dose is None else _doses(obs, columns, control)
+    made["dose"] = np.where(control, 0.0, 1.0)
+    if columns.dose is not None:
+        _check_key(obs, columns.dose, "dose")
+        given = doses.read(obs[columns.dose], control, columns.separator)
+        made["dose"] = doses.logged(given, doses.smallest(given)) if columns.log_dose else given
+    if columns.guide is not None:
+        made["guide"] = _column(obs, columns.guide, "guide")
     return _with_the_rest(made, obs)
 
 
@@ -92,7 +102,7 @@ def _with_the_rest(made: pd.DataFrame, obs: pd.DataFrame) -> pd.DataFrame:
     """Add the file's own columns; one whose name is the package's is kept as `NAME_given`."""
     rest = obs.set_axis(made.index, axis=0)
     same = [name for name in made if name in rest and rest[name].astype(str).equals(made[name].astype(str))]
-    rest = rest.drop(columns=same).rename(columns={name: f"{name}_given" for name in RESERVED})
+    rest = rest.drop(columns=same).rename(columns={name: f"{name}_given" for name in (*RESERVED, *made)})
     return pd.concat([made, rest], axis=1)
 
 
@@ -109,30 +119,6 @@ def _check_key(obs: pd.DataFrame, key: str, holds: str) -> None:
         raise DataError(
             f"obs has no column {key!r}: name the column of the {holds} (there are {list(obs.columns)})."
         )
-
-
-def _doses(obs: pd.DataFrame, columns: Columns, control: np.ndarray) -> np.ndarray:
-    """Return doses [n], 0 for controls however theirs are written; another cell needs one above 0."""
-    _check_key(obs, str(columns.dose), "dose")
-    codes, texts = pd.factorize(obs[columns.dose].astype(str))
-    doses = np.array([_dose(text, columns.separator) for text in texts])[codes]
-    wrong = ~control & ~(np.isfinite(doses) & (doses > 0))
-    if wrong.any():
-        first = obs[columns.dose].iloc[int(np.flatnonzero(wrong)[0])]
-        raise DataError(
-            f"{int(wrong.sum())} perturbed cells have no dose above 0 in {columns.dose!r} (first: "
-            f"{first!r}): give one number a cell."
-        )
-    return np.where(control, 0.0, doses)
-
-
-def _dose(text: str, separator: str | None) -> float:
-    """Return one dose; one a part (`1+1`) is one dose where all are equal, else not a number."""
-    given = {piece.strip() for piece in text.split(separator or "+")}
-    try:
-        return float(given.pop()) if len(given) == 1 else float("nan")
-    except ValueError:
-        return float("nan")
 
 
 def own_labels(labels: np.ndarray, columns: Columns, genes: Iterable[str] = ()) -> np.ndarray:

@@ -27,6 +27,9 @@ LARGEST_ARCSINH = float(np.arcsinh(1e6))
 #: Cells judged at a time.
 ROWS = 2_000
 
+#: A logarithm of counts is whole only by chance; corrected or estimated counts often are.
+WHOLE_AMONG_FRACTIONS = 0.05
+
 #: Above this no value is a logarithm.
 LARGEST_ANY_LOG = 30.0
 
@@ -48,7 +51,7 @@ MENDS = {
     "counts": "it holds raw counts, bring the data in through twinlib.data.canonical.from_anndata",
     "normalised": "it was normalised but never logged, take log1p once",
     "fractional": "it looks like fractional counts (corrected for ambient RNA, or estimated), round them "
-    "with numpy.rint",
+    'with fractional="round", or take them as they are with fractional="given"',
     "log2": "it looks like log2(1 + normalised counts), as scran's logcounts or log1p(base=2) give it, "
     "give the counts",
     "log10": "it looks like log10(1 + normalised counts), give the counts",
@@ -163,6 +166,8 @@ def _kind_of_broken(rows: sparse.csr_matrix) -> str:
         return "log1p_twice"
     if not small:
         return "normalised" if _same_totals(rows, np.asarray) else "fractional"
+    if (rows.data == np.rint(rows.data)).mean() > WHOLE_AMONG_FRACTIONS:
+        return "fractional"
     if fits[0][0].sum() < 20:
         return "few"
     return "mixed" if _kinds_of_cells(fits) > 1 else "unknown"
@@ -284,10 +289,13 @@ def recover_counts(x: Matrix) -> sparse.csr_matrix | None:
     return rows
 
 
-def log_normalise(counts: Matrix) -> sparse.csr_matrix:
-    """Take log1p of counts per 10,000 of each cell; counts [n, G] -> float32 CSR; empty cells stay empty."""
+def log_normalise(counts: Matrix, totals: np.ndarray | None = None) -> sparse.csr_matrix:
+    """Take log1p of counts per 10,000 of each cell; counts [n, G] -> float32 CSR; empty cells stay empty.
+
+    `totals` [n] are the cells' total counts where genes were left out of `counts`.
+    """
     rows = plain_rows(counts)
-    totals = np.asarray(rows.sum(axis=1)).ravel()
+    totals = np.asarray(rows.sum(axis=1)).ravel() if totals is None else np.asarray(totals, float).ravel()
     scale = np.divide(1e4, totals, out=np.zeros_like(totals), where=totals > 0)
     rows.data = np.log1p(rows.data * np.repeat(scale, np.diff(rows.indptr)))
     return rows.astype(np.float32)
