@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 #: The metric that was named before the runs, and that of data whose few numbers a cell make it too noisy.
 PRIMARY, PRIMARY_OF = "pearson_delta", {"chi11": "skill_pseudobulk_mse"}
-#: The row that knows most without any training, by the kind of split.
-PLAIN_ROW = {"contexts": "context_mean", "doubles": "additive", "cytokine_doubles": "additive"}
 #: Rows that skill and ceiling are made of.
 REFERENCES = ("no_change", "replicate")
 #: How a dataset of sham labels is named.
@@ -52,7 +50,7 @@ class JudgedSplit:
     @property
     def plain_row(self) -> str:
         """The row that knows most without any training: what a model has to beat."""
-        return PLAIN_ROW.get(self.kind, "matching_mean")
+        return summaries.PLAIN_ROW.get(self.kind, "matching_mean")
 
     def rows(
         self, metric: str = "", over: str | Sequence[str] = "", models: Sequence[str] = ()
