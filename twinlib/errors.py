@@ -39,3 +39,16 @@ class FolderError(ValueError):
 
 class RunError(ValueError):
     """A run that has nothing to run on, or lost it."""
+
+
+#: What ends a command with one sentence and the exit code 2.
+REFUSALS = (
+    DataError,
+    WorldError,
+    InputError,
+    OrderError,
+    ResultsError,
+    SettingsError,
+    FolderError,
+    RunError,
+)

@@ -142,9 +142,7 @@ def _compute(*asked: object) -> Any:
     return compute(*asked)
 
 
-def map_rows(
-    x: Lazy, function: Callable[..., sparse.csr_matrix], side: np.ndarray | None = None
-) -> Lazy:
+def map_rows(x: Lazy, function: Callable[..., sparse.csr_matrix], side: np.ndarray | None = None) -> Lazy:
     """Apply a function of one block [rows, G] -> [rows, G] float32 to every block of a lazy x.
 
     The rows of `side` [n] that belong to a block are its second argument.
@@ -154,7 +152,8 @@ def map_rows(
         return x.map_blocks(function, dtype=np.float32, meta=empty)
     import dask.array
 
-    beside = dask.array.from_array(side[:, None], chunks=(x.chunks[0], 1))
+    from_array: Any = dask.array.from_array  # its own annotations leave it out
+    beside = from_array(side[:, None], chunks=(x.chunks[0], 1))
     return x.map_blocks(function, beside, dtype=np.float32, meta=empty)
 
 

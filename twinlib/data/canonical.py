@@ -100,7 +100,15 @@ def from_anndata(
         adata = adata.to_memory()
     control = str(control) if np.isscalar(control) else control
     columns = Columns(
-        perturbation_key, control, context_key, batch_key, dose_key, separator, guide_targets, guide_key, log_dose
+        perturbation_key,
+        control,
+        context_key,
+        batch_key,
+        dose_key,
+        separator,
+        guide_targets,
+        guide_key,
+        log_dose,
     )
     matrix = Reading(scale, layer, total_counts, fractional)
     made = bring(adata, columns, str(name), perturbation_type, gene_symbols, matrix)
@@ -320,8 +328,8 @@ def _of_totals(adata: AnnData, values: Values, column: str) -> Values:
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
         raise DataError(
-            f"{int(wrong.sum())} cells have total counts in {column!r} below the counts of their genes (first: "
-            f"{totals[row]:g} under {counted[row]:g}): name the column of totals, or leave it out."
+            f"{int(wrong.sum())} cells have total counts in {column!r} below the counts of their genes "
+            f"(first: {totals[row]:g} under {counted[row]:g}): name the column of totals, or leave it out."
         )
     taken = f"{values.taken_for}; scaled by the total counts in {column!r}"
     if blocks.is_lazy(values.counts):
@@ -378,8 +386,12 @@ def _from_fractions(x: Matrix, what_to_do: str) -> Values:
     lazy = blocks.is_lazy(x)
     if what_to_do == "round":
         counts = blocks.map_rows(x, _rounded_rows) if lazy else _rounded_rows(x)
-        return Values(counts, None, "given: fractional counts of X, rounded", "X was taken for fractional "
-                      "counts, which were rounded")
+        return Values(
+            counts,
+            None,
+            "given: fractional counts of X, rounded",
+            "X was taken for fractional counts, which were rounded",
+        )
     logged = blocks.map_rows(x, scale.log_normalise) if lazy else scale.log_normalise(x)
     origin = "absent: the counts of the file are fractional and were taken as they are"
     return Values(None, logged, origin, "X was taken for fractional counts, taken as they are")

@@ -19,8 +19,9 @@ MISSING = ("", "nan", "none", "na", "n/a", "null", "<na>")
 
 #: Words for unperturbed cells, without blanks and signs, in lower case.
 CONTROL_WORDS = frozenset(
-    "control controls ctrl ctl nontargeting nontarget nt ntc safetargeting scramble scrambled neg negative "
-    "negctrl negativecontrol mock dmso pbs vehicle untreated unstimulated unperturbed wildtype aavs1".split()
+    "control controls ctrl ctl ctr nontargeting nontargetingcontrol nontarget nt ntc sgnt safetargeting "
+    "safeharbor intergenic scramble scrambled neg negative negctrl negativecontrol mock dmso dmsotf pbs "
+    "vehicle untreated unstimulated unstim notreatment nocytokine unperturbed wildtype aavs1 luciferase lacz".split()
 )
 
 #: Columns of obs that are the package's; a column of a file with such a name is kept as `NAME_given`.
@@ -142,8 +143,8 @@ def own_labels(labels: np.ndarray, columns: Columns, genes: Iterable[str] = ()) 
 
 def _no_control(labels: list[str], columns: Columns) -> DataError:
     """Return the error of labels none of which is the control."""
-    close = [label for label in labels if _plain(label) == _plain(columns.control)]
-    close = close or [label for label in labels if _plain(label) in CONTROL_WORDS]
+    close = [label for label in labels if plain(label) == plain(columns.control)]
+    close = close or [label for label in labels if plain(label) in CONTROL_WORDS]
     hint = f"; did you mean {close[0]!r}" if close else ""
     shown = ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")
     return DataError(
@@ -152,7 +153,8 @@ def _no_control(labels: list[str], columns: Columns) -> DataError:
     )
 
 
-def _plain(label: str) -> str:
+def plain(label: str) -> str:
+    """Return a label without blanks and signs, in lower case."""
     return re.sub(r"[\W_]", "", label).lower()
 
 
@@ -199,7 +201,7 @@ def hints(labels: Iterable[str], measured: bool, genes: Sequence[str], var: pd.D
     sizes = pd.Series(list(labels), dtype=object).value_counts().sort_index()
     names = [str(name) for name in sizes.index if name != CONTROL]
     parts = sorted({part for name in names for part in schema.parts(name)})
-    told = [f"{p!r} looks like a second control: map it with guide_targets" for p in parts if _is_control(p)]
+    told = [f"{p!r} looks like a second control: map it with guide_targets" for p in parts if is_control(p)]
     told += [f"{a!r} and {b!r} differ only in signs or capitals" for a, b in _look_alike(parts)]
     told += [f"{n!r} looks like a combination: name its sign with separator=" for n in _joined(parts)]
     small = [str(name) for name in names if sizes[name] < schema.MIN_CELLS]
@@ -211,14 +213,15 @@ def hints(labels: Iterable[str], measured: bool, genes: Sequence[str], var: pd.D
     return told if measured else [*told, _unmeasured(parts, genes, var)]
 
 
-def _is_control(part: str) -> bool:
-    return _plain(part) in CONTROL_WORDS
+def is_control(part: str) -> bool:
+    """Return whether a label is a word for unperturbed cells."""
+    return plain(part) in CONTROL_WORDS
 
 
 def _look_alike(parts: list[str]) -> list[tuple[str, str]]:
     """Return pairs of parts that are one text without signs and capitals."""
     first: dict[str, str] = {}
-    return [(first[_plain(p)], p) for p in parts if first.setdefault(_plain(p), p) != p and _plain(p)]
+    return [(first[plain(p)], p) for p in parts if first.setdefault(plain(p), p) != p and plain(p)]
 
 
 def _joined(parts: list[str]) -> list[str]:
