@@ -137,7 +137,9 @@ def show_volcano(tests: pd.DataFrame, perturbation: str) -> None:
         ax.plot(tests["change"][rows], height[rows], ".", color=plots.COLOURS[colour], ms=5)
     top = tests.assign(height=height)[sure].nlargest(GENES, "height")
     for row in top.itertuples():
-        ax.annotate(str(row.gene), (row.change, row.height), fontsize=7, xytext=(4, 2), textcoords="offset points")
+        ax.annotate(
+            str(row.gene), (row.change, row.height), fontsize=7, xytext=(4, 2), textcoords="offset points"
+        )
     ax.axvline(0, color="0.7", lw=1)
     ax.set(xlabel="change within cell type (log1p)", ylabel="-log10 p", title=perturbation)
     named = ", ".join(top["gene"]) or "none"
@@ -157,7 +159,9 @@ def show_predicted(genes: pd.DataFrame, perturbation: str) -> None:
 
     mine = genes[genes["perturbation"] == perturbation]
     rows = [name for name in ("matching_mean", TWIN) if name in mine]
-    fig, axes = plt.subplots(1, len(rows), figsize=(4 * len(rows), 3.8), sharex=True, sharey=True, squeeze=False)
+    fig, axes = plt.subplots(
+        1, len(rows), figsize=(4 * len(rows), 3.8), sharex=True, sharey=True, squeeze=False
+    )
     agree = {}
     for ax, name in zip(axes[0], rows, strict=True):
         ax.plot(mine["measured"], mine[name], ".", color=plots.COLOURS[name], ms=5)
@@ -197,10 +201,14 @@ def show_contexts(judged: JudgedFile, own: str = TWIN) -> None:
                (judged.plain_row("cells"), own)]  # fmt: skip
     handles += [plt.Line2D([], [], marker="|", ls="", color="k", label=CALLED["ceiling"])]
     if left_out:
-        cross = plt.Line2D([], [], marker="x", ls="", color="k", label="the twin, type left out of the training")
+        cross = plt.Line2D(
+            [], [], marker="x", ls="", color="k", label="the twin, type left out of the training"
+        )
         handles.append(cross)
     ax.legend(handles=handles, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
-    told = "; ".join(f"{n or 'all cells'} {t.loc[own, 'mean']:.2f}" for n, t in tables.items() if own in t.index)
+    told = "; ".join(
+        f"{n or 'all cells'} {t.loc[own, 'mean']:.2f}" for n, t in tables.items() if own in t.index
+    )
     plots.show(
         fig,
         "contexts",

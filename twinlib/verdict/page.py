@@ -186,7 +186,9 @@ def begin(folder: pathlib.Path, source: pathlib.Path, keys: Keys, settings: Sett
     cells = at_most(whole)
     told = [s for level in ("holds", "assumed", "defect") for s in inspection.of(level)]
     if cells.n_obs < whole.n_obs:
-        told.append(f"{whole.n_obs - cells.n_obs:,} of {whole.n_obs:,} cells were left out, drawn once: large groups")
+        told.append(
+            f"{whole.n_obs - cells.n_obs:,} of {whole.n_obs:,} cells were left out, drawn once: large groups"
+        )
     write_atomic(folder / PARTS / CELLS, lambda beside: cells.write_h5ad(beside))
     facts = {"file": str(source), "dataset": inspection.name, "sentences": told}
     facts |= {"filled": asdict(inspection.keys), "settings": asdict(settings)}

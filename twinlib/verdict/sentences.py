@@ -95,7 +95,11 @@ def scores_sentence(judged: JudgedFile, own: str) -> str:
     if rows.empty:
         return "No perturbation has enough cells in every fold for a score (n/a)."
     plain = judged.plain_row("cells")
-    over = f"Averaged over the {_units(rows)}" if judged.shown else "Over all of them, where nothing is to be found"
+    over = (
+        f"Averaged over the {_units(rows)}"
+        if judged.shown
+        else "Over all of them, where nothing is to be found"
+    )
     return (
         f"{over}, **{CALLED['ceiling']} could reach {_number(rows.loc[own, 'ceiling'])}**; "
         f"{CALLED[plain]} reaches {of_row(rows, plain)} and **{called(own)} {of_row(rows, own)}** "
@@ -181,7 +185,9 @@ def untold_sentence(judged: JudgedFile, own: str) -> str:
     sure = judged.sureness()
     unknown = [unit for unit in sure.index if not np.isfinite(sure.loc[unit, "1 x"])]
     null = judged.rows(SHAM)
-    beside = f" On labels that mean nothing {called(own)} scores {of_row(null, own)}." if own in null.index else ""
+    beside = (
+        f" On labels that mean nothing {called(own)} scores {of_row(null, own)}." if own in null.index else ""
+    )
     small = judged.small()
     beside += (
         f" Left out of every average, with under {MIN_TOTAL} cells: {listed(list(small['perturbation']))}."
