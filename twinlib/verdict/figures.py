@@ -64,9 +64,12 @@ def show_cells(judged: JudgedFile) -> None:
     plots.show(
         fig,
         "cells",
-        alt=f"Number of cells of each of {len(sizes)} perturbations in each of {len(sizes.columns)} cell types, "
-        f"from {low} to {high} on a logarithmic axis; a dashed line at the {MIN_TOTAL} cells that averages need.",
-        caption=f"Cells by perturbation and cell type. Perturbations below the dashed line ({MIN_TOTAL} cells in "
+        alt=f"Number of cells of each of {len(sizes)} perturbations in each of {len(sizes.columns)} cell "
+        f"types, "
+        f"from {low} to {high} on a logarithmic axis; a dashed line at the {MIN_TOTAL} cells that "
+        f"averages need.",
+        caption=f"Cells by perturbation and cell type. Perturbations below the dashed line ({MIN_TOTAL} "
+        f"cells in "
         "all) enter no average.",
     )
 
@@ -108,7 +111,8 @@ def show_effects(judged: JudgedFile) -> None:
     plots.show(
         fig,
         "effects",
-        alt=f"Effect size of {len(table)} perturbations against the correlation of two halves of their cells; "
+        alt=f"Effect size of {len(table)} perturbations against the correlation of two halves of their "
+        f"cells; "
         f"{int(table['has_effect'].sum())} have an effect that the cells show.",
         caption="Effect against detectability. A dot: the energy test calls the perturbation in most folds.",
     )
@@ -146,35 +150,37 @@ def show_volcano(tests: pd.DataFrame, perturbation: str) -> None:
     plots.show(
         fig,
         "volcano",
-        alt=f"Volcano of {perturbation}: change against -log10 p of {len(tests)} genes; {int(sure.sum())} change at "
+        alt=f"Volcano of {perturbation}: change against -log10 p of {len(tests)} genes; {int(sure.sum())} "
+        f"change at "
         f"5 % false discoveries. The surest are {named}.",
         caption=f"{perturbation}: {int(sure.sum())} of {len(tests)} genes change at 5 % false discoveries "
         "(Welch's test within cell types, all cells).",
     )
 
 
-def show_predicted(genes: pd.DataFrame, perturbation: str) -> None:
+def show_predicted(genes: pd.DataFrame, perturbation: str, own: str = TWIN) -> None:
     """Draw predicted against observed change, one dot a gene."""
     import matplotlib.pyplot as plt
 
     mine = genes[genes["perturbation"] == perturbation]
-    rows = [name for name in ("matching_mean", TWIN) if name in mine]
+    rows = [name for name in ("matching_mean", own) if name in mine]
     fig, axes = plt.subplots(
         1, len(rows), figsize=(4 * len(rows), 3.8), sharex=True, sharey=True, squeeze=False
     )
     agree = {}
     for ax, name in zip(axes[0], rows, strict=True):
-        ax.plot(mine["measured"], mine[name], ".", color=plots.COLOURS[name], ms=5)
+        ax.plot(mine["measured"], mine[name], ".", color=colour_of(name), ms=5)
         span = [mine["measured"].min(), mine["measured"].max()]
         ax.plot(span, span, color="0.6", lw=1)
-        ax.set(xlabel="observed change", title=CALLED[name])
+        ax.set(xlabel="observed change", title=called(name))
         agree[name] = np.corrcoef(mine["measured"], mine[name])[0, 1] if mine[name].std() > 0 else 0.0
     axes[0, 0].set_ylabel("predicted change")
-    told = ", ".join(f"{CALLED[name]} r = {r:.2f}" for name, r in agree.items())
+    told = ", ".join(f"{called(name)} r = {r:.2f}" for name, r in agree.items())
     plots.show(
         fig,
         "predicted",
-        alt=f"Predicted against observed change of {len(mine)} genes under {perturbation} in cells that no model "
+        alt=f"Predicted against observed change of {len(mine)} genes under {perturbation} in cells that "
+        f"no model "
         f"saw: {told}; the line is a perfect prediction.",
         caption=f"{perturbation}, test cells of the first fold: {told}.",
     )
@@ -213,7 +219,8 @@ def show_contexts(judged: JudgedFile, own: str = TWIN) -> None:
         fig,
         "contexts",
         alt=f"Scores by cell type, {called(own)} beside the plain mean, with the ceiling as a tick: {told}.",
-        caption="Scores within each cell type over the perturbations with an effect; no interval: fewer than six.",
+        caption="Scores within each cell type over the perturbations with an effect; no interval: fewer "
+        "than six.",
     )
 
 
@@ -262,11 +269,12 @@ def show_null(judged: JudgedFile) -> None:
         fig,
         "null",
         alt=f"Every row with its interval, and in grey the same row on labels that mean nothing: {told}.",
-        caption=f"All rows, and in grey the same on sham labels, where nothing is to be found ({MEASURED[judged.metric]}).",
+        caption=f"All rows, and in grey the same on sham labels, where nothing is to be found "
+        f"({MEASURED[judged.metric]}).",
     )
 
 
-def summary_table(judged: JudgedFile, kind: str) -> pd.DataFrame:
+def summary_table(judged: JudgedFile, kind: str, scaled: bool = False) -> pd.DataFrame:
     """Return the rows of a split for the page: mean, interval, ceiling, skill, units."""
     import pandas as pd
 
@@ -279,6 +287,7 @@ def summary_table(judged: JudgedFile, kind: str) -> pd.DataFrame:
         f"{low:.2f} to {high:.2f}" if np.isfinite(low) else "n/a"
         for low, high in zip(kept["low"], kept["high"], strict=True)
     ]
+    more = {"scaled": kept["scaled"].to_numpy()} if scaled else {}
     return pd.DataFrame(
         {
             "row": [called(name) for name in kept.index],
@@ -287,6 +296,7 @@ def summary_table(judged: JudgedFile, kind: str) -> pd.DataFrame:
             "ceiling": kept["ceiling"].to_numpy(),
             "skill in squared error": skill.reindex(kept.index).to_numpy(),
             "units": kept["units"].to_numpy(),
+            **more,
         }
     )
 

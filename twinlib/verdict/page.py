@@ -30,6 +30,23 @@ if TYPE_CHECKING:
 PARTS, REQUEST = "parts", "request.json"
 #: Seconds that one cell of the page may take.
 TIMEOUT = 600
+#: A page around its body.
+WHOLE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+{style}</style>
+</head>
+<body>
+<main>
+{body}
+</main>
+</body>
+</html>
+"""
 #: What a folder is called until its page is whole.
 UNFINISHED = ".unfinished"
 
@@ -93,7 +110,8 @@ class Run:
         if rows is None or rows.empty or TWIN not in rows.index:
             return ""
         return (
-            f"**A gene that nobody perturbed**: targets held out altogether are predicted with {of_row(rows, TWIN)}, "
+            f"**A gene that nobody perturbed**: targets held out altogether are predicted with "
+            f"{of_row(rows, TWIN)}, "
             f"{CALLED['mean']} has {of_row(rows, 'mean')}."
         )
 
@@ -232,9 +250,5 @@ def write_page(notebook: NotebookNode, path: pathlib.Path, title: str) -> None:
     exporter = HTMLExporter(template_name="basic", exclude_input=True, exclude_output_prompt=True)
     body, _ = exporter.from_notebook_node(notebook)
     style = pathlib.Path(__file__).with_name("page.css").read_text()
-    text = (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>\n{style}</style>\n</head>\n'
-        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
+    text = WHOLE.format(title=html.escape(title), style=style, body=body)
     write_atomic(path, lambda beside: beside.write_text(text))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from twinlib.data.folds import FOLDS
 from twinlib.errors import DataError
+from twinlib.evaluation.judge import supervised
 from twinlib.files import write_json, write_table
 
 if TYPE_CHECKING:
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from twinlib.data.preparation import Prepared
-    from twinlib.evaluation.judge import Predictor, Supervised, Tables
+    from twinlib.evaluation.judge import Predictor, Tables
     from twinlib.experimental.fold_rows import FoldRows
+    from twinlib.experimental.perturbation_model import PerturbationModel
     from twinlib.verdict.keys import Keys
 
 #: Cells that are kept at most of a perturbation in a context, and controls of a context; drawn once.
@@ -36,7 +38,7 @@ MODEL = "model"
 #: Columns that hold numbers, in any table; the others hold text.
 NUMBERS = ("dose", "value", "seed", "n_cells", "n_controls", "n_total", "kept_response", "distance", "p")
 #: Rows that the table of genes shows.
-SHOWN = ("matching_mean", "experimental")
+SHOWN = ("matching_mean", "experimental", "predictions")
 
 
 @dataclass(frozen=True)
@@ -112,22 +114,29 @@ class Parts:
 
         from twinlib.evaluation.gene_changes import gene_rows
         from twinlib.evaluation.judge import evaluate
-        from twinlib.experimental.fold_rows import FoldRows, embedding_of
 
         warnings.filterwarnings("ignore", category=FutureWarning)
         prepared = self.prepared(kind, number)
-        fold = FoldRows(prepared, embedding_of(prepared, self.settings.epochs)[0])
-        rows = list(fitted_rows(fold, 1 if kind == SHAM else self.settings.seeds))
+        rows = self.rows(prepared, kind, number)
         tables = as_split(evaluate(prepared, rows, experiment="report"), kind)
         if kind != "cells":
             return tables
-        shown: list[Predictor] = [row for row in rows if row.name in SHOWN]
         tables["effects"] = effects_of(prepared)
         tables["kept"] = prepared.kept.rename_axis("perturbation").reset_index().assign(fold=number)
         if number == 1:
-            tables["genes"] = pd.DataFrame(gene_rows(prepared, shown))
-            self._save_twin(rows)
+            tables["genes"] = pd.DataFrame(gene_rows(prepared, [r for r in rows if r.name in SHOWN]))
         return tables
+
+    def rows(self, prepared: Prepared, kind: str, number: int) -> list[Predictor]:
+        """Fit the rows of one part: the baselines and the twin, which the first fold keeps."""
+        from twinlib.experimental.fold_rows import FoldRows, embedding_of
+
+        fold = FoldRows(prepared, embedding_of(prepared, self.settings.epochs)[0])
+        seeds = 1 if kind == SHAM else self.settings.seeds
+        twins = [fold.fit(seed) for seed in range(seeds)]
+        if (kind, number) == ("cells", 1):
+            self._save(twins[0])
+        return [*plain_rows(fold), supervised("experimental", twins)]
 
     def prepared(self, kind: str, number: int) -> Prepared:
         """Prepare part `number` of a split, from 1 on."""
@@ -144,14 +153,12 @@ class Parts:
                 return prepare(cells, genes, fold=number)
             return prepare(cells, genes, kind, held_out=held_out_groups(kind, cells)[number - 1])
 
-    def _save_twin(self, rows: list[Supervised]) -> None:
+    def _save(self, twin: PerturbationModel) -> None:
         """Keep the twin of the first seed."""
         from twinlib.experimental.fold_rows import RememberedCoder
-        from twinlib.experimental.perturbation_model import PerturbationModel
         from twinlib.verdict.twin import Twin
 
-        (twin,) = [row.models[0] for row in rows if row.name == "experimental"]
-        assert isinstance(twin, PerturbationModel) and isinstance(twin.embedding, RememberedCoder)
+        assert isinstance(twin.embedding, RememberedCoder)
         Twin.of(replace(twin, embedding=twin.embedding.embedding), self.keys).save(self.folder / MODEL)
 
 
@@ -160,13 +167,10 @@ def as_split(judged: Tables, kind: str) -> dict[str, pd.DataFrame]:
     return {name: getattr(judged, name).assign(split_kind=kind) for name in ("scores", "groups")}
 
 
-def fitted_rows(fold: FoldRows, seeds: int) -> Iterator[Supervised]:
-    """Fit the baselines and the twin on one fold."""
-    from twinlib.evaluation.judge import supervised
-
-    for name, model in fold.plain_models():
-        yield supervised(name, [model])
-    yield supervised("experimental", [fold.fit(seed) for seed in range(seeds)])
+def plain_rows(fold: FoldRows, names: Sequence[str] | None = None) -> list[Predictor]:
+    """Fit the baselines on one fold."""
+    models = fold.plain_models() if names is None else fold.plain_models(names)
+    return [supervised(name, [model]) for name, model in models]
 
 
 def effects_of(prepared: Prepared) -> pd.DataFrame:

@@ -29,6 +29,8 @@ CALLED = {
     "no_change": "no change",
     "replicate": "half of the cells, repeated",
     "ceiling": "a perfect model",
+    "predictions": "these predictions",
+    "predictions_shuffled": "these predictions, labels dealt anew",
 }
 #: What the primary metrics measure.
 MEASURED = {
@@ -65,7 +67,8 @@ def effects_sentence(judged: JudgedFile) -> str:
     single = [int(n) for n in judged.effects.query("cell_context == ''").groupby("split")["called"].sum()]
     rest = sorted(set(table.index) - set(shown))
     return (
-        f"**{len(shown)} of {many} have an effect that these cells show** ({size}): {listed(shown)}; in single "
+        f"**{len(shown)} of {many} have an effect that these cells show** ({size}): {listed(shown)}; in "
+        f"single "
         f"folds {min(single)} to {max(single)} perturbations are called. "
         + (f"Nothing can be told of the other {len(rest)}: {listed(rest)}." if rest else "None is left over.")
     )
@@ -162,7 +165,8 @@ def contexts_sentence(judged: JudgedFile, own: str) -> str:
     """Say in which contexts the twin does well, seen in training or left out of it."""
     if not judged.contexts:
         return (
-            "All cells count as **one cell type**, so nothing is said about another one: name a column of cell "
+            "All cells count as **one cell type**, so nothing is said about another one: name a column of "
+            "cell "
             "types with --context-key to learn more."
         )
     within = {name: judged.rows("cells", name) for name in judged.contexts}
@@ -196,19 +200,22 @@ def untold_sentence(judged: JudgedFile, own: str) -> str:
     )
     if len(unknown) == len(sure):
         return (
-            "**What cannot be told:** how many more cells it would take (n/a): two halves of the cells agree on no "
+            "**What cannot be told:** how many more cells it would take (n/a): two halves of the cells "
+            "agree on no "
             "change, so that its size is unknown." + beside
         )
     least = str(sure["1 x"].idxmin())
     now = sure.loc[least]
     told = (
         f"**Least sure** is the change of {least}: two such experiments would agree with a correlation of "
-        f"{now['1 x']:.2f} [at least {max(now['low'], 0):.2f}], with twice the cells {now['2 x']:.2f}, with four "
+        f"{now['1 x']:.2f} [at least {max(now['low'], 0):.2f}], with twice the cells {now['2 x']:.2f}, "
+        f"with four "
         f"times {now['4 x']:.2f}."
     )
     if unknown:
         told += (
-            f" For {len(unknown)} of {len(sure)} the halves agree on no change, so that not even the number of "
+            f" For {len(unknown)} of {len(sure)} the halves agree on no change, so that not even the "
+            f"number of "
             "cells it would take can be told (n/a)."
         )
     return told + beside
