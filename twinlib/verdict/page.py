@@ -215,14 +215,19 @@ def begin(folder: pathlib.Path, source: pathlib.Path, keys: Keys, settings: Sett
 
 def finish(run: Run) -> None:
     """Write scores, model, notebook and page of a run whose parts are computed."""
-    from twinlib.verdict.twin import Twin
-
     write_table(run.folder / "scores.csv", run.judged.flat())
-    twin = Twin.load(run.parts.folder / MODEL)
-    replace(twin, unseen=run.unseen.replace("**", "")).save(run.folder / MODEL)
+    save_model(run)
     notebook = executed("report_template.ipynb", run.folder)
     write_page(notebook, run.folder / "report.html", f"Report on {run.dataset}")
     (run.parts.folder / CELLS).unlink()
+
+
+def save_model(run: Run) -> None:
+    """Move the twin of the first fold out of the parts, with what is known of genes that nobody perturbed."""
+    from twinlib.verdict.twin import Twin
+
+    twin = Twin.load(run.parts.folder / MODEL)
+    replace(twin, unseen=run.unseen.replace("**", "")).save(run.folder / MODEL)
     shutil.rmtree(run.parts.folder / MODEL)
 
 
