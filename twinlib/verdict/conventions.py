@@ -44,7 +44,7 @@ CONVENTIONS = {
 
 
 def written_as(predicted: AnnData, convention: str, seed: int = 0) -> AnnData:
-    """Return predicted cells [n, G] under a tool's names, with the controls beside them where it asks for them.
+    """Return predicted cells [n, G] under a tool's names, with the controls beside them if it asks for them.
 
     cell-eval2 reads counts: where the total counts of the controls are known, X holds whole numbers whose
     expectation is the prediction (drawn with `seed`), else it stays log1p (its input type `lognorm`).

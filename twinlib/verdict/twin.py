@@ -1,4 +1,5 @@
-"""The experimental twin as a folder: saved without pickle, loaded, and asked about the controls of any file."""
+"""The experimental twin as a folder: saved without pickle, loaded, and asked about the controls of any "
+"file."""
 
 from __future__ import annotations
 
@@ -101,7 +102,9 @@ class Twin:
             with np.load(path / "twin.npz", allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             if facts["format"] != FORMAT:
-                raise DataError(f"{path} is a model of format {facts['format']}, not {FORMAT}: make it again.")
+                raise DataError(
+                    f"{path} is a model of format {facts['format']}, not {FORMAT}: make it again."
+                )
             return _built(path, facts, arrays)
         except (OSError, KeyError, TypeError, EOFError, json.JSONDecodeError) as error:
             raise DataError(
@@ -113,7 +116,9 @@ class Twin:
         """Return how the model calls a perturbation, whatever the order of its parts; controls drop out."""
         sign = self.keys.column("separator") or "+"
         pieces = [piece.strip() for text in perturbation.split("+") for piece in text.split(sign)]
-        asked = frozenset(piece for piece in pieces if piece and piece not in (*self.keys.control, "ctrl", CONTROL))
+        asked = frozenset(
+            piece for piece in pieces if piece and piece not in (*self.keys.control, "ctrl", CONTROL)
+        )
         if not asked:
             raise DataError(f"perturbation={perturbation!r} names no perturbation: give one, such as JAK2.")
         for known in self.model.trained.doses:
@@ -143,8 +148,8 @@ class Twin:
         Returns
         -------
         AnnData [m, G]: X the predicted cells, nowhere negative, the mean of each gene within a context as
-        predicted (`nonnegative`); the rows and columns of obs and var that belong to them; obs `perturbation`,
-        `dose`, `control` (the name of the control cell), `extrapolated`; layer `control`; in
+        predicted (`nonnegative`); the rows and columns of obs and var that belong to them; obs
+        `perturbation`, `dose`, `control` (the name of the control cell), `extrapolated`; layer `control`; in
         `uns["twinlib"]["notes"]` one sentence for everything that a reader has to know.
 
         Raises
@@ -186,10 +191,12 @@ class Twin:
         unseen = [part for part in parts(label) if part not in self.model.table.parts]
         if unseen:
             told.append(
-                f"No training cell carries {' or '.join(unseen)}: the prediction is lent from other targets by "
-                "what genes do together, and is no measurement."
+                f"No training cell carries {' or '.join(unseen)}: the prediction is lent from other targets "
+                "by what genes do together, and is no measurement."
             )
-            told.append(self.unseen or "No target was held out, so nothing says how far such predictions carry.")
+            told.append(
+                self.unseen or "No target was held out, so nothing says how far such predictions carry."
+            )
         elif label not in trained.doses:
             told.append(f"No training cell carries the combination {label}: its parts were seen apart.")
         if beyond:
@@ -199,7 +206,9 @@ class Twin:
             )
         new = sorted(contexts - set(self.contexts))
         if new:
-            told.append(f"No training cell is of the context {', '.join(new[:3])}: the change is carried over.")
+            told.append(
+                f"No training cell is of the context {', '.join(new[:3])}: the change is carried over."
+            )
         return told
 
 
@@ -251,7 +260,8 @@ def predict_file(
     convention: str = "twinlib",
     overwrite: bool = False,
 ) -> list[str]:
-    """Predict a perturbation for the controls of a file, write an h5ad file, and return what is to be known."""
+    """Predict a perturbation for the controls of a file, write an h5ad file, and return what is to be "
+    "known."""
     twin, path = Twin.load(folder), fresh_file(out, overwrite)
     predicted = twin.predict(inspect(file, keys_for(file, twin.keys, keys)).cells(), perturbation, dose)
     notes = list(predicted.uns["twinlib"]["notes"])
@@ -316,7 +326,9 @@ def _without_cells(facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> Prep
     """Return the prepared data of a model without its cells."""
     from anndata import AnnData
 
-    told = {name: tuple(value) if isinstance(value, list) else value for name, value in facts["prepared"].items()}
+    told = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in facts["prepared"].items()
+    }
     var = pd.DataFrame(index=list(told["genes"]))
     cells = AnnData(np.zeros((0, len(var)), dtype=np.float32), var=var)
     nothing = pd.DataFrame(columns=["share", "permuted", "visible"], dtype=float)
@@ -345,7 +357,9 @@ def _label_network(
         network = LabelNetwork(table.dim, latent, genes, hidden, torch.Generator())
         network.load_state_dict(state)
         return network.requires_grad_(False)
-    additive = AdditiveEffects(torch.zeros(1, table.dim), torch.zeros(1, latent + genes), latent, len(table.parts))
+    additive = AdditiveEffects(
+        torch.zeros(1, table.dim), torch.zeros(1, latent + genes), latent, len(table.parts)
+    )
     additive.load_state_dict(state)
     return additive.requires_grad_(False)
 
