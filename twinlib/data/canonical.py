@@ -162,6 +162,7 @@ def bring(
         "data_hash": content_hash(made),
         "hints": "; ".join(labels.hints(obs["perturbation"].astype(str), measured, genes, adata.var)),
         "log_dose": _smallest_dose(adata.obs, obs, columns),
+        "total_counts": reading.total_counts or "",
     }
     return made
 

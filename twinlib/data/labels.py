@@ -21,7 +21,8 @@ MISSING = ("", "nan", "none", "na", "n/a", "null", "<na>")
 CONTROL_WORDS = frozenset(
     "control controls ctrl ctl ctr nontargeting nontargetingcontrol nontarget nt ntc sgnt safetargeting "
     "safeharbor intergenic scramble scrambled neg negative negctrl negativecontrol mock dmso dmsotf pbs "
-    "vehicle untreated unstimulated unstim notreatment nocytokine unperturbed wildtype aavs1 luciferase lacz".split()
+    "vehicle untreated unstimulated unstim notreatment nocytokine unperturbed wildtype aavs1 luciferase "
+    "lacz".split()
 )
 
 #: Columns of obs that are the package's; a column of a file with such a name is kept as `NAME_given`.

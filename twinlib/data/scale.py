@@ -234,11 +234,16 @@ def _has_other_total(told: list[BlockFacts]) -> bool:
     return max(block.totals[0] for block in told) > 1.01e4 or (same and mean < 0.99e4)
 
 
-def check_scale(judged: Sequence[BlockFacts], name: str) -> None:
-    """Raise a DataError when judged values are not in the scale (of `SCALES`) that they are said to be in."""
+def check_scale(judged: Sequence[BlockFacts], name: str, partial: bool = False) -> None:
+    """Raise a DataError when judged values are not in the scale (of `SCALES`) that they are said to be in.
+
+    `partial`: genes were left out, so that cells may all sum to one number below 10,000.
+    """
     kind = kind_of(judged)
     if name not in SCALES:
         raise DataError(f"The scale {name!r} is unknown: use one of {list(SCALES)}.")
+    if partial and kind == "log1p_other" and max(block.totals[0] for block in judged) < 1.01e4:
+        kind = "log1p"
     if name == "log1p" and kind in MENDS:
         raise refusal(kind)
     largest = max(block.largest for block in judged)

@@ -1,4 +1,5 @@
-"""What canonical cells tell about themselves: sizes, contexts, batches, doses, values, and how weak they are."""
+"""What canonical cells tell about themselves: sizes, contexts, batches, doses, values, and how weak they "
+"are."""
 
 from __future__ import annotations
 
@@ -8,10 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from twinlib.data import blocks, panel, traps
+from twinlib.data import blocks, labels, panel, traps
 from twinlib.data.doses import unlogged
 from twinlib.data.schema import CONTROL, MIN_CELLS
 from twinlib.verdict.findings import Finding, assumed, defect, holds
+from twinlib.verdict.keys import as_options
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -32,7 +34,8 @@ UNEVEN = 0.1
 
 
 def lonely_contexts(cells: AnnData) -> list[str]:
-    """Return the contexts with perturbed cells and under `MIN_CELLS` controls: nothing can be judged there."""
+    """Return the contexts with perturbed cells and under `MIN_CELLS` controls: nothing can be judged "
+    "there."""
     obs = cells.obs
     control = (obs["perturbation"] == CONTROL).to_numpy()
     controls = obs["cell_context"].astype(str)[control].value_counts()
@@ -41,7 +44,8 @@ def lonely_contexts(cells: AnnData) -> list[str]:
 
 
 def groups_table(cells: AnnData) -> pd.DataFrame:
-    """Return one row a perturbation, dose and context: cells, controls, cells in all, and a note on its size."""
+    """Return one row a perturbation, dose and context: cells, controls, cells in all, and a note on its "
+    "size."""
     obs = cells.obs.assign(
         **{name: cells.obs[name].astype(str) for name in ("perturbation", "cell_context")},
         dose=given_doses(cells),
@@ -84,25 +88,32 @@ def of_values(cells: AnnData) -> list[Finding]:
     told = [holds("values", str(facts["taken_for"])), holds("counts", f"counts are {facts['counts']}")]
     if "neither confirm" in str(facts["taken_for"]) or "left aside" in str(facts["taken_for"]):
         told[0] = defect("values", str(facts["taken_for"]))
-    told += [
-        defect("labels", hint) for hint in str(facts["hints"]).split("; ") if hint and "under" not in hint
-    ]
+    told += [defect("labels", as_options(hint)) for hint in _hints(cells)]
     if not blocks.is_lazy(cells.X) and cells.n_obs <= LOOKED_AT:
-        labels = cells.obs["perturbation"].astype(str).to_numpy()
-        copied = traps.resampling_sentence(cells.X, labels, map(str, cells.var_names))
+        label = cells.obs["perturbation"].astype(str).to_numpy()
+        copied = traps.resampling_sentence(cells.X, label, map(str, cells.var_names))
         told += [defect("values", copied)] if copied else []
     return told
+
+
+def _hints(cells: AnnData) -> list[str]:
+    """Return the package's hints on labels, but for small groups, which have their own sentence."""
+    genes = list(map(str, cells.var_names))
+    by_gene = cells.obs["perturbation_type"].astype(str).str.startswith("CRISPR").any()
+    measured = not by_gene or bool(cells.obs["target_measured"].any())
+    told = labels.hints(cells.obs["perturbation"].astype(str), measured, genes, cells.var)
+    return [hint for hint in told if "small_group" not in hint]
 
 
 def of_sizes(cells: AnnData) -> list[Finding]:
     """Tell how many cells there are of what, and which perturbations have few."""
     obs = cells.obs
     sizes = obs["perturbation"].astype(str).value_counts()
-    labels = sizes.drop(CONTROL)
+    perturbed = sizes.drop(CONTROL)
     counted = ", ".join(
         _counted(number, one, several)
         for number, one, several in (
-            (len(labels), "perturbation", "perturbations"),
+            (len(perturbed), "perturbation", "perturbations"),
             (obs["cell_context"].nunique(), "context", "contexts"),
             (obs["batch"].nunique(), "batch", "batches"),
         )
@@ -110,13 +121,13 @@ def of_sizes(cells: AnnData) -> list[Finding]:
     told = [
         holds("size", f"{cells.n_obs} cells x {cells.n_vars} genes: {sizes[CONTROL]} controls, {counted}")
     ]
-    small = labels[labels < ENOUGH_CELLS].sort_values(kind="stable")
+    small = perturbed[perturbed < ENOUGH_CELLS].sort_values(kind="stable")
     if len(small):
         shown = ", ".join(f"{name} {size}" for name, size in small.iloc[:5].items())
         told.append(
             defect(
                 "small groups",
-                f"{len(small)} of {len(labels)} perturbations have under {ENOUGH_CELLS} cells ({shown}"
+                f"{len(small)} of {len(perturbed)} perturbations have under {ENOUGH_CELLS} cells ({shown}"
                 f"{', ...' if len(small) > 5 else ''}) and enter no average",
             )
         )
@@ -142,8 +153,9 @@ def of_contexts(cells: AnnData) -> list[Finding]:
         told.append(
             defect(
                 "contexts",
-                f"the arms are mixtures of other composition ({name}: {shares[0].get(name, 0):.0%} of the controls, "
-                f"{shares[1].get(name, 0):.0%} of the perturbed cells), so changes are taken within contexts",
+                f"the arms are mixtures of other composition ({name}: {shares[0].get(name, 0):.0%} of the "
+                f"controls, {shares[1].get(name, 0):.0%} of the perturbed cells), so changes are taken "
+                "within contexts",
             )
         )
     table = groups_table(cells)
@@ -160,13 +172,14 @@ def of_contexts(cells: AnnData) -> list[Finding]:
 
 
 def of_batches(cells: AnnData) -> list[Finding]:
-    """Tell which batches lack an arm, which labels stand in one batch, and how batches meet a split by cells."""
+    """Tell which batches lack an arm, which labels stand in one batch, and how batches meet a split by "
+    "cells."""
     obs = cells.obs
     batches = obs["batch"].astype(str)
     if batches.nunique() == 1:
         return []
-    labels = obs["perturbation"].astype(str)
-    control = labels == CONTROL
+    label = obs["perturbation"].astype(str)
+    control = label == CONTROL
     bare = sorted(set(batches[~control]) - set(batches[control]))
     told = []
     if bare:
@@ -174,18 +187,19 @@ def of_batches(cells: AnnData) -> list[Finding]:
         told.append(
             defect(
                 "batches",
-                f"{len(bare)} of {batches.nunique()} batches ({', '.join(bare[:3])}) hold no control, so that "
-                f"{share:.0%} of the perturbed cells are compared with controls of other batches",
+                f"{len(bare)} of {batches.nunique()} batches ({', '.join(bare[:3])}) hold no control, so "
+                f"that {share:.0%} of the perturbed cells are compared with controls of other batches",
             )
         )
-    spread = batches[~control].groupby(labels[~control]).nunique()
+    spread = batches[~control].groupby(label[~control]).nunique()
     single = sorted(map(str, spread.index[spread == 1]))
     if single:
         told.append(
             defect(
                 "batches",
-                f"{len(single)} of {len(spread)} perturbations stand in one batch only ({', '.join(single[:3])}"
-                f"{', ...' if single[3:] else ''}), so that their effect cannot be told from the batch's",
+                f"{len(single)} of {len(spread)} perturbations stand in one batch only "
+                f"({', '.join(single[:3])}{', ...' if single[3:] else ''}), so that their effect cannot be "
+                "told from the batch's",
             )
         )
     both = sorted(set(batches[control]) & set(batches[~control]))
@@ -215,7 +229,8 @@ def of_doses(cells: AnnData) -> list[Finding]:
         told.append(
             defect(
                 "doses",
-                f"doses span {levels[-1] / levels[0]:g}-fold, where no effect grows in proportion: give --log-dose",
+                f"doses span {levels[-1] / levels[0]:g}-fold, where no effect grows in proportion: give "
+                "--log-dose",
             )
         )
     return told
@@ -235,8 +250,8 @@ def of_depth(cells: AnnData) -> list[Finding]:
     return [
         defect(
             "depth",
-            f"{len(far)} of {len(ratio)} perturbations hold other total counts than the controls (median, {name}: "
-            f"{ratio[name]:.2f} times), which looks like a change of many genes",
+            f"{len(far)} of {len(ratio)} perturbations hold other total counts than the controls (median, "
+            f"{name}: {ratio[name]:.2f} times), which looks like a change of many genes",
         )
     ]
 
@@ -249,8 +264,8 @@ def of_halves(cells: AnnData) -> list[Finding]:
         return []
     sure = int((known >= AGREE).sum())
     told = (
-        f"two random halves of the cells show the same change (r of {AGREE} or more) for {sure} of {len(known)} "
-        "perturbations"
+        f"two random halves of the cells show the same change (r of {AGREE} or more) for {sure} of "
+        f"{len(known)} perturbations"
     )
     if sure >= 0.5 * len(known):
         return [holds("strength", told)]
@@ -266,27 +281,27 @@ def halves_agree(cells: AnnData, seed: int = 0) -> pd.Series:
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.permutation(cells.n_obs)[:LOOKED_AT])
     obs = cells.obs.iloc[rows]
-    labels, contexts = (obs[name].astype(str).to_numpy() for name in ("perturbation", "cell_context"))
+    label, contexts = (obs[name].astype(str).to_numpy() for name in ("perturbation", "cell_context"))
     x = blocks.take(cells.X, rows)
     x = np.asarray(blocks.dense(x[:, panel.top_genes(x, contexts, GENES)]), dtype=np.float64)
-    names = sorted(set(labels) - {CONTROL})
-    rounds = [_one_halving(x, labels, contexts, names, rng) for _ in range(HALVINGS)]
+    names = sorted(set(label) - {CONTROL})
+    rounds = [_one_halving(x, label, contexts, names, rng) for _ in range(HALVINGS)]
     return pd.Series(np.mean(rounds, axis=0), index=names)
 
 
 def _one_halving(
-    x: Array, labels: NDArray[np.str_], contexts: NDArray[np.str_], names: list[str], rng: np.random.Generator
+    x: Array, label: NDArray[np.str_], contexts: NDArray[np.str_], names: list[str], rng: np.random.Generator
 ) -> list[float]:
     half = rng.permutation(len(x)) % 2
     centred = np.full_like(x, np.nan)
     for context in np.unique(contexts):
         for side in (0, 1):
             here = (contexts == context) & (half == side)
-            if (here & (labels == CONTROL)).any():
-                centred[here] = x[here] - x[here & (labels == CONTROL)].mean(axis=0)
+            if (here & (label == CONTROL)).any():
+                centred[here] = x[here] - x[here & (label == CONTROL)].mean(axis=0)
     known = ~np.isnan(centred[:, 0])
     return [
-        _agreement([centred[known & (labels == name) & (half == side)] for side in (0, 1)]) for name in names
+        _agreement([centred[known & (label == name) & (half == side)] for side in (0, 1)]) for name in names
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: What a sentence is: a fact, a guess that was made, a defect that one has to know of, or what stops a verdict.
+#: A fact, a guess that was made, a defect that one has to know of, or what stops a verdict.
 LEVELS = ("holds", "assumed", "defect", "missing")
 
 

@@ -1,6 +1,6 @@
 """Guess what a file does not say, from the usual names and from the values; every guess is told.
 
-Names: scPerturb (perturbation, guide_id, celltype, dose_value, ncounts), GEARS (condition, cell_type, dose_val),
+Names: scPerturb (perturbation, guide_id, celltype, dose_value, ncounts), GEARS (condition, cell_type),
 CPA (condition, drug, dose_val), pertpy (gene_target, guide_ID, replicate), cell-eval2 (target_gene, context),
 STATE (target_gene, drug, gem_group, plate, donor, cell_line_id).
 """
@@ -20,12 +20,15 @@ from twinlib.verdict.keys import KINDS, NONE, Keys
 #: Usual names of columns, in lower case without signs.
 NAMES = {
     "perturbation": (
-        "perturbation perturbationname targetgene condition genetarget target perturbedgene gene drug productname "
-        "drugname compound treatment cytokine ligand pert pertname stimulation stimulus stim label conditionid"
+        "perturbation perturbationname targetgene condition genetarget target perturbedgene gene drug "
+        "productname drugname compound treatment cytokine ligand pert pertname stimulation stimulus stim "
+        "label conditionid"
     ),
-    "guide": "guide guideid guideidentity guidename sgrna sgrnaid grna grnaid sgid sgidab protospacer featurecall",
+    "guide": "guide guideid guideidentity guidename sgrna sgrnaid grna grnaid sgid sgidab protospacer "
+    "featurecall",
     "context": "cellcontext context celltype cellline celllineid cellname lineage",
-    "batch": "batch batchvar donor donorid plate replicate gemgroup lane patient individual sample sampleid run",
+    "batch": "batch batchvar donor donorid plate replicate gemgroup lane patient individual sample sampleid "
+    "run",
     "dose": "dose dosevalue doseval dosage concentration conc doseum dosenm",
     "total_counts": "ncounts totalcounts ncountrna umicount numi numis totalumis",
 }
@@ -113,7 +116,8 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def perturbation_column(obs: pd.DataFrame) -> Guess:
-    """Guess the column of labels: a usual name, some label that is a word for controls, more than one other."""
+    """Guess the column of labels: a usual name, some label that is a word for controls, more than one "
+    "other."""
     named = columns_named(obs, "perturbation")
     fitting = without_copies(obs, [name for name in named if _names_perturbations(obs[name])])
     if len(fitting) == 1:

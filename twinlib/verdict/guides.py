@@ -58,8 +58,8 @@ def multiplets(cells: AnnData) -> NDArray[np.bool_]:
     """Return which cells [n] carry several guides; a cell without a known share is none."""
     if "guide_share" not in cells.obs:
         raise DataError(
-            "The file does not say which share of a cell's guide counts its leading guide holds: give obs a column "
-            "guide_share or obsm a table guide_counts."
+            "The file does not say which share of a cell's guide counts its leading guide holds: give obs a "
+            "column guide_share or obsm a table guide_counts."
         )
     return (cells.obs["guide_share"] <= LEADING).to_numpy(dtype=bool)
 
@@ -75,8 +75,8 @@ def without_multiplets(cells: AnnData) -> AnnData:
 def guide_table(cells: AnnData, seed: int = 0) -> pd.DataFrame:
     """Return one row a perturbation [P]: cells, guides, concordance, multiplets, escapers.
 
-    `concordance` is the mean correlation, over pairs of guides with `MIN_CELLS` cells, of their changes within
-    contexts (NaN with one guide); `multiplets` the share of cells with several guides (NaN where unknown);
+    `concordance` is the mean correlation, over pairs of guides with `MIN_CELLS` cells, of their changes
+    within contexts (NaN with one guide); `multiplets` the share of cells with several guides (NaN where unknown);
     `escapers` the share of cells that look like controls (`escaped`; NaN where no change is seen).
     """
     changed, labels = centred(cells), cells.obs["perturbation"].astype(str).to_numpy()
@@ -126,7 +126,7 @@ def _concordance(changes: Array, guide: NDArray[np.str_]) -> float:
 
 
 def scores(own: Array, controls: Array) -> tuple[Array, Array]:
-    """Return perturbation scores of a target's cells [n] and of controls [m], changes [., G] along its mean change.
+    """Return perturbation scores of a target's cells [n] and of controls [m]: changes [., G] along its mean.
 
     The direction of a cell leaves that cell out, so that no cell points at itself; controls' s.d. is 1.
     """
@@ -139,10 +139,10 @@ def scores(own: Array, controls: Array) -> tuple[Array, Array]:
 
 
 def escaped(own: Array, controls: Array, seed: int = 0) -> NDArray[np.bool_] | None:
-    """Return which cells [n] of a target lie with the controls; None where two populations are not told apart.
+    """Return which cells [n] of a target lie with the controls; None where there is one population.
 
-    A mixture of two normal distributions is fitted to the scores of the target's cells and of as many controls;
-    it counts only where one distribution describes them less well (BIC).
+    A mixture of two normal distributions is fitted to the scores of the target's cells and of as many
+    controls; it counts only where one distribution describes them less well (BIC).
     """
     from sklearn.mixture import GaussianMixture
 
@@ -162,8 +162,8 @@ def escaped(own: Array, controls: Array, seed: int = 0) -> NDArray[np.bool_] | N
 def without_escapers(cells: AnnData, seed: int = 0) -> AnnData:
     """Return the cells without escapers of any target.
 
-    They are chosen by the very change that is scored, so a score without them is an upper reading, to be shown
-    beside the score with them.
+    They are chosen by the very change that is scored, so a score without them is an upper reading, to
+    be shown beside the score with them.
     """
     changed, labels = centred(cells), cells.obs["perturbation"].astype(str).to_numpy()
     out = np.zeros(len(labels), dtype=bool)
@@ -195,8 +195,8 @@ def of_guides(cells: AnnData, table: pd.DataFrame | None) -> list[Finding]:
         told.append(
             (defect if len(apart) >= 0.5 * len(known) else holds)(
                 "guides",
-                f"the guides of {len(known) - len(apart)} of {len(known)} targets change the same genes (mean "
-                f"correlation {AGREE} or more)",
+                f"the guides of {len(known) - len(apart)} of {len(known)} targets change the same genes "
+                f"(mean correlation {AGREE} or more)",
             )
         )
     return told + _of_escapers(table)

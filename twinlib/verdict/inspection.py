@@ -1,4 +1,5 @@
-"""What is in a file, what was assumed of it, and what is missing: read, guessed and judged, nothing written."""
+"""What is in a file, what was assumed of it, and what is missing: read, guessed and judged, nothing "
+"written."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from twinlib.data import blocks, canonical, labels, scale, schema, traps
+from twinlib.data import blocks, canonical, scale, schema, traps
 from twinlib.data.canonical import Reading
 from twinlib.data.labels import Columns
 from twinlib.data.schema import CONTROL
@@ -93,11 +94,14 @@ def inspect(source: str | os.PathLike[str] | AnnData, keys: Keys | None = None) 
     filling.fill()
     made = None if filling.stopped else _brought(filling, name)
     if made is None:
-        return Inspection(name, filling.keys, tuple(filling.told), None, pd.DataFrame())
+        return Inspection(name, filling.keys, _ordered(filling.told), None, pd.DataFrame())
     table = guides.guide_table(made) if "guide" in made.obs or "guide_share" in made.obs else None
     told = [*filling.told, *defects.all_of(made), *guides.of_guides(made, table)]
-    ordered = sorted(told, key=lambda finding: LEVELS.index(finding.level))
-    return Inspection(name, filling.keys, tuple(ordered), made, defects.groups_table(made), table)
+    return Inspection(name, filling.keys, _ordered(told), made, defects.groups_table(made), table)
+
+
+def _ordered(told: list[Finding]) -> tuple[Finding, ...]:
+    return tuple(sorted(told, key=lambda finding: LEVELS.index(finding.level)))
 
 
 def opened(source: str | os.PathLike[str] | AnnData) -> tuple[AnnData, str]:
@@ -207,10 +211,13 @@ class _Filling:
 
     def _fill_genes(self) -> None:
         raw = self.raw_labels()
-        stripped = {guesses.GUIDE_END.sub("", label) for label in raw}
-        targets = (set(raw) | stripped) - set(self.keys.control)
-        pieces = {piece for target in targets for piece in schema.parts(target)}
-        self._take("gene_symbols", guesses.symbols_column(self.var, pieces))
+        named = [label for label in raw if label not in self.keys.control]
+        for targets in (named, [guesses.GUIDE_END.sub("", label) for label in named]):
+            if self.keys.column("gene_symbols") is None:
+                pieces = {piece for target in targets for piece in schema.parts(target)}
+                guess = guesses.symbols_column(self.var, pieces)
+                self.told += guess.findings
+                self.keys = self.keys.filled(gene_symbols=guess.value)
         genes = self.genes()
         self.guide_targets = guesses.guide_targets(raw, genes, self.keys.control)
         if self.guide_targets:
@@ -309,8 +316,10 @@ def _from_any_layer(filling: _Filling, name: str) -> AnnData:
     try:
         return _bring(filling, name)
     except DataError as error:
-        holding = _layers_of_counts(filling.adata)
-        if filling.keys.layer is not None or len(holding) != 1:
+        holding = _layers_of_counts(filling.adata) if filling.keys.layer is None else []
+        if not holding and filling.keys.fractional is None and _is_fractional(filling):
+            return _taken_as_given(filling, name)
+        if len(holding) != 1:
             raise
         filling.keys = filling.keys.filled(layer=holding[0])
         made = _bring(filling, name)
@@ -321,6 +330,21 @@ def _from_any_layer(filling: _Filling, name: str) -> AnnData:
             )
         )
         return made
+
+
+def _is_fractional(filling: _Filling) -> bool:
+    given = canonical.in_place_of_x(filling.adata, filling.keys.column("layer"))
+    return scale.kind_of_values(given.X) == "fractional"
+
+
+def _taken_as_given(filling: _Filling, name: str) -> AnnData:
+    filling.keys = filling.keys.filled(fractional="given")
+    told = (
+        "X holds fractional counts (corrected for ambient RNA, or estimated), which are taken as given: "
+        "--fractional round rounds them"
+    )
+    filling.told.append(defect("values", told))
+    return _bring(filling, name)
 
 
 def _layers_of_counts(adata: AnnData) -> list[str]:
@@ -361,14 +385,16 @@ def _without_lonely(filling: _Filling, made: AnnData) -> AnnData:
     contexts = made.obs["cell_context"].astype(str)
     if not (set(contexts) - set(lonely)):
         raise DataError(
-            f"No context holds {schema.MIN_CELLS} controls: name another column with context_key= (or 'none')."
+            f"No context holds {schema.MIN_CELLS} controls: name another column with context_key= (or "
+            "'none')."
         )
     out = contexts.isin(lonely).to_numpy()
     filling.told.append(
         defect(
             "contexts",
-            f"the contexts {', '.join(lonely[:3])}{', ...' if lonely[3:] else ''} have under {schema.MIN_CELLS} "
-            f"controls and are left out ({int(out.sum())} cells)",
+            f"{len(lonely)} of {contexts.nunique()} contexts ({', '.join(lonely[:3])}"
+            f"{', ...' if lonely[3:] else ''}) hold under {schema.MIN_CELLS} controls and are left out "
+            f"({int(out.sum())} cells)",
         )
     )
     return made[~out].copy()

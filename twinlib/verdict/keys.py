@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -131,7 +132,6 @@ _WORDS = {
     "guide_key=": "--guide-key ",
     "gene_symbols=": "--gene-symbols ",
     "total_counts=": "--total-counts ",
-    "fractional=": "--fractional ",
     "log_dose=": "--log-dose ",
     "separator=": "--separator ",
     "control=": "--control ",
@@ -145,6 +145,7 @@ def as_options(sentence: str) -> str:
     >>> as_options("name the control label of your data with control=.")
     'name the control label of your data with --control.'
     """
+    sentence = re.sub(r'fractional="(\w+)"', r"--fractional \1", sentence)
     for argument, option in _WORDS.items():
         sentence = sentence.replace(argument, option)
     return sentence.replace(" .", ".").replace(" (None", " ('none'")

@@ -9,7 +9,8 @@ from twinlib.errors import FolderError
 
 
 def fresh_folder(out: str | os.PathLike[str], overwrite: bool = False) -> pathlib.Path:
-    """Return a folder to write into, made if need be; one that holds something is refused or said to be used."""
+    """Return a folder to write into, made if need be; one that holds something is refused or said to be "
+    "used."""
     path = pathlib.Path(out)
     if path.exists() and not path.is_dir():
         raise FolderError(f"{path} is a file: name a folder with --out.")
