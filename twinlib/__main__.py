@@ -92,7 +92,6 @@ def _describe_report(
         "file", type=pathlib.Path, metavar="FILE", help="an h5ad file with perturbed and control cells"
     )
     made.add_argument("--out", type=pathlib.Path, required=True, metavar="DIR", help="folder to write into")
-    made.add_argument("--policies", action="store_true", help="also train the in-silico twin (takes longer)")
     made.add_argument("--seeds", type=_positive, default=3, metavar="N", help="trained copies of a model (3)")
     made.add_argument(
         "--splits",
@@ -100,7 +99,7 @@ def _describe_report(
         default=(),
         metavar="A,B",
         help="cells, contexts, batches, doses, perturbations, "
-        "doubles (default: those that the file can give)",
+        "doubles (default: cells, and contexts where there are several)",
     )
     made.add_argument("--jobs", type=_positive, default=1, metavar="N", help="processes side by side (1)")
     _add_overwrite(made)
@@ -189,8 +188,8 @@ def _report(given: argparse.Namespace) -> int:
     from twinlib.verdict.page import report
 
     page = report(
-        given.file, given.out, Keys.of(given), policies=given.policies, seeds=given.seeds,
-        splits=given.splits, jobs=given.jobs, overwrite=given.overwrite,
+        given.file, given.out, Keys.of(given), seeds=given.seeds, splits=given.splits,
+        jobs=given.jobs, overwrite=given.overwrite,
     )  # fmt: skip
     print(f"Open {page}.")
     return 0

@@ -22,7 +22,7 @@ from twinlib.verdict.predictions import on_fold, read_predictions, shuffled_on_f
 from twinlib.verdict.score import score_file
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "evaluation"))
-from simulated_counts import GENES, canonical, cells, screen
+from simulated_counts import GENES, canonical, screen
 
 
 @pytest.fixture(scope="module")

@@ -307,7 +307,8 @@ def _brought(filling: _Filling, name: str) -> AnnData | None:
 def _bring(filling: _Filling, name: str) -> AnnData:
     keys = filling.keys
     kind = KINDS[keys.kind] if keys.kind else "CRISPRko"  # told from the cells afterwards (`_name_kind`)
-    reading = Reading("log1p", keys.column("layer"), keys.column("total_counts"), keys.fractional)
+    in_scale = str(filling.adata.uns.get("twinlib", {}).get("scale", "log1p"))  # canonical cells say it
+    reading = Reading(in_scale, keys.column("layer"), keys.column("total_counts"), keys.fractional)
     return canonical.bring(filling.adata, filling.columns(), name, kind, keys.column("gene_symbols"), reading)
 
 

@@ -45,13 +45,8 @@ class JudgedFile:
     def of(parts: Parts) -> JudgedFile:
         """Read the finished parts of a file."""
         groups, effects = parts.table("groups"), with_has_effect(parts.table("effects"))
-        real = groups["split_kind"] != SHAM
-        import pandas as pd
-
-        told = with_effects(groups[real].drop(columns="has_effect"), effects)
-        scores = parts.table("scores")
-        genes = parts.table("genes")["gene"].nunique()
-        return JudgedFile(scores, pd.concat([told, groups[~real]]), effects, genes)
+        told = with_effects(groups, effects)  # sham labels are in no table of effects
+        return JudgedFile(parts.table("scores"), told, effects, parts.table("genes")["gene"].nunique())
 
     @property
     def metric(self) -> str:
@@ -152,5 +147,5 @@ class JudgedFile:
         means = kept.groupby(keys, sort=False)["value"].agg(["mean", "std", "count"]).reset_index()
         where = ["split_kind", "perturbation", "dose", "cell_context"]
         known = self.groups.groupby(where)[["n_total"]].first()
-        effect = self.groups.groupby(where)["has_effect"].first().astype("boolean").astype(object)
+        effect = self.groups.groupby(where)["has_effect"].first()
         return means.join(known.assign(has_effect=effect), on=where)

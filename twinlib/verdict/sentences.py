@@ -64,12 +64,14 @@ def effects_sentence(judged: JudgedFile) -> str:
             f"({called} called by the energy test in most folds; in none of these do two halves of the cells "
             "agree on a change)."
         )
+    acting = list(table.index[table["has_effect"]])
     single = [int(n) for n in judged.effects.query("cell_context == ''").groupby("split")["called"].sum()]
-    rest = sorted(set(table.index) - set(shown))
+    rest = sorted(set(table.index) - set(acting))
+    vague = sorted(set(acting) - set(shown))
     return (
-        f"**{len(shown)} of {many} have an effect that these cells show** ({size}): {listed(shown)}; in "
-        f"single "
-        f"folds {min(single)} to {max(single)} perturbations are called. "
+        f"**{len(acting)} of {many} have an effect at this number of cells** ({size}): {listed(acting)}; in "
+        f"single folds {min(single)} to {max(single)} perturbations are called. "
+        + (f"That {listed(vague)} acts is sure, but not on which genes. " if vague else "")
         + (f"Nothing can be told of the other {len(rest)}: {listed(rest)}." if rest else "None is left over.")
     )
 
