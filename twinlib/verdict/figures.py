@@ -16,6 +16,7 @@ from twinlib.verdict.sentences import CALLED, MEASURED, called
 
 if TYPE_CHECKING:
     import pandas as pd
+    from anndata import AnnData
     from matplotlib.axes import Axes
 
     from twinlib.verdict.judged_file import JudgedFile
@@ -46,15 +47,15 @@ def show_table(table: pd.DataFrame, label: str) -> None:
     display(HTML(table_html(table, label)))  # type: ignore[no-untyped-call]
 
 
-def show_cells(judged: JudgedFile) -> None:
+def show_cells(cells: AnnData) -> None:
     """Draw the cells by perturbation and context."""
     import matplotlib.pyplot as plt
 
-    sizes = cells_by_context(judged)
+    sizes = cells_by_context(cells)
     fig, ax = plt.subplots(figsize=(8, 3.6))
     for i, context in enumerate(sizes.columns):
         style = {"marker": "osD^vP*X"[i % 8], "ms": 5, "ls": "", "alpha": 0.8}
-        ax.plot(np.arange(len(sizes)), sizes[context], label=context or "all cells", **style)
+        ax.plot(np.arange(len(sizes)), sizes[context], label=context, **style)
     ax.axhline(MIN_TOTAL, color="0.6", lw=1, ls="--")
     name_axis(ax, list(sizes.index))
     ax.set(ylabel="cells", yscale="log")
@@ -74,12 +75,12 @@ def show_cells(judged: JudgedFile) -> None:
     )
 
 
-def cells_by_context(judged: JudgedFile) -> pd.DataFrame:
-    """Return the cells of all test folds by perturbation (rows) and context (columns)."""
-    groups = judged.tables("cells")[1]
-    parts = groups[groups["cell_context"] != ""] if judged.contexts else groups
-    sizes = parts.pivot_table(index="perturbation", columns="cell_context", values="n_cells", aggfunc="sum")
-    return sizes.loc[sizes.sum(axis=1).sort_values(ascending=False).index]
+def cells_by_context(cells: AnnData) -> pd.DataFrame:
+    """Return the number of cells by perturbation (rows, largest first) and context (columns)."""
+    import pandas as pd
+
+    sizes = pd.crosstab(*(cells.obs[name].astype(str) for name in ("perturbation", "cell_context")))
+    return sizes.loc[sizes.sum(axis=1).sort_values(ascending=False).index].replace(0, np.nan)
 
 
 def name_axis(ax: Axes, names: Sequence[str]) -> None:

@@ -238,9 +238,12 @@ def executed(template: str, folder: pathlib.Path) -> NotebookNode:
     from nbclient.exceptions import CellExecutionError
 
     notebook = nbformat.read(pathlib.Path(__file__).with_name(template), as_version=4)
-    place = {"metadata": {"path": str(folder)}}
+    place, quiet = {"metadata": {"path": str(folder)}}, ["--log-level=40"]
+    client = NotebookClient(
+        notebook, timeout=TIMEOUT, kernel_name="python3", resources=place, extra_arguments=quiet
+    )
     try:
-        NotebookClient(notebook, timeout=TIMEOUT, kernel_name="python3", resources=place).execute()
+        client.execute()
     except CellExecutionError as error:
         raise FolderError(f"The page of {folder} could not be made: {error.ename}: {error.evalue}") from None
     name = template.replace("_template", "")

@@ -71,7 +71,7 @@ def effects_sentence(judged: JudgedFile) -> str:
     return (
         f"**{len(acting)} of {many} have an effect at this number of cells** ({size}): {listed(acting)}; in "
         f"single folds {min(single)} to {max(single)} perturbations are called. "
-        + (f"That {listed(vague)} acts is sure, but not on which genes. " if vague else "")
+        + (f"Of {listed(vague)} it can be told that it acts, but not on which genes. " if vague else "")
         + (f"Nothing can be told of the other {len(rest)}: {listed(rest)}." if rest else "None is left over.")
     )
 
@@ -100,16 +100,14 @@ def scores_sentence(judged: JudgedFile, own: str) -> str:
     if rows.empty:
         return "No perturbation has enough cells in every fold for a score (n/a)."
     plain = judged.plain_row("cells")
-    over = (
-        f"Averaged over the {_units(rows)}"
-        if judged.shown
-        else "Over all of them, where nothing is to be found"
-    )
-    return (
-        f"{over}, **{CALLED['ceiling']} could reach {_number(rows.loc[own, 'ceiling'])}**; "
-        f"{CALLED[plain]} reaches {of_row(rows, plain)} and **{called(own)} {of_row(rows, own)}** "
+    told = (
+        f"{called(plain)} reaches {of_row(rows, plain)} and **{called(own)} {of_row(rows, own)}** "
         f"({MEASURED[judged.metric]}; 1 is perfect, 0 is no skill; 95 % intervals)."
     )
+    if not judged.shown:
+        return f"Over all of them, where nothing is to be found and no ceiling can be told (n/a), {told}"
+    top = _number(rows.loc[own, "ceiling"])
+    return f"Averaged over the {_units(rows)}, **{CALLED['ceiling']} could reach {top}**; {told}"
 
 
 def _units(rows: pd.DataFrame) -> str:
