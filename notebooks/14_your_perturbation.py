@@ -111,8 +111,8 @@ groups = [cells.obs[name].astype(str) for name in ("perturbation", "cell_context
 ours = np.zeros(cells.n_obs, dtype=bool)
 for rows in cells.obs.groupby(groups).indices.values():
     ours[rng.permutation(rows)[: len(rows) // 2]] = True
-cells[ours].write_h5ad("ours.h5ad")
-cells[~ours].write_h5ad("kept.h5ad")
+cells[ours].copy().write_h5ad("ours.h5ad")
+cells[~ours].copy().write_h5ad("kept.h5ad")
 print(f"{ours.sum()} cells in ours.h5ad, {(~ours).sum()} in kept.h5ad")
 
 # %% [markdown]

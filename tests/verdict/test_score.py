@@ -28,7 +28,7 @@ from simulated_counts import GENES, canonical, screen
 @pytest.fixture(scope="module")
 def truth() -> AnnData:
     """12 perturbations with an effect, 90 cells each, and 400 controls, in two contexts."""
-    controls, perturbed, _, _ = screen(0.35, np.random.default_rng(0), controls=400, arms=12, n=90)
+    controls, perturbed, _, _ = screen(0.8, np.random.default_rng(0), controls=400, arms=12, n=90)
     return canonical(controls, perturbed, contexts=2)
 
 

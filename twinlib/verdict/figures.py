@@ -35,7 +35,7 @@ def table_html(table: pd.DataFrame, label: str) -> str:
     caption = f"<caption>{html.escape(label)}</caption>"
     head, body = shown.split(">", 1)
     return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{html.escape(label)}">'
+        f'<div class="wide" style="overflow-x:auto" tabindex="0" role="region" aria-label="{html.escape(label)}">'
         f"{head}>{caption}{body}</div>"
     )
 
@@ -66,12 +66,9 @@ def show_cells(cells: AnnData) -> None:
         fig,
         "cells",
         alt=f"Number of cells of each of {len(sizes)} perturbations in each of {len(sizes.columns)} cell "
-        f"types, "
-        f"from {low} to {high} on a logarithmic axis; a dashed line at the {MIN_TOTAL} cells that "
-        f"averages need.",
-        caption=f"Cells by perturbation and cell type. Perturbations below the dashed line ({MIN_TOTAL} "
-        f"cells in "
-        "all) enter no average.",
+        f"types, from {low} to {high} on a logarithmic axis; a dashed line at {MIN_TOTAL} cells.",
+        caption=f"Cells by perturbation and cell type. A perturbation with under {MIN_TOTAL} cells in all "
+        "enters no average.",
     )
 
 
@@ -113,7 +110,7 @@ def show_effects(judged: JudgedFile) -> None:
         fig,
         "effects",
         alt=f"Effect size of {len(table)} perturbations against the correlation of two halves of their "
-        f"cells; "
+        "cells; "
         f"{int(table['has_effect'].sum())} have an effect that the cells show.",
         caption="Effect against detectability. A dot: the energy test calls the perturbation in most folds.",
     )
@@ -152,7 +149,7 @@ def show_volcano(tests: pd.DataFrame, perturbation: str) -> None:
         fig,
         "volcano",
         alt=f"Volcano of {perturbation}: change against -log10 p of {len(tests)} genes; {int(sure.sum())} "
-        f"change at "
+        "change at "
         f"5 % false discoveries. The surest are {named}.",
         caption=f"{perturbation}: {int(sure.sum())} of {len(tests)} genes change at 5 % false discoveries "
         "(Welch's test within cell types, all cells).",
@@ -181,7 +178,7 @@ def show_predicted(genes: pd.DataFrame, perturbation: str, own: str = TWIN) -> N
         fig,
         "predicted",
         alt=f"Predicted against observed change of {len(mine)} genes under {perturbation} in cells that "
-        f"no model "
+        "no model "
         f"saw: {told}; the line is a perfect prediction.",
         caption=f"{perturbation}, test cells of the first fold: {told}.",
     )
@@ -270,7 +267,7 @@ def show_null(judged: JudgedFile) -> None:
         fig,
         "null",
         alt=f"Every row with its interval, and in grey the same row on labels that mean nothing: {told}.",
-        caption=f"All rows, and in grey the same on sham labels, where nothing is to be found "
+        caption="All rows, and in grey the same on sham labels, where nothing is to be found "
         f"({MEASURED[judged.metric]}).",
     )
 

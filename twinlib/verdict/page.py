@@ -110,7 +110,7 @@ class Run:
         if rows is None or rows.empty or TWIN not in rows.index:
             return ""
         return (
-            f"**A gene that nobody perturbed**: targets held out altogether are predicted with "
+            "**A gene that nobody perturbed**: targets held out altogether are predicted with "
             f"{of_row(rows, TWIN)}, "
             f"{CALLED['mean']} has {of_row(rows, 'mean')}."
         )

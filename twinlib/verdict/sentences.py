@@ -209,13 +209,13 @@ def untold_sentence(judged: JudgedFile, own: str) -> str:
     told = (
         f"**Least sure** is the change of {least}: two such experiments would agree with a correlation of "
         f"{now['1 x']:.2f} [at least {max(now['low'], 0):.2f}], with twice the cells {now['2 x']:.2f}, "
-        f"with four "
+        "with four "
         f"times {now['4 x']:.2f}."
     )
     if unknown:
         told += (
             f" For {len(unknown)} of {len(sure)} the halves agree on no change, so that not even the "
-            f"number of "
+            "number of "
             "cells it would take can be told (n/a)."
         )
     return told + beside
