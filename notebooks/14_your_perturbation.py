@@ -229,10 +229,10 @@ anndata.concat(predicted, index_unique="-").write_h5ad("predicted.h5ad")
 command("score predicted.h5ad kept.h5ad --out scored")
 
 # %%
-from twinlib.verdict.score import OWN, ScoreRun
+from twinlib.verdict.score import ScoreRun
 
 scored = ScoreRun.read(pathlib.Path("scored"))
-for sentence in five_sentences(scored.judged, OWN)[1:3]:
+for sentence in five_sentences(scored.judged)[1:3]:
     record.say(sentence)
 table = figures.summary_table(scored.judged, "cells", scaled=True)
 figures.show_table(table, "Predictions beside the baselines")

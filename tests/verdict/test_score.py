@@ -207,6 +207,6 @@ def test_a_score_is_a_page_and_a_table(truth, tmp_path, monkeypatch):
         tmp_path / "guess.h5ad", tmp_path / "truth.h5ad", tmp_path / "out", jobs=1, progress=False
     )
     text = page.read_text()
-    assert "these predictions" in text and "scaled" in text and len(text) < 5e6
+    assert "the given prediction" in text and "scaled" in text and len(text) < 5e6
     table = pd.read_csv(tmp_path / "out" / "scores.csv", keep_default_na=False)
     assert {"predictions", "mean", "matching_mean", "replicate"} <= set(table["model"])

@@ -33,7 +33,13 @@ def gene_rows(prepared: Prepared, models: Sequence[Predictor]) -> Iterator[dict[
 
 
 def _change(model: Predictor, cells: Arms, label: str, dose: float) -> np.ndarray:
-    """Return the change [G] that the first replica predicts for one label, its contexts weighted."""
-    pairs = zip(cells.contexts, cells.controls, strict=True)
-    shifts = [(model.predict(Group(label, dose, name, ""), x)[0] - x).mean(axis=0) for name, x in pairs]
+    """Return the change [G] that the first replica predicts for one label, its contexts weighted.
+
+    NaN where the model does not reach every context.
+    """
+    groups = [Group(label, dose, name, "") for name in cells.contexts]
+    if not all(map(model.reaches, groups)):
+        return np.full(cells.controls[0].shape[1], np.nan)
+    pairs = zip(groups, cells.controls, strict=True)
+    shifts = [(model.predict(group, x)[0] - x).mean(axis=0) for group, x in pairs]
     return np.asarray(cells.weights @ np.stack(shifts))

@@ -34,10 +34,10 @@ def table_html(table: pd.DataFrame, label: str) -> str:
     shown = table.to_html(index=False, border=0, float_format="{:.2f}".format, na_rep="n/a")
     caption = f"<caption>{html.escape(label)}</caption>"
     head, body = shown.split(">", 1)
-    return (
-        f'<div class="wide" style="overflow-x:auto" tabindex="0" role="region" aria-label="{html.escape(label)}">'
-        f"{head}>{caption}{body}</div>"
+    region = (
+        f'class="wide" style="overflow-x:auto" tabindex="0" role="region" aria-label="{html.escape(label)}"'
     )
+    return f"<div {region}>{head}>{caption}{body}</div>"
 
 
 def show_table(table: pd.DataFrame, label: str) -> None:
@@ -161,7 +161,7 @@ def show_predicted(genes: pd.DataFrame, perturbation: str, own: str = TWIN) -> N
     import matplotlib.pyplot as plt
 
     mine = genes[genes["perturbation"] == perturbation]
-    rows = [name for name in ("matching_mean", own) if name in mine]
+    rows = [name for name in ("matching_mean", own) if name in mine and mine[name].notna().all()]
     fig, axes = plt.subplots(
         1, len(rows), figsize=(4 * len(rows), 3.8), sharex=True, sharey=True, squeeze=False
     )
@@ -184,11 +184,11 @@ def show_predicted(genes: pd.DataFrame, perturbation: str, own: str = TWIN) -> N
     )
 
 
-def show_contexts(judged: JudgedFile, own: str = TWIN) -> None:
+def show_contexts(judged: JudgedFile) -> None:
     """Draw the scores of the twin and of the plain mean in each context, left out of the training or not."""
     import matplotlib.pyplot as plt
 
-    names = judged.contexts or [""]
+    names, own = judged.contexts or [""], judged.own
     tables = {name: judged.rows("cells", name) for name in names}
     left_out = left_out_scores(judged, own)
     fig, ax = plt.subplots(figsize=(7, 0.4 * len(names) + 1.6))
@@ -299,12 +299,12 @@ def summary_table(judged: JudgedFile, kind: str, scaled: bool = False) -> pd.Dat
     )
 
 
-def unit_table(judged: JudgedFile, own: str = TWIN) -> pd.DataFrame:
+def unit_table(judged: JudgedFile) -> pd.DataFrame:
     """Return one row a perturbation for the page: effect, p, scores, ceiling, reliability."""
     import pandas as pd
 
     tests, units, sure = effects_and_halves(judged), judged.units, judged.sureness()
-    plain = judged.plain_row("cells")
+    plain, own = judged.plain_row("cells"), judged.own
     return pd.DataFrame(
         {
             "perturbation": units.index,

@@ -40,13 +40,16 @@ class JudgedFile:
     effects: pd.DataFrame
     #: Number of genes of the panel.
     genes: int
+    #: The row that is judged: headlines stand on the units that it reaches.
+    own: str = TWIN
 
     @staticmethod
-    def of(parts: Parts) -> JudgedFile:
+    def of(parts: Parts, own: str = TWIN) -> JudgedFile:
         """Read the finished parts of a file."""
         groups, effects = parts.table("groups"), with_has_effect(parts.table("effects"))
         told = with_effects(groups, effects)  # sham labels are in no table of effects
-        return JudgedFile(parts.table("scores"), told, effects, parts.table("genes")["gene"].nunique())
+        genes = parts.table("genes")["gene"].nunique()
+        return JudgedFile(parts.table("scores"), told, effects, genes, own)
 
     @property
     def metric(self) -> str:
@@ -103,7 +106,10 @@ class JudgedFile:
         return "has_effect" if self.shown else "all"
 
     def rows(self, kind: str = "cells", context: str = "", metric: str = "") -> pd.DataFrame:
-        """Return one row a model (`summaries.summary`) over the headline's units; empty where none can be."""
+        """Return one row a model (`summaries.summary`) over the headline's units that the own row reaches.
+
+        Empty where no unit is scored in every fold.
+        """
         import pandas as pd
 
         over = "all" if kind == SHAM else self.over
@@ -111,7 +117,9 @@ class JudgedFile:
             table = summary(*self.tables(kind, context), metric or self.metric, over)
         except InputError:
             return pd.DataFrame()
-        return table[table["on"] == "all"].set_index("model")
+        mine = table.loc[table["model"] == self.own, "on"]
+        block = "all" if mine.empty else mine.iloc[0]
+        return table[table["on"] == block].set_index("model")
 
     def gap(self, first: str, second: str, kind: str = "cells") -> Estimate:
         """Return first - second, paired over the headline's units."""

@@ -65,6 +65,8 @@ class Run:
     sentences: tuple[str, ...]
     #: The parts of the run.
     parts: Parts
+    #: The row that is judged.
+    own: str = TWIN
 
     @staticmethod
     def read(folder: pathlib.Path) -> Run:
@@ -78,7 +80,7 @@ class Run:
     @cached_property
     def judged(self) -> JudgedFile:
         """What the judge says."""
-        return JudgedFile.of(self.parts)
+        return JudgedFile.of(self.parts, self.own)
 
     @property
     def cells(self) -> AnnData:

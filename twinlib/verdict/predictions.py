@@ -93,10 +93,18 @@ def read_predictions(given: AnnData, truth: AnnData, keys: Keys) -> Predictions:
     told += [f"{truth.n_vars - len(genes)} of {truth.n_vars} genes are not predicted and left out"] * (
         len(genes) < truth.n_vars
     )
+    unasked = {key[:2] for key in _asked(truth)} - {key[:2] for key in groups}
+    told += [f"{len(unasked)} perturbations of the truth are not predicted"] * bool(unasked)
     told += ["every prediction names the control that it answers"] * bool((named != "").all())
     return Predictions(
         values, groups, np.where(named != "", named, copies), known, tuple(genes), tuple(told), shares
     )
+
+
+def _asked(truth: AnnData) -> set[tuple[str, float]]:
+    """Return the perturbations and doses of the truth."""
+    pairs = zip(truth.obs["perturbation"].astype(str), truth.obs["dose"].astype(float), strict=True)
+    return {pair for pair in pairs if pair[0] != CONTROL}
 
 
 def _labels(obs: pd.DataFrame, truth: AnnData, keys: Keys) -> tuple[NDArray[np.str_], str]:

@@ -64,7 +64,7 @@ class ScoreRun(Run):
         """Read the run of a folder."""
         run = Run.read(folder)
         parts = ScoredParts(run.parts.folder, run.parts.settings, run.parts.keys)
-        return ScoreRun(run.folder, run.file, run.dataset, run.sentences, parts)
+        return ScoreRun(run.folder, run.file, run.dataset, run.sentences, parts, OWN)
 
     @property
     def sharing(self) -> str:

@@ -9,7 +9,6 @@ import numpy as np
 
 from twinlib.evaluation.calibration import Estimate
 from twinlib.evaluation.summaries import MIN_TOTAL
-from twinlib.verdict.judged_file import TWIN
 from twinlib.verdict.parts import SHAM
 
 if TYPE_CHECKING:
@@ -29,8 +28,8 @@ CALLED = {
     "no_change": "no change",
     "replicate": "half of the cells, repeated",
     "ceiling": "a perfect model",
-    "predictions": "these predictions",
-    "predictions_shuffled": "these predictions, labels dealt anew",
+    "predictions": "the given prediction",
+    "predictions_shuffled": "the given prediction, labels dealt anew",
 }
 #: What the primary metrics measure.
 MEASURED = {
@@ -41,14 +40,14 @@ MEASURED = {
 LISTED = 12
 
 
-def five_sentences(judged: JudgedFile, own: str = TWIN) -> list[str]:
-    """Return the five sentences; `own` is the row that is judged."""
+def five_sentences(judged: JudgedFile) -> list[str]:
+    """Return the five sentences on a file and the row that is judged."""
     return [
         effects_sentence(judged),
-        scores_sentence(judged, own),
-        gap_sentence(judged, own),
-        contexts_sentence(judged, own),
-        untold_sentence(judged, own),
+        scores_sentence(judged),
+        gap_sentence(judged),
+        contexts_sentence(judged),
+        untold_sentence(judged),
     ]
 
 
@@ -94,10 +93,10 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(names[:LISTED]) + more
 
 
-def scores_sentence(judged: JudgedFile, own: str) -> str:
+def scores_sentence(judged: JudgedFile) -> str:
     """Say how well a perfect model could do, and what the plain mean and the twin do."""
-    rows = judged.rows()
-    if rows.empty:
+    rows, own = judged.rows(), judged.own
+    if rows.empty or own not in rows.index:
         return "No perturbation has enough cells in every fold for a score (n/a)."
     plain = judged.plain_row("cells")
     told = (
@@ -139,9 +138,9 @@ def _number(value: float) -> str:
     return f"{value:.2f}" if np.isfinite(value) else "n/a"
 
 
-def gap_sentence(judged: JudgedFile, own: str) -> str:
+def gap_sentence(judged: JudgedFile) -> str:
     """Say whether the twin is told apart from the plain mean, and what could not have been seen."""
-    plain = judged.plain_row("cells")
+    plain, own = judged.plain_row("cells"), judged.own
     rows = judged.rows()
     if rows.empty or not {own, plain} <= set(rows.index):
         return f"{called(own).capitalize()} cannot be compared with {CALLED[plain]} here (n/a)."
@@ -161,7 +160,7 @@ def _side(gap: Estimate) -> bool | None:
     return gap.low > 0
 
 
-def contexts_sentence(judged: JudgedFile, own: str) -> str:
+def contexts_sentence(judged: JudgedFile) -> str:
     """Say in which contexts the twin does well, seen in training or left out of it."""
     if not judged.contexts:
         return (
@@ -169,6 +168,7 @@ def contexts_sentence(judged: JudgedFile, own: str) -> str:
             "cell "
             "types with --context-key to learn more."
         )
+    own = judged.own
     within = {name: judged.rows("cells", name) for name in judged.contexts}
     known = [f"{name} {of_row(rows, own)}" for name, rows in within.items() if own in rows.index]
     missing = [name for name, rows in within.items() if own not in rows.index]
@@ -184,14 +184,22 @@ def contexts_sentence(judged: JudgedFile, own: str) -> str:
     )
 
 
-def untold_sentence(judged: JudgedFile, own: str) -> str:
+def null_sentence(judged: JudgedFile) -> str:
+    """Say what the row scores where nothing is to be found: on sham labels, or under labels dealt anew."""
+    own, shuffled = judged.own, f"{judged.own}_shuffled"
+    null, real = judged.rows(SHAM), judged.rows()
+    if own in null.index:
+        return f" On labels that mean nothing {called(own)} scores {of_row(null, own)}."
+    if shuffled in real.index:
+        return f" With its labels dealt anew {called(own)} scores {of_row(real, shuffled)}."
+    return ""
+
+
+def untold_sentence(judged: JudgedFile) -> str:
     """Say what cannot be told, how many more cells it would take, and what labels without a meaning score."""
     sure = judged.sureness()
     unknown = [unit for unit in sure.index if not np.isfinite(sure.loc[unit, "1 x"])]
-    null = judged.rows(SHAM)
-    beside = (
-        f" On labels that mean nothing {called(own)} scores {of_row(null, own)}." if own in null.index else ""
-    )
+    beside = null_sentence(judged)
     small = judged.small()
     beside += (
         f" Left out of every average, with under {MIN_TOTAL} cells: {listed(list(small['perturbation']))}."
