@@ -12,7 +12,7 @@ import numpy as np
 
 from twinlib.data.folds import FOLDS
 from twinlib.errors import DataError
-from twinlib.evaluation.judge import supervised
+from twinlib.evaluation.judge import Supervised
 from twinlib.files import write_json, write_table
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from twinlib.data.preparation import Prepared
-    from twinlib.evaluation.judge import Predictor, Tables
+    from twinlib.evaluation.judge import OneModel, Predictor, Tables
     from twinlib.experimental.fold_rows import FoldRows
     from twinlib.experimental.perturbation_model import PerturbationModel
     from twinlib.verdict.keys import Keys
@@ -136,7 +136,7 @@ class Parts:
         twins = [fold.fit(seed) for seed in range(seeds)]
         if (kind, number) == ("cells", 1):
             self._save(twins[0])
-        return [*plain_rows(fold), supervised("experimental", twins)]
+        return [*plain_rows(fold), population("experimental", twins)]
 
     def prepared(self, kind: str, number: int) -> Prepared:
         """Prepare part `number` of a split, from 1 on."""
@@ -170,7 +170,12 @@ def as_split(judged: Tables, kind: str) -> dict[str, pd.DataFrame]:
 def plain_rows(fold: FoldRows, names: Sequence[str] | None = None) -> list[Predictor]:
     """Fit the baselines on one fold."""
     models = fold.plain_models() if names is None else fold.plain_models(names)
-    return [supervised(name, [model]) for name, model in models]
+    return [population(name, [model]) for name, model in models]
+
+
+def population(name: str, models: Sequence[OneModel]) -> Predictor:
+    """Turn models, one a replica, into a predictor of populations: a page has no column of single cells."""
+    return Supervised(name, tuple(models), answers=False)
 
 
 def effects_of(prepared: Prepared) -> pd.DataFrame:
