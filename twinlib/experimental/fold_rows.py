@@ -74,14 +74,21 @@ class FoldRows:
         pairs = self.pairs if config.cell_network else None
         return fit_perturbation_model(self.prepared, self.embedding, pairs, config, seed, latent=self.latent)
 
-    def plain_models(self, names: Sequence[str] = PLAIN) -> Iterator[tuple[str, Baseline]]:
-        """Fit baselines; `linear` is left out where the data cannot give it."""
-        for name in names:
-            try:
-                yield name, BASELINES[name](self.prepared, self.embedding)
-            except DataError:
-                if name != "linear":
-                    raise
+    def plain_models(self) -> Iterator[tuple[str, Baseline]]:
+        """Fit the baselines that these data can give."""
+        return plain_models(self.prepared, PLAIN, self.embedding)
+
+
+def plain_models(
+    prepared: Prepared, names: Sequence[str], embedding: RememberedCoder | None = None
+) -> Iterator[tuple[str, Baseline]]:
+    """Fit baselines by name; `linear` is left out where the data cannot give it."""
+    for name in names:
+        try:
+            yield name, BASELINES[name](prepared, embedding)
+        except DataError:
+            if name != "linear":
+                raise
 
 
 def fewer_training_cells(prepared: Prepared, number: int) -> Prepared:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from twinlib.evaluation.summaries import MIN_TOTAL
-from twinlib.page import plots
+from twinlib.page import plots, record
 from twinlib.verdict.judged_file import TWIN
 from twinlib.verdict.parts import SHAM
 from twinlib.verdict.sentences import CALLED, MEASURED, called
@@ -42,9 +42,7 @@ def table_html(table: pd.DataFrame, label: str) -> str:
 
 def show_table(table: pd.DataFrame, label: str) -> None:
     """Put a table on the page."""
-    from IPython.display import HTML, display
-
-    display(HTML(table_html(table, label)))  # type: ignore[no-untyped-call]
+    record.say(table_html(table, label))
 
 
 def show_cells(cells: AnnData) -> None:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from twinlib.data.preparation import Prepared
     from twinlib.evaluation.judge import OneModel, Predictor, Tables
-    from twinlib.experimental.fold_rows import FoldRows
     from twinlib.experimental.perturbation_model import PerturbationModel
     from twinlib.verdict.keys import Keys
 
@@ -136,7 +135,8 @@ class Parts:
         twins = [fold.fit(seed) for seed in range(seeds)]
         if (kind, number) == ("cells", 1):
             self._save(twins[0])
-        return [*plain_rows(fold), population("experimental", twins)]
+        plain = [population(name, [model]) for name, model in fold.plain_models()]
+        return [*plain, population("experimental", twins)]
 
     def prepared(self, kind: str, number: int) -> Prepared:
         """Prepare part `number` of a split, from 1 on."""
@@ -165,12 +165,6 @@ class Parts:
 def as_split(judged: Tables, kind: str) -> dict[str, pd.DataFrame]:
     """Return the judge's tables under the name of a split."""
     return {name: getattr(judged, name).assign(split_kind=kind) for name in ("scores", "groups")}
-
-
-def plain_rows(fold: FoldRows, names: Sequence[str] | None = None) -> list[Predictor]:
-    """Fit the baselines on one fold."""
-    models = fold.plain_models() if names is None else fold.plain_models(names)
-    return [population(name, [model]) for name, model in models]
 
 
 def population(name: str, models: Sequence[OneModel]) -> Predictor:

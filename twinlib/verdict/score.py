@@ -15,7 +15,7 @@ from twinlib.files import write_atomic, write_json, write_table
 from twinlib.verdict.keys import Keys
 from twinlib.verdict.outputs import fresh_folder
 from twinlib.verdict.page import PARTS, REQUEST, Run, executed, request_of, unfinished, write_page
-from twinlib.verdict.parts import CELLS, SHAM, Parts, Settings, at_most, compute_parts, plain_rows
+from twinlib.verdict.parts import CELLS, SHAM, Parts, Settings, at_most, compute_parts, population
 from twinlib.verdict.predictions import SHARE, on_fold, read_predictions, shuffled_on_fold, told_of_sharing
 
 if TYPE_CHECKING:
@@ -45,10 +45,9 @@ class ScoredParts(Parts):
 
     def rows(self, prepared: Prepared, kind: str, number: int) -> list[Predictor]:
         """Fit the baselines of a fold, and put the predictions beside them."""
-        from twinlib.experimental.fold_rows import FoldRows
+        from twinlib.experimental.fold_rows import plain_models
 
-        # no baseline of `BESIDE` reads an embedding
-        rows = plain_rows(FoldRows(prepared, None), BESIDE)  # type: ignore[arg-type]
+        rows = [population(name, [model]) for name, model in plain_models(prepared, BESIDE)]
         if kind == SHAM:
             return rows
         own = on_fold(OWN, self.predictions, prepared)
@@ -133,22 +132,22 @@ def begin_score(
 
 def keep(predictions: Predictions, path: pathlib.Path) -> None:
     """Keep predictions in one npz file."""
-    label, dose, context = zip(*predictions.keys, strict=True)
-    arrays = {
-        "values": predictions.values.astype(np.float32),
-        "label": np.array(label),
-        "dose": np.array(dose),
-        "context": np.array(context),
-        "cells": predictions.cells,
-        "rows": predictions.rows,
-        "genes": np.array(predictions.genes),
-        "told": np.array(predictions.told),
-        "shares": np.array(predictions.shares),
-    }
+    label, dose, context = (np.array(column) for column in zip(*predictions.keys, strict=True))
 
     def save(beside: pathlib.Path) -> None:
         with beside.open("wb") as sink:
-            np.savez(sink, **arrays)  # type: ignore[arg-type]
+            np.savez(
+                sink,
+                values=predictions.values.astype(np.float32),
+                label=label,
+                dose=dose,
+                context=context,
+                cells=predictions.cells,
+                rows=predictions.rows,
+                genes=np.array(predictions.genes),
+                told=np.array(predictions.told),
+                shares=np.array(predictions.shares),
+            )
 
     write_atomic(path, save)
 
