@@ -210,3 +210,32 @@ def test_a_score_is_a_page_and_a_table(truth, tmp_path, monkeypatch):
     assert "the given prediction" in text and "scaled" in text and len(text) < 5e6
     table = pd.read_csv(tmp_path / "out" / "scores.csv", keep_default_na=False)
     assert {"predictions", "mean", "matching_mean", "replicate"} <= set(table["model"])
+
+
+def test_counts_on_both_sides_give_the_challenges_metrics():
+    from twinlib.data.canonical import from_anndata
+    from twinlib.evaluation.challenge import Screen, challenge_metrics
+    from twinlib.verdict.score import challenge_table
+
+    rng = np.random.default_rng(0)
+    labels = np.repeat(["non-targeting", "A", "B", "C"], [80, 40, 40, 40])
+    mean = np.exp(rng.normal(1.5, 0.5, 60)) * np.where(
+        (np.arange(60) // 15 + 1 == (np.searchsorted(["A", "B", "C"], labels) + 1)[:, None])
+        & (labels != "non-targeting")[:, None],
+        2.0,
+        1.0,
+    )
+    counts = rng.poisson(mean).astype(np.float32)
+    obs = pd.DataFrame({"target_gene": labels}, index=[f"c{i}" for i in range(200)])
+    var = pd.DataFrame(index=[f"g{i}" for i in range(60)])
+    truth = from_anndata(AnnData(counts, obs=obs, var=var), "target_gene", control="non-targeting")
+    given = AnnData(rng.binomial(counts.astype(int), 0.8).astype(np.float32), obs=obs, var=var)
+    table = challenge_table(given, truth, read_predictions(given, truth, Keys()))
+    perturbed_cells = labels != "non-targeting"
+    wanted = challenge_metrics(
+        Screen.of(counts, np.where(perturbed_cells, labels, CONTROL), list(var.index)),
+        Screen.of(np.asarray(given.X)[perturbed_cells], labels[perturbed_cells], list(var.index)),
+    )
+    assert table is not None and len(table) == 1
+    for name, value in wanted.items():
+        assert table[name].iloc[0] == pytest.approx(value, abs=1e-9)
