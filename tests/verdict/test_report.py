@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from twinlib.errors import FolderError
+from twinlib.errors import DataError, FolderError
 from twinlib.evaluation import judge
 from twinlib.verdict import page, parts
 from twinlib.verdict.keys import Keys
@@ -107,6 +107,12 @@ def test_scores_hold_every_row_and_split(effects):
 def test_a_folder_that_holds_something_is_not_overwritten(effects):
     with pytest.raises(FolderError, match="holds files already"):
         report(effects.file, effects.folder, progress=False)
+
+
+def test_a_split_that_is_none_or_that_the_cells_cannot_give_is_refused(effects, tmp_path):
+    for split, words in (("folds", "no split 'folds'"), ("doses", "needs at least two doses")):
+        with pytest.raises(DataError, match=words):
+            report(effects.file, tmp_path / split, splits=(split,), progress=False)
 
 
 def test_an_interrupted_report_goes_on_and_another_request_starts_clean(tmp_path, monkeypatch):

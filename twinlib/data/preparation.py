@@ -324,6 +324,8 @@ def _time_candidates(cells: AnnData) -> tuple[Sequence[str | float], np.ndarray]
 
 def candidates(cells: AnnData, split: str) -> Sequence[str | float]:
     """Return what a split of canonical cells can hold out; one that the data cannot give is refused."""
+    if split not in _CANDIDATES:
+        raise DataError(f"There is no split {split!r}: choose one of {', '.join(SPLITS)}.")
     return _CANDIDATES[split](cells)[0]
 
 
