@@ -65,7 +65,7 @@ rng = np.random.default_rng(0)
 import html
 import pathlib
 
-from IPython.display import HTML, display
+from IPython.display import display
 
 
 def command(line):
@@ -81,7 +81,7 @@ def page(path, title):
     inside = html.escape(pathlib.Path(path).read_text(), quote=True)
     style = "width:100%;height:42rem;border:1px solid #888"
     attributes = f'title="{title}" style="{style}" srcdoc="{inside}"'
-    display(HTML(f"<iframe {attributes}></iframe>"))
+    display({"text/html": f"<iframe {attributes}></iframe>"}, raw=True)
 
 
 # %% [markdown]
