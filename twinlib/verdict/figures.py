@@ -116,10 +116,8 @@ def show_effects(judged: JudgedFile) -> None:
 
 def effects_and_halves(judged: JudgedFile) -> pd.DataFrame:
     """Return distance, p and agreement of halves of each unit."""
-    tests = judged.effects
-    within = any(" | " in unit for unit in judged.units.index)
-    tests = tests[(tests["cell_context"] != "") == within]
-    names = tests["perturbation"] + (" | " + tests["cell_context"] if within else "")
+    tests = judged.tests
+    names = tests["perturbation"] + (" | " + tests["cell_context"] if judged.pairs else "")
     means = tests.assign(unit=names).groupby("unit").agg(distance=("distance", "mean"), p=("p", "median"))
     agreement = {unit: top.replicate for unit, top in judged.halves.items()}
     table = judged.units[["has_effect", "resolvable", "ceiling"]].join(means)

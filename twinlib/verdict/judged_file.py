@@ -71,7 +71,18 @@ class JudgedFile:
         chosen = [table[table["split_kind"] == kind] for table in (self.scores, self.groups)]
         if context:
             chosen = [t[t["cell_context"] == context].assign(cell_context="") for t in chosen]
+            chosen[0] = _complete(chosen[0])
         return chosen[0], chosen[1]
+
+    @property
+    def pairs(self) -> bool:
+        """Whether a unit is a perturbation in a context, since there are too few perturbations."""
+        return any(" | " in unit for unit in self.units.index)
+
+    @property
+    def tests(self) -> pd.DataFrame:
+        """The energy tests of the units."""
+        return self.effects[(self.effects["cell_context"] != "") == self.pairs]
 
     @cached_property
     def units(self) -> pd.DataFrame:
@@ -157,3 +168,10 @@ class JudgedFile:
         known = self.groups.groupby(where)[["n_total"]].first()
         effect = self.groups.groupby(where)["has_effect"].first()
         return means.join(known.assign(has_effect=effect), on=where)
+
+
+def _complete(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return scores with NaN where a row has no value in a fold: too few cells there, which is no error."""
+    keys = [name for name in scores.columns if name != "value"]
+    wide = scores.set_index(keys)["value"].unstack("split")
+    return wide.stack(future_stack=True).reset_index(name="value")

@@ -37,7 +37,7 @@ MEASURED = {
     "skill_pseudobulk_mse": "share of the squared change of the genes that is predicted",
 }
 #: Names that a sentence lists at most.
-LISTED = 12
+LISTED = 8
 
 
 def five_sentences(judged: JudgedFile) -> list[str]:
@@ -64,12 +64,12 @@ def effects_sentence(judged: JudgedFile) -> str:
             "agree on a change)."
         )
     acting = list(table.index[table["has_effect"]])
-    single = [int(n) for n in judged.effects.query("cell_context == ''").groupby("split")["called"].sum()]
+    single = [int(n) for n in judged.tests.groupby("split")["called"].sum()]
     rest = sorted(set(table.index) - set(acting))
     vague = sorted(set(acting) - set(shown))
     return (
         f"**{len(acting)} of {many} have an effect at this number of cells** ({size}): {listed(acting)}; in "
-        f"single folds {min(single)} to {max(single)} perturbations are called. "
+        f"single folds {min(single)} to {max(single)} are called. "
         + (f"Of {listed(vague)} it can be told that it acts, but not on which genes. " if vague else "")
         + (f"Nothing can be told of the other {len(rest)}: {listed(rest)}." if rest else "None is left over.")
     )
@@ -78,8 +78,7 @@ def effects_sentence(judged: JudgedFile) -> str:
 def unit_word(judged: JudgedFile, number: int) -> str:
     """Return what a unit is called: a perturbation, or a perturbation in a cell type."""
     plural = "s" if number != 1 else ""
-    within = any(" | " in unit for unit in judged.units.index)
-    return f"pair{plural} of a perturbation and a cell type" if within else f"perturbation{plural}"
+    return f"pair{plural} of a perturbation and a cell type" if judged.pairs else f"perturbation{plural}"
 
 
 def _median_cells(judged: JudgedFile) -> float:
