@@ -377,7 +377,8 @@ def _beside_counts(x: Matrix, counts: Matrix, kind: str) -> Values:
             "layer out."
         )
     if order == "same" and kind in ("log1p", "unknown"):
-        return Values(counts, x, "given: the layer counts", _taken_for_log(kind))
+        told = _taken_for_log("log1p") + (", as the counts beside it say" if kind == "unknown" else "")
+        return Values(counts, x, "given: the layer counts", told)
     wrong = scale.MENDS.get(kind, "its values are not those of the counts").split(",")[0]
     return _from_layer(counts, wrong)
 

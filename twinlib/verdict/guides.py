@@ -76,8 +76,8 @@ def guide_table(cells: AnnData, seed: int = 0) -> pd.DataFrame:
     """Return one row a perturbation [P]: cells, guides, concordance, multiplets, escapers.
 
     `concordance` is the mean correlation, over pairs of guides with `MIN_CELLS` cells, of their changes
-    within contexts (NaN with one guide); `multiplets` the share of cells with several guides (NaN where unknown);
-    `escapers` the share of cells that look like controls (`escaped`; NaN where no change is seen).
+    within contexts (NaN with one guide); `multiplets` the share of cells with several guides (NaN where
+    unknown); `escapers` the share of cells that look like controls (`escaped`; NaN where no change is seen).
     """
     changed, labels = centred(cells), cells.obs["perturbation"].astype(str).to_numpy()
     guide = cells.obs["guide"].astype(str).to_numpy() if "guide" in cells.obs else None

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from twinlib.embedding.perturbations import PerturbationTable
     from twinlib.experimental.perturbation_model import CellNetwork, MeanEffect, PerturbationModel
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating]
 #: Written into the folder, so that a later form is told apart.
 FORMAT = 1
 #: Fields of `Prepared` that are saved as they are; mean and std are arrays.
@@ -245,7 +245,7 @@ def _controls(cells: AnnData, genes: tuple[str, ...]) -> AnnData:
 
 def _totals(cells: AnnData) -> Array:
     """Return the total counts [n] by which cells were scaled to 10,000."""
-    scaled = np.expm1(blocks.dense(cells.X)).sum(axis=1, dtype=np.float64)
+    scaled = np.expm1(np.asarray(blocks.dense(cells.X))).sum(axis=1, dtype=np.float64)
     return 1e4 * blocks.row_sums(cells.layers["counts"]) / np.maximum(scaled, 1e-12)
 
 
@@ -263,14 +263,14 @@ def predict_file(
     """Predict a perturbation for the controls of a file, write an h5ad file, and return what is to be "
     "known."""
     twin, path = Twin.load(folder), fresh_file(out, overwrite)
-    predicted = twin.predict(inspect(file, keys_for(file, twin.keys, keys)).cells(), perturbation, dose)
+    predicted = twin.predict(inspect(file, keys_for(twin.keys, keys)).cells(), perturbation, dose)
     notes = list(predicted.uns["twinlib"]["notes"])
     written = written_as(predicted, convention)
     write_atomic(path, lambda beside: written.write_h5ad(beside, compression="gzip"))
     return [f"{predicted.n_obs} predicted cells x {predicted.n_vars} genes are in {path}.", *notes]
 
 
-def keys_for(file: pathlib.Path, trained: Keys, given: Keys) -> Keys:
+def keys_for(trained: Keys, given: Keys) -> Keys:
     """Return the keys to read another file with: those given, else those of the model's own file."""
     filled = {
         field.name: getattr(given, field.name) or getattr(trained, field.name)
@@ -326,7 +326,7 @@ def _without_cells(facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> Prep
     """Return the prepared data of a model without its cells."""
     from anndata import AnnData
 
-    told = {
+    told: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in facts["prepared"].items()
     }
     var = pd.DataFrame(index=list(told["genes"]))
