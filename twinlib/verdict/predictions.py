@@ -63,8 +63,8 @@ class Predictions:
     genes: tuple[str, ...]
     #: What was found and assumed.
     told: tuple[str, ...]
-    #: Whether rows are cells of the file.
-    shares: bool
+    #: Share of the rows that are cells of the file.
+    shared: float
 
 
 def read_predictions(given: AnnData, truth: AnnData, keys: Keys) -> Predictions:
@@ -88,7 +88,7 @@ def read_predictions(given: AnnData, truth: AnnData, keys: Keys) -> Predictions:
     values, in_scale = _values(chosen[:, genes], truth)
     copies = _copies(values, truth[:, genes])
     named = _named(chosen.obs, truth)
-    shares = float((copies != "").mean()) >= SHARED
+    shared = float((copies != "").mean())
     told = [f"the labels of the predictions are taken from {column!r}", in_scale]
     told += [f"{truth.n_vars - len(genes)} of {truth.n_vars} genes are not predicted and left out"] * (
         len(genes) < truth.n_vars
@@ -97,7 +97,7 @@ def read_predictions(given: AnnData, truth: AnnData, keys: Keys) -> Predictions:
     told += [f"{len(unasked)} perturbations of the truth are not predicted"] * bool(unasked)
     told += ["every prediction names the control that it answers"] * bool((named != "").all())
     return Predictions(
-        values, groups, np.where(named != "", named, copies), known, tuple(genes), tuple(told), shares
+        values, groups, np.where(named != "", named, copies), known, tuple(genes), tuple(told), shared
     )
 
 
@@ -197,12 +197,16 @@ def _named(obs: pd.DataFrame, truth: AnnData) -> NDArray[np.str_]:
 
 def _copies(values: Array, truth: AnnData) -> NDArray[np.str_]:
     """Return the name of the cell of the truth that each row [m] is, "" where it is none."""
-    real = np.round(np.asarray(blocks.dense(truth.X), dtype=np.float64), DIGITS)
-    place = {row.tobytes(): str(name) for row, name in zip(real + 0.0, truth.obs_names, strict=True)}
-    enough = (values != 0).sum(axis=1) >= NONZERO
-    rows = np.round(values, DIGITS) + 0.0
-    found = [place.get(row.tobytes(), "") if told else "" for row, told in zip(rows, enough, strict=True)]
-    return np.array(found, dtype=object).astype(str)
+    real, rows = _rounded(blocks.dense(truth.X)), _rounded(values)
+    place = {row.tobytes(): str(name) for row, name in zip(real, truth.obs_names, strict=True)}
+    enough = np.count_nonzero(rows, axis=1) >= NONZERO
+    names = [place.get(row.tobytes(), "") if told else "" for row, told in zip(rows, enough, strict=True)]
+    return np.array(names, dtype=object).astype(str)
+
+
+def _rounded(x: Array) -> NDArray[np.float32]:
+    """Return values to which equal cells are equal to the bit."""
+    return np.round(np.asarray(x, dtype=np.float32), DIGITS) + np.float32(0.0)  # without -0
 
 
 @dataclass(frozen=True, eq=False)
@@ -318,10 +322,9 @@ class _Held:
 
 def told_of_sharing(predictions: Predictions) -> Sequence[str]:
     """Return one sentence where predictions are cells of the truth."""
-    if not predictions.shares:
+    if predictions.shared < SHARED:
         return ()
-    share = float((predictions.cells != "").mean())
     return (
-        f"{SHARE} ({share:.0%} of the rows are cells of that file), so that "
+        f"{SHARE} ({predictions.shared:.0%} of the rows are cells of that file), so that "
         "their score is not that of a prediction and may exceed the ceiling.",
     )

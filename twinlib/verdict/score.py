@@ -50,8 +50,11 @@ class ScoredParts(Parts):
         rows = [population(name, [model]) for name, model in plain_models(prepared, BESIDE)]
         if kind == SHAM:
             return rows
-        own = on_fold(OWN, self.predictions, prepared)
-        return [*rows, own, shuffled_on_fold(SHUFFLED, self.predictions, prepared, SHUFFLES)]
+        predictions = self.predictions
+        own = [on_fold(OWN, predictions, prepared)]
+        if len({key[:2] for key in predictions.keys}) > 1:
+            own.append(shuffled_on_fold(SHUFFLED, predictions, prepared, SHUFFLES))
+        return [*rows, *own]
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,7 @@ def keep(predictions: Predictions, path: pathlib.Path) -> None:
                 rows=predictions.rows,
                 genes=np.array(predictions.genes),
                 told=np.array(predictions.told),
-                shares=np.array(predictions.shares),
+                shared=np.array(predictions.shared),
             )
 
     write_atomic(path, save)
@@ -165,7 +168,7 @@ def read_kept(path: pathlib.Path) -> Predictions:
             file["rows"],
             tuple(file["genes"].tolist()),
             tuple(file["told"].tolist()),
-            bool(file["shares"]),
+            float(file["shared"]),
         )
 
 
