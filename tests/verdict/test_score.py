@@ -25,11 +25,22 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "evaluation"))
 from simulated_counts import GENES, canonical, screen
 
 
+def drawn(seed: int) -> AnnData:
+    """12 perturbations with an effect, 120 cells each, and 400 controls: one truth, fresh cells by seed."""
+    _, _, base, profiles = screen(0.8, np.random.default_rng(0), controls=1, arms=12, n=1)
+    rng = np.random.default_rng(seed)
+    return canonical(drawn_cells(base, 400, rng), [drawn_cells(p, 120, rng) for p in profiles], contexts=2)
+
+
 @pytest.fixture(scope="module")
 def truth() -> AnnData:
-    """12 perturbations with an effect, 90 cells each, and 400 controls, in two contexts."""
-    controls, perturbed, _, _ = screen(0.8, np.random.default_rng(0), controls=400, arms=12, n=90)
-    return canonical(controls, perturbed, contexts=2)
+    return drawn(1)
+
+
+@pytest.fixture(scope="module")
+def other() -> AnnData:
+    """What a modeller has: cells of the same screen that are not those of the truth."""
+    return drawn(2)
 
 
 def perturbed(made: AnnData) -> AnnData:
@@ -78,13 +89,13 @@ def half_effect(cells: AnnData) -> AnnData:
 
 
 @pytest.fixture(scope="module")
-def rows(truth):
+def rows(truth, other):
     """The judge's tables over five folds for each kind of prediction."""
     files = {
         "truth": truth,
-        "context_mean": context_mean(truth),
+        "context_mean": context_mean(other),
         "controls": only_controls(truth),
-        "guess": half_effect(truth),
+        "guess": half_effect(other),
     }
     read = {name: read_predictions(file, truth, Keys()) for name, file in files.items()}
     with pytest.MonkeyPatch.context() as patch:
@@ -116,7 +127,7 @@ def test_the_truth_scores_1_above_the_ceiling_and_is_told(rows):
 
 def test_the_context_mean_is_0_in_the_scaled_column(rows):
     made = table(rows, "pearson_delta")
-    assert abs(made.loc["context_mean", "scaled"]) < 0.1 < made.loc["guess", "scaled"]
+    assert abs(made.loc["context_mean", "scaled"]) < 0.25 < made.loc["guess", "scaled"]
 
 
 def test_controls_have_no_skill(rows):
@@ -150,10 +161,10 @@ def test_a_guess_of_no_effect_gains_nothing_from_the_noise_of_the_controls():
     assert abs(np.mean(values)) < 2.5 * np.std(values) / np.sqrt(len(values)) + 0.02
 
 
-def test_controls_of_the_user_change_nothing(truth, rows):
+def test_controls_of_the_user_change_nothing(truth, other, rows):
     import anndata
 
-    guess = half_effect(truth)
+    guess = half_effect(other)
     others = guess[:50].copy()
     others.obs["perturbation"], others.obs_names = "non-targeting", [f"theirs {i}" for i in range(50)]
     others.X = np.asarray(others.X) + 3.0
@@ -163,8 +174,8 @@ def test_controls_of_the_user_change_nothing(truth, rows):
     assert read.keys == rows[2]["guess"].keys
 
 
-def test_names_of_other_tools_are_read(truth, rows):
-    guess, own = half_effect(truth), rows[2]["guess"]
+def test_names_of_other_tools_are_read(truth, other, rows):
+    guess, own = half_effect(other), rows[2]["guess"]
     labels = guess.obs["perturbation"].astype(str)
     forms = {
         "cell-eval2": pd.DataFrame({"target_gene": labels, "context": guess.obs["cell_context"]}),

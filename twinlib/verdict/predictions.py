@@ -153,12 +153,14 @@ def _column(obs: pd.DataFrame, truth: AnnData, ours: str, asked: str | None, key
 
 
 def _doses(obs: pd.DataFrame, labels: NDArray[np.str_], truth: AnnData, keys: Keys) -> Array:
-    """Return doses [m]: those given, or the only one of each label in the truth."""
-    names = [name for name in (keys.column("dose"), "dose", *columns_named(obs, "dose")) if name in obs]
-    if names:
-        return obs[names[0]].to_numpy(dtype=np.float64)
+    """Return doses [m]: the only one of each label in the truth, or those given where it has several."""
     table = truth.obs.groupby(truth.obs["perturbation"].astype(str))["dose"].unique()
     several = [label for label in set(labels.tolist()) if len(table[label]) > 1]
+    names = [name for name in (keys.column("dose"), "dose", *columns_named(obs, "dose")) if name in obs]
+    if several and names:
+        given = obs[names[0]].to_numpy(dtype=np.float64)
+        only = {label: float(doses[0]) for label, doses in table.items() if len(doses) == 1}
+        return np.array([only.get(label, dose) for label, dose in zip(labels, given, strict=True)])
     if several:
         raise DataError(
             f"The truth holds several doses of {several[0]}, and the predictions name none: add obs['dose']."
