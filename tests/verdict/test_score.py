@@ -23,6 +23,7 @@ from twinlib.verdict.score import score_file
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "evaluation"))
 from simulated_counts import GENES, canonical, screen
+from simulated_counts import cells as drawn_cells
 
 
 def drawn(seed: int) -> AnnData:
