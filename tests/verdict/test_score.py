@@ -144,22 +144,23 @@ def test_shuffled_labels_score_what_the_mean_scores_and_less_than_the_guess(rows
     assert made.loc["shuffled", "mean"] < made.loc["guess", "mean"] - 0.3
 
 
-def test_a_guess_of_no_effect_gains_nothing_from_the_noise_of_the_controls():
+def test_a_guess_of_no_effect_gains_nothing_from_the_noise_of_the_controls(monkeypatch):
     """Where nothing happened, a perfect guess (no change) must not correlate with the noise of the truth."""
+    monkeypatch.setattr(judge, "HALVINGS", 1)
     values = []
-    for seed in range(12):
+    for seed in range(20):
         rng = np.random.default_rng(seed)
-        made = canonical(*screen(0.0, rng, controls=120, arms=8, n=90)[:2])
-        flat = perturbed(made)
-        exact = named(
-            np.tile(np.asarray(made.X).mean(0), (flat.n_obs, 1)) + rng.normal(0, 1e-3, flat.shape), flat
-        )
+        controls, arms, base, _ = screen(0.0, rng, controls=120, arms=8, n=90)
+        made = canonical(controls, arms)
+        some = perturbed(made)
+        known = drawn_cells(base, 5_000, rng).mean(axis=0)
+        exact = named(known + rng.normal(0, 1e-3, some.shape), some)
         prepared = prepare(made, GENES)
         own = on_fold("guess", read_predictions(exact, made, Keys()), prepared)
         scores = evaluate(prepared, [own], experiment="test").scores
         mine = scores[(scores["model"] == "guess") & (scores["metric"] == "pearson_delta")]
         values.append(mine["value"].mean())
-    assert abs(np.mean(values)) < 2.5 * np.std(values) / np.sqrt(len(values)) + 0.02
+    assert abs(np.mean(values)) < 2.5 * np.std(values) / np.sqrt(len(values))
 
 
 def test_controls_of_the_user_change_nothing(truth, other, rows):
