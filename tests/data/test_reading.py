@@ -95,6 +95,15 @@ def test_fractional_counts_are_never_taken_for_logarithms(raw, depth):
         bring(raw, fractional="drop")
 
 
+def test_deep_counts_of_few_genes_are_not_mixed_logarithms(raw):
+    """The smallest count of most cells is above 1, so that few cells show that their logarithm is one."""
+    raw.X = np.random.default_rng(0).poisson(8.0, raw.shape).astype(np.float32)
+    counts = raw.X.copy()
+    made = bring(raw)
+    assert np.array_equal(made.layers["counts"].toarray(), counts)
+    assert scale.kind_of_values(made.X) in ("log1p", "unknown")
+
+
 def test_doses_in_logarithms_count_steps(raw):
     made = bring(raw, dose_key="dose", log_dose=True)
     given = raw.obs["dose"].to_numpy()

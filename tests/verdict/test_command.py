@@ -60,7 +60,7 @@ def test_what_is_missing_is_one_sentence_and_two(file, capsys):
     [
         (lambda path: None, "There is no file"),
         (lambda path: path.write_bytes(b"no file of cells"), "could not be read"),
-        (lambda path: path.mkdir(), "could not be read"),
+        (lambda path: path.mkdir(), "could not be opened"),
     ],
 )
 def test_what_is_no_file_of_cells_is_one_sentence(make, words, tmp_path, capsys):

@@ -33,7 +33,7 @@ def with_escapers(share: float, seed: int = 0, n: int = 300) -> anndata.AnnData:
     return anndata.AnnData(x, obs=obs, var=pd.DataFrame(index=["A", "B", *(f"G{i}" for i in range(58))]))
 
 
-@pytest.mark.parametrize("share", [0.2, 0.4, 0.6])
+@pytest.mark.parametrize("share", [0.3, 0.4, 0.6])
 def test_the_share_of_escapers_is_found(share):
     inspection = inspect(with_escapers(share))
     table = inspection.guides.set_index("perturbation")

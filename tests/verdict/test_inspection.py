@@ -9,12 +9,13 @@ import pytest
 from defect_files import FILES, donors_and_types, drug_screen, weak_crispr
 from scipy import sparse
 
-from twinlib.data import schema
+from twinlib.data import blocks, schema
 from twinlib.data.doses import unlogged
 from twinlib.data.simulated import simulate_waddington
 from twinlib.errors import DataError, InputError
 from twinlib.landscapes.gene_network import Wiring
 from twinlib.verdict import defects
+from twinlib.verdict import inspection as inspection_module
 from twinlib.verdict.inspection import inspect
 from twinlib.verdict.keys import Keys
 
@@ -284,6 +285,18 @@ def test_the_kind_is_told_from_the_targets(factor, kind):
     inspection = inspect(cells)
     assert inspection.keys.kind == kind
     assert len([told for told in inspection.of("assumed") if kind in told]) == 1
+
+
+def test_a_large_file_stays_on_disk_and_is_told_alike(monkeypatch, tmp_path):
+    for name, make in FILES.items():
+        make().write_h5ad(tmp_path / f"{name}.h5ad")
+    whole = {name: inspect(tmp_path / f"{name}.h5ad") for name in FILES}
+    monkeypatch.setattr(inspection_module, "IN_MEMORY", 10)
+    for name, known in whole.items():
+        told = inspect(tmp_path / f"{name}.h5ad")
+        assert blocks.is_lazy(told.cells().X)
+        assert told.keys == known.keys
+        assert np.allclose(told.cells().X.compute().toarray(), known.cells().X.toarray(), atol=1e-5)
 
 
 def test_counts_in_raw_are_read():

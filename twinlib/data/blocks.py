@@ -55,7 +55,9 @@ def is_lazy(x: object) -> TypeGuard[Lazy]:
 
 
 def open_lazy(path: str | os.PathLike[str], rows: int = ROWS) -> AnnData:
-    """Open an h5ad or zarr file with X [n, G] on disk, in blocks of `rows` cells; obs and var are read.
+    """Open an h5ad or zarr file with X and layers [n, G] on disk, in blocks of `rows` cells.
+
+    obs, var and uns are read; a layer that is stored by columns is left out.
 
     Raises
     ------
@@ -72,9 +74,16 @@ def open_lazy(path: str | os.PathLike[str], rows: int = ROWS) -> AnnData:
             warnings.simplefilter("ignore")
             read, lazily = anndata.io.read_elem, anndata.experimental.read_elem_lazy
             obs, var = read(group["obs"]), read(group["var"])
-            x = lazily(group["X"], chunks=(min(rows, len(obs)), len(var)))
+            chunks = (min(rows, len(obs)), len(var))
+            x = lazily(group["X"], chunks=chunks)
             uns = read(group["uns"]) if "uns" in group else {}
-        return anndata.AnnData(x, obs=obs, var=var, uns=uns)
+            by_row = {name: group["layers"][name] for name in group.get("layers", ())}
+            layers = {
+                name: lazily(item, chunks=chunks)
+                for name, item in by_row.items()
+                if item.attrs.get("encoding-type") != "csc_matrix"
+            }
+        return anndata.AnnData(x, obs=obs, var=var, uns=uns, layers=layers)
     except DataError:
         raise
     except Exception as error:

@@ -42,7 +42,7 @@ def smallest(doses: Array) -> float:
 def logged(doses: npt.ArrayLike, smallest_dose: float) -> Array:
     """Return log2(1 + dose / smallest dose): 0 stays 0, the smallest dose becomes 1, whatever the unit.
 
-    >>> logged([0.0, 0.1, 0.3], 0.1).tolist()
+    >>> logged([0.0, 0.5, 1.5], 0.5).tolist()
     [0.0, 1.0, 2.0]
     """
     return np.asarray(np.log2(1.0 + np.asarray(doses, dtype=float) / smallest_dose))

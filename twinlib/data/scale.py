@@ -30,6 +30,9 @@ ROWS = 2_000
 #: A logarithm of counts is whole only by chance; corrected or estimated counts often are.
 WHOLE_AMONG_FRACTIONS = 0.05
 
+#: No cell holds so many molecules of a gene; larger floats come out whole whatever they were.
+LARGEST_COUNT = 1e8
+
 #: Above this no value is a logarithm.
 LARGEST_ANY_LOG = 30.0
 
@@ -178,7 +181,7 @@ def _fit(rows: sparse.csr_matrix, undo: Undo) -> tuple[np.ndarray, np.ndarray]:
     with np.errstate(over="ignore", invalid="ignore"):
         multiples = multiples_of_smallest(rows, undo)
         near = np.abs(multiples - np.rint(multiples)) < 0.02
-    above = multiples > 1.02
+    above = (multiples > 1.02) & (multiples < LARGEST_COUNT)
     starts = rows.indptr[:-1]
     return np.add.reduceat(above.astype(int), starts), np.add.reduceat((above & near).astype(int), starts)
 
