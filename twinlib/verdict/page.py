@@ -19,7 +19,7 @@ from twinlib.verdict.judged_file import TWIN, JudgedFile
 from twinlib.verdict.keys import Keys
 from twinlib.verdict.outputs import fresh_folder
 from twinlib.verdict.parts import CELLS, MODEL, Parts, Settings, at_most, compute_parts
-from twinlib.verdict.sentences import CALLED, of_row
+from twinlib.verdict.unseen import unseen_sentence
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,14 +108,9 @@ class Run:
     @property
     def unseen(self) -> str:
         """What targets that were held out say about genes that nobody perturbed; "" where none were."""
-        rows = self.judged.rows("perturbations") if "perturbations" in self.judged.splits else None
-        if rows is None or rows.empty or TWIN not in rows.index:
+        if "perturbations" not in self.judged.splits:
             return ""
-        return (
-            "**A gene that nobody perturbed**: targets held out altogether are predicted with "
-            f"{of_row(rows, TWIN)}, "
-            f"{CALLED['mean']} has {of_row(rows, 'mean')}."
-        )
+        return unseen_sentence(*self.judged.tables("perturbations"))
 
 
 def report(
@@ -229,7 +224,7 @@ def save_model(run: Run) -> None:
     from twinlib.verdict.twin import Twin
 
     twin = Twin.load(run.parts.folder / MODEL)
-    replace(twin, unseen=run.unseen.replace("**", "")).save(run.folder / MODEL)
+    replace(twin, unseen=run.unseen).save(run.folder / MODEL)
     shutil.rmtree(run.parts.folder / MODEL)
 
 
