@@ -31,7 +31,6 @@ from twinlib.evaluation.gene_changes import gene_rows
 from twinlib.evaluation.judge import Supervised, evaluate
 from twinlib.evaluation.summaries import with_effects
 from twinlib.experimental.fold_rows import embedding_of
-from twinlib.experimental.perturbation_model import PerturbationModelConfig
 from twinlib.landscapes.myeloid import GENES
 
 if TYPE_CHECKING:
@@ -184,14 +183,14 @@ class ExperimentalSplits(Experiment):
         return Part({**tables}, facts | about, about if whole else {})
 
     def _null(self, number: int) -> Part:
-        """Score the cheap rows and the twin on sham labels."""
+        """Score the cheap rows, the twin, and the twin with and without its cell network on sham labels."""
         sham = sham_labels(self.loaded, np.random.default_rng(0))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", WeakPanel)  # there is no response to keep
             prepared = prepare(sham, entry(self.dataset).panel, fold=number)
         coder, origin = embedding_of(prepared, self.epochs)
         fold = Fold(prepared, coder)
-        rows = [*fold.plain(), fold.twin("experimental", self.ablations, PerturbationModelConfig())]
+        rows = [*fold.plain(), *fold.twins(self.ablations)]
         return Part({**self._scored(prepared, rows, "cells")}, {"embedding": origin})
 
     def _scored(self, prepared: Prepared, rows: list[Supervised], kind: str) -> dict[str, pd.DataFrame]:
@@ -204,13 +203,18 @@ class ExperimentalSplits(Experiment):
         """Return the tables; groups say which perturbations have an effect, and genes are of two of them."""
         tables = {name: texts(table) for name, table in finished.tables(self.parts(finished)).items()}
         if "effects" in tables:
-            real = tables["groups"]["dataset"] == self.dataset
-            told = with_effects(tables["groups"][real], tables["effects"])
-            tables["groups"] = pd.concat([told, tables["groups"][~real]])
+            tested = self._tested(tables["groups"])
+            told = with_effects(tables["groups"][tested], tables["effects"])
+            tables["groups"] = pd.concat([told, tables["groups"][~tested]])
         if "genes" in tables:
             mine = tables["scores"][tables["scores"]["dataset"] == self.dataset]
             tables["genes"] = best_and_worst(tables["genes"], mine, tables["groups"])
         return tables
+
+    def _tested(self, groups: pd.DataFrame) -> pd.Series:
+        """Tell which groups are of the cells that were tested for effects: no sham, no other design."""
+        other = set(DESIGNS) if self.dataset == "waddington" else set()
+        return groups["dataset"].eq(self.dataset) & ~groups["split_kind"].isin(other)
 
     def facts(self, finished: Parts) -> Row:
         """Return the rules of the tables, and what each split holds out."""

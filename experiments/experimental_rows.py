@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from twinlib.data.preparation import Prepared
 
 #: Parts of the twin that are left out by a fit of its own: fields of its configuration.
-ABLATIONS = ("trust", "memory", "label_network", "borrow")
+ABLATIONS = ("trust", "label_network", "borrow")
 #: The twin without its cell network, which is the costly part.
 MEAN_ONLY = PerturbationModelConfig(cell_network=False)
 
@@ -48,7 +48,7 @@ class Fold(FoldRows):
 
     def earns(self, model: PerturbationModel) -> bool:
         """Tell whether the cell network of a twin brings validation cells nearer."""
-        parts = (model.cell_network, model.label_network, model.memory, model.table)
+        parts = (model.cell_network, model.label_network, model.lent, model.table)
         return earns_its_place(self.prepared, self.embedding, *parts, self.latent)
 
     def shuffled(self, seeds: int) -> Supervised:
@@ -67,7 +67,7 @@ class Fold(FoldRows):
 def ablated(prepared: Prepared) -> Iterator[tuple[str, PerturbationModelConfig]]:
     """Yield name and configuration of the twin without each part of its means that these test cells ask for.
 
-    The label network and its memory speak of parts that training cells carry, borrowing of all others.
+    The label network speaks of parts that training cells carry, borrowing of all others.
     """
     known = {part for label in prepared.train_perturbations for part in parts(label)}
     obs = prepared.cells.obs
@@ -75,7 +75,7 @@ def ablated(prepared: Prepared) -> Iterator[tuple[str, PerturbationModelConfig]]
         part for label in obs.loc[obs["split"] == "test", "perturbation"].unique() for part in parts(label)
     }
     silent = {"borrow"} if asked <= known else set()
-    silent |= {"label_network", "memory"} if not asked & known else set()
+    silent |= {"label_network"} if not asked & known else set()
     for part in ABLATIONS:
         if part not in silent:
             yield f"experimental_no_{part}", PerturbationModelConfig(**{part: False})

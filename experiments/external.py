@@ -17,7 +17,15 @@ import numpy as np
 import pandas as pd
 
 from experiments.experiment import Experiment, Scratch, at_least_one, one_of, option
-from experiments.experimental import EFFECT, SPLITS, TRUTH, effects_of, held_out_groups, texts
+from experiments.experimental import (
+    EFFECT,
+    SPLITS,
+    TRUTH,
+    ExperimentalSplits,
+    effects_of,
+    held_out_groups,
+    texts,
+)
 from experiments.outside.environments import OUTSIDERS, installed, predict
 from experiments.outside.exchange import export
 from experiments.part import Part, Row
@@ -25,7 +33,7 @@ from twinlib.data.effect_tests import sham_labels
 from twinlib.data.folds import FOLDS
 from twinlib.data.preparation import PARTS, Prepared, prepare
 from twinlib.data.sources import dataset as entry
-from twinlib.data.sources import load
+from twinlib.errors import InputError
 from twinlib.evaluation.judge import Predictor, evaluate, supervised
 from twinlib.evaluation.saved import Saved, saved_predictions
 from twinlib.evaluation.summaries import with_effects
@@ -64,6 +72,10 @@ class External(Experiment):
         one_of(f"model for {self.split}", self.model, known)
         one_of("part", [self.part], PARTS[1:])
         at_least_one(self, "seeds")
+        if not 0 <= self.null <= FOLDS or self.steps < 0:
+            raise InputError(
+                f"null is {self.null} and steps is {self.steps}; give 0 to {FOLDS} folds and 0 or more steps."
+            )
 
     @property
     def _kinds(self) -> tuple[str, ...]:
@@ -71,8 +83,8 @@ class External(Experiment):
 
     @cached_property
     def cells(self) -> AnnData:
-        """The cells of the dataset."""
-        return load(self.dataset)
+        """The cells of the dataset, as the experimental twin's tables take them."""
+        return ExperimentalSplits(self.dataset).loaded
 
     def parts(self, finished: Parts) -> Sequence[str]:
         """The effect test, then one part a fold or context, then the null panel."""

@@ -177,6 +177,18 @@ def versions() -> dict[str, str]:
     return known
 
 
+def commit() -> str:
+    """Return the commit of the project's files, with `-dirty` where they differ from it; "" outside git."""
+    import subprocess
+
+    asked = ("git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=40")
+    try:
+        done = subprocess.run(asked, cwd=pathlib.Path(__file__).parent, capture_output=True, text=True)
+    except OSError:
+        return ""
+    return done.stdout.strip()
+
+
 def peak_memory_mb() -> float:
     """Return the largest resident memory of this process so far, in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -125,6 +125,7 @@ def _write(run: _Run) -> None:
         "config": experiment.options() | {"protocol": experiment.name},
         "wall_s": round(sum(part["wall_s"] for part in parts.values()), 1),
         "peak_memory_mb": max(part["peak_memory_mb"] for part in parts.values()),
+        "commit": folder.commit(),
         "versions": folder.versions(),
         **found_out,
         **experiment.facts(run.parts),

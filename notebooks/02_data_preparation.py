@@ -232,16 +232,21 @@ pd.Series(found, name="taken for").to_frame()
 # The public code of the paper normalises and logs a file that was logged before; chapter 12 prints the rows of its tables for one and for two logarithms.
 # `twinlib` refuses such a matrix in one sentence:
 
+
 # %%
+def refusal(check, candidate):
+    """The sentence by which a check refuses some cells; empty where it takes them."""
+    try:
+        check(candidate)
+    except DataError as error:
+        return str(error)
+    return ""
+
+
 twice = cells.copy()
 twice.X = np.log1p(cells.X)
-try:
-    schema.check(twice)
-    refused = ""
-except DataError as error:
-    refused = str(error)
-print(refused)
-assert "twice" in refused
+print(refusal(schema.check, twice))
+assert "twice" in refusal(schema.check, twice)
 
 # %% [markdown]
 # ## Split first
@@ -775,13 +780,8 @@ record.say(
     f"{blood.obs['cell_context'].nunique()} cell types; letters {', '.join(proteins.perturbations)} beside the control. "
     f"The panel: {', '.join(proteins.genes)}."
 )
-try:
-    schema.counts_of(blood)
-    refused = ""
-except DataError as error:
-    refused = str(error)
-print(refused)
-assert "no counts" in refused
+print(refusal(schema.counts_of, blood))
+assert "no counts" in refusal(schema.counts_of, blood)
 
 # %% [markdown]
 # Three things differ from RNA.

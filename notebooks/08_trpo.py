@@ -108,14 +108,16 @@ double = world.to(dtype=torch.float64)  # small KL divergences need more digits 
 # %%
 dynamics = Dynamics(double, EnvironmentConfig(), replicas=2, n_cells=64)
 seeds = [0, 1]
-policy = ActorCritic(
-    dynamics.observation_dim,
-    dynamics.action_dim,
-    2,
-    make_generators(seeds, "weights"),
-    log_std=-1.0,
-    dtype=torch.float64,
-)
+
+
+def same_start(compute="auto"):
+    """The untrained policy of both seeds, in double precision."""
+    weights = make_generators(seeds, "weights")
+    sizes = dynamics.observation_dim, dynamics.action_dim, 2
+    return ActorCritic(*sizes, weights, log_std=-1.0, dtype=torch.float64, compute=compute)
+
+
+policy = same_start()
 collector = Collector(
     dynamics, make_generators(seeds, "environment"), make_generators(seeds, "actions"), torch.float64
 )
@@ -398,18 +400,11 @@ record.say(
 # On a CPU the training itself takes the derivatives written out by hand (`twinlib.policy.gaussian_mlp`, and for the curvature the product of [chapter 7](07_natural_gradient.ipynb), step 6), which are several times faster.
 # A fast way is worth something only if it gives the same numbers, so here are both, from the same start and on the same batch.
 
+
 # %%
 updates = {}
 for compute in ("auto", "reference"):
-    learner = ActorCritic(
-        dynamics.observation_dim,
-        dynamics.action_dim,
-        2,
-        make_generators(seeds, "weights"),
-        log_std=-1.0,
-        dtype=torch.float64,
-        compute=compute,
-    )
+    learner = same_start(compute)
     before = learner.theta.clone()
     outcome = trust_region_update(learner, buffer, TrustRegionConfig(delta=0.01))
     updates[compute] = (learner.theta, outcome)
@@ -435,14 +430,7 @@ assert apart < 1e-9 * moved and torch.equal(by_hand.search.accepted, by_autograd
 # %%
 rows = {}
 for reduction in ("sum", "mean_over_actions"):
-    copy = ActorCritic(
-        dynamics.observation_dim,
-        dynamics.action_dim,
-        2,
-        make_generators(seeds, "weights"),
-        log_std=-1.0,
-        dtype=torch.float64,
-    )
+    copy = same_start()
     settings = TrustRegionConfig(delta=0.01, kl_reduction=reduction)
     outcome = trust_region_update(copy, buffer, settings)
     d = natural_gradient(policy, buffer, gradient, settings)

@@ -404,6 +404,8 @@ record.say(
 # - The **null** is the same prediction held against controls that are called perturbed. Whatever it scores is a fault of the metric or chance.
 # - The **ceiling** is what a perfect predictor without noise would score against cells that are few. It comes from halves of the test cells that share nothing, neither perturbed cells nor controls, and whose two changes correlate by $r$.
 #
+# Truth and prediction subtract the same test controls, and a prediction that does not carry its control along one to one would agree with the truth by the error of their mean alone; the judge takes the expected product of the two errors off (chapter 4).
+#
 # Three ceilings are in use and differ: cell-eval2 takes $r$ itself (another experiment of half the size), cell-eval $2r/(1+r)$ (another experiment of full size, by Spearman and Brown), and this book $\sqrt{2r/(1+r)}$ (a predictor without noise).
 # The predictor of this picture has learned nothing: it is the perturbation's own mean change in the training cells.
 

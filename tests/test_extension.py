@@ -91,7 +91,7 @@ def test_a_dataset_reaches_a_table_and_a_figure(prepared: Prepared) -> None:
 
 def test_a_metric_reaches_a_table_and_a_figure(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(
-        scoring.CHANGES, "largest_gap", lambda truth, guess: float(np.abs(truth - guess).max())
+        scoring.CHANGES, "largest_gap", lambda truth, guess, shared: float(np.abs(truth - guess).max())
     )
     row = supervised("matching_mean", [BASELINES["matching_mean"](prepared)])
     tables = evaluate(prepared, [row], experiment="added")

@@ -28,13 +28,8 @@ def write_atomic(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> No
 
 
 def write_table(path: pathlib.Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV with seven significant digits, packed where the name ends in .gz."""
-    # without a time of packing, so that equal tables are equal files
-    packed: Any = {"method": "gzip", "mtime": 0} if path.suffix == ".gz" else None
-    write_atomic(
-        path,
-        lambda beside: table.to_csv(beside, index=False, float_format="%.7g", compression=packed),
-    )
+    """Write a table as CSV with seven significant digits."""
+    write_atomic(path, lambda beside: table.to_csv(beside, index=False, float_format="%.7g"))
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:

@@ -51,7 +51,8 @@ def test_five_folds_test_every_cell_but_the_same_validation_cells_once(cells):
 def test_changed_test_cells_leave_every_fitted_number(cells, split):
     cells.obs["time"] = cells.obs["dose"]
     before = prepare(cells, 8, split=split, seed=3)
-    held_out = before.cells.obs["split"] != "train"
+    trained = before.cells.obs_names[before.cells.obs["split"] == "train"]
+    held_out = ~cells.obs_names.to_series().isin(trained)
     changed = cells.copy()
     x = changed.X.toarray()
     x[held_out.to_numpy()] = np.random.default_rng(0).uniform(0, 6, (held_out.sum(), x.shape[1]))
@@ -81,7 +82,9 @@ def test_unseen_perturbations_are_measured_singles(cells):
         (unseen,) = set(prepared.perturbations) - set(prepared.train_perturbations)
         assert unseen in ("A", "B")
         assert labels(prepared, "test") == {unseen, "control"}
-    assert labels(prepare(cells, 8, split="perturbations", held_out=["B"]), "test") == {"B", "control"}
+    left_out = prepare(cells, 8, split="perturbations", held_out=["B"])
+    assert labels(left_out, "test") == {"B", "control"}
+    assert "A+B" not in set(left_out.cells.obs["perturbation"])  # its cells know the effect of B
 
 
 def test_an_unmeasured_target_cannot_be_held_out(cells):

@@ -23,6 +23,7 @@ from twinlib.experimental.baselines import BASELINES
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from simulated_counts import canonical, screen
+from simulated_counts import cells as counted
 
 
 @dataclass
@@ -79,6 +80,25 @@ def test_rows_and_columns(prepared):
     assert len(groups) == 8 * 3 and groups["has_effect"].isna().all()
     np.testing.assert_allclose(groups["kept_response"], 1)  # the panel holds every gene
     assert np.isfinite(scores["value"]).all()
+
+
+def test_departures_from_the_mean_of_the_perturbed_centroids_leave_out_what_all_labels_share():
+    """Controls of another study make all changes alike; to Systema's reference that is nothing."""
+    rng = np.random.default_rng(0)
+    _, perturbed, base, _ = screen(0.5, rng, arms=8, n=200)
+    controls = counted(base + rng.normal(0, 1.5, len(base)), 600, rng)
+    study = prepare(canonical(controls, perturbed), 40)
+    tables = evaluate(study, learned(study, "mean", "matching_mean"), experiment="test")
+    shared = {row: values(tables, "pearson_delta", row).mean() for row in ("mean", "matching_mean")}
+    own = {row: values(tables, "pearson_centroid", row).mean() for row in shared}
+    assert min(shared.values()) > 0.95
+    assert abs(own["mean"]) < 0.2 and own["matching_mean"] > own["mean"] + 0.5
+
+
+def test_a_perturbation_is_not_its_own_reference():
+    controls, perturbed, _, _ = screen(0.5, np.random.default_rng(0), controls=600, arms=1, n=200)
+    one = prepare(canonical(controls, perturbed), 40)
+    assert "pearson_centroid" not in set(evaluate(one, [], experiment="test").scores["metric"])
 
 
 def test_the_truth_is_the_change_of_test_cells_from_test_controls_within_contexts(prepared):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import sys
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,9 @@ from simulated_counts import GENES, canonical, cells, screen
 
 SLOW = pytest.mark.skipif(not os.environ.get("TWINLIB_SLOW"), reason="slow: set TWINLIB_SLOW=1")
 ROWS = ("mean", "matching_mean", "additive")
-ALL_ROWS = (*ROWS, "no_change", "replicate")
+ALL_ROWS = (*ROWS, "reverting", "forgetting", "no_change", "replicate")
+#: Rows that say the same of every label by way of the test controls: a data set is one draw of them.
+SAME_FOR_ALL = ("reverting", "forgetting")
 DATASETS = 20
 
 
@@ -42,10 +45,35 @@ class Perfect:
         return (controls + self.changes[group.perturbation])[None]
 
 
+@dataclass
+class DrawnTogether:
+    """Moves every control a part of the way to the mean training cell, whatever the label."""
+
+    centre: np.ndarray
+    name: str
+    part: float
+    answers: bool = True
+    replicas: int = 1
+
+    def reaches(self, group):
+        return True
+
+    def predict(self, group, controls):
+        return (controls + self.part * (self.centre - controls))[None]
+
+
+def drawn_together(prepared):
+    """Networks that draw cells together or forget them, and a population that forgets its controls."""
+    centre = prepared.expression("train").mean(axis=0)
+    parts = {"reverting": 0.5, "forgetting": 1.0}
+    rows = [DrawnTogether(centre, name, part) for name, part in parts.items()]
+    return [*rows, DrawnTogether(centre, "population", 1.0, answers=False)]
+
+
 def judged(made, fold=1, rows=ROWS, extra=()):
     prepared = prepare(made, GENES, fold=fold)
     baselines = [supervised(name, [BASELINES[name](prepared)]) for name in rows]
-    return evaluate(prepared, [*baselines, *extra], experiment="test")
+    return evaluate(prepared, [*baselines, *drawn_together(prepared), *extra], experiment="test")
 
 
 def means_of(scores):
@@ -57,7 +85,8 @@ def means_of(scores):
     }
     units["skill_pds"] = 2 * units["pds"] - 1
     units["skill_w1"] = 1 - units["w1"].div(units["w1"]["no_change"], axis=0)
-    return {(metric, row): table[row].mean() for metric, table in units.items() for row in ALL_ROWS}
+    rows = (*ALL_ROWS, "population")
+    return {(metric, row): table[row].mean() for metric, table in units.items() for row in rows}
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +106,8 @@ def nothing():
 @pytest.mark.parametrize("metric", ["pearson_delta", "skill_pds"])
 def test_no_score_where_nothing_happened(nothing, metric, row):
     values = nothing[metric, row]
-    assert abs(values.mean()) < 0.02
+    if row not in SAME_FOR_ALL:
+        assert abs(values.mean()) < 0.02
     assert values.std() < 1e-9 or stats.ttest_1samp(values, 0.0).pvalue > 0.01
 
 
@@ -85,6 +115,11 @@ def test_no_score_where_nothing_happened(nothing, metric, row):
 @pytest.mark.parametrize("metric", ["skill", "skill_w1"])
 def test_no_error_is_better_than_doing_nothing_where_nothing_happened(nothing, metric, row):
     assert nothing[metric, row].mean() < 1e-6
+
+
+def test_a_population_that_forgets_its_controls_is_seen_where_nothing_happened(nothing):
+    """Its rows answer no control, so that nothing can be taken off: the null panel shows it."""
+    assert nothing["pearson_delta", "population"].mean() > 0.1
 
 
 def test_the_energy_distance_of_halves_and_of_controls_averages_to_nothing(nothing):

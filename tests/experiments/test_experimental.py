@@ -8,14 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.experimental import ExperimentalSplits, best_and_worst, held_out_of, in_hours
+from experiments.experimental import TRUTH, ExperimentalSplits, best_and_worst, held_out_of, in_hours
 from experiments.experimental_rows import ABLATIONS, Fold, ablated, shuffled
 from experiments.runner import run
-from twinlib.data.preparation import prepare
+from twinlib.data.preparation import prepare, standard
 from twinlib.data.simulated import simulate_waddington
+from twinlib.evaluation import judge
+from twinlib.evaluation.judge import evaluate, supervised
+from twinlib.experimental.baselines import BASELINES
 from twinlib.experimental.fold_rows import PLAIN, RememberedCoder, embedding_of, fewer_training_cells
 from twinlib.experimental.perturbation_model import PerturbationModelConfig
 from twinlib.landscapes.gene_network import Wiring
+from twinlib.results import tables
 
 LABELS = ("Gata1", "Pu1", "Cebpa", "Fli1", "Gata1+Pu1", "Cebpa+Gata1", "Cebpa+Pu1")
 
@@ -71,7 +75,8 @@ def test_every_row_is_scored_on_every_perturbation(finished):
     assert mine.groupby("model")["perturbation"].nunique().eq(len(LABELS)).all()
     assert set(mine.loc[mine["model"] == "experimental", "seed"].astype(int)) == {0, 1}
     assert set(scores.loc[sham, "model"]) == {
-        "no_change", "replicate", "experimental", *set(PLAIN) - {"linear"},
+        "no_change", "replicate", "experimental", "experimental_no_earns_its_place",
+        "experimental_no_cell_network", *set(PLAIN) - {"linear"},
     }  # fmt: skip
     assert not set(scores.loc[sham, "perturbation"]) & set(LABELS)
 
@@ -123,7 +128,7 @@ def test_a_part_is_left_out_only_where_it_speaks_of_the_test_cells():
     seen = {name for name, _ in ablated(prepare(singles, 30))}
     unseen = {name for name, _ in ablated(prepare(singles, 30, "perturbations", held_out=["Fli1"]))}
     assert {*seen, "experimental_no_borrow"} == {f"experimental_no_{part}" for part in ABLATIONS}
-    assert seen - unseen == {"experimental_no_label_network", "experimental_no_memory"}
+    assert seen - unseen == {"experimental_no_label_network"}
     assert unseen - seen == {"experimental_no_borrow"}
 
 
@@ -191,3 +196,21 @@ def test_a_dataset_or_split_that_it_does_not_have_is_refused():
         ExperimentalSplits(dataset="papalexi2021", splits=("doubles",))
     with pytest.raises(ValueError, match="give 1 or more"):
         ExperimentalSplits(ablations=0)
+
+
+def test_a_recorded_fold_is_computed_again_by_the_rules_of_its_manifest(monkeypatch):
+    monkeypatch.setattr(judge, "HALVINGS", 1)  # the halves are not compared here
+    manifest, names = tables.read_table("experimental", "waddington", "manifest"), ("mean", "matching_mean")
+    prepared = standard("waddington")
+    told = {"panel_rule": prepared.panel_rule, "data_hash": prepared.data_hash, "truth_rule": TRUTH}
+    assert {name: manifest[name] for name in told} == told
+    assert manifest["parts"]["cells~1"]["fingerprint"] == prepared.fingerprint
+    rows = [supervised(name, [BASELINES[name](prepared)]) for name in names]
+    keys = ["model", "against", "perturbation", "dose", "cell_context", "space", "metric"]
+    again = evaluate(prepared, rows, experiment="experimental").scores
+    recorded = tables.read_table("experimental", "waddington", "scores")
+    here = recorded["dataset"].eq("waddington") & recorded["split_kind"].eq("cells")
+    recorded = recorded[here & recorded["split"].eq("fold 1") & recorded["model"].isin(names)]
+    both = again[again["model"].isin(names)].merge(recorded, on=keys, suffixes=("", "_then"))
+    assert len(both) == len(recorded) > 1000
+    np.testing.assert_allclose(both["value"], both["value_then"], rtol=1e-4, atol=1e-5)

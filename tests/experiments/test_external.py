@@ -7,7 +7,7 @@ import json
 import pandas as pd
 import pytest
 
-from experiments import external
+from experiments import experimental
 from experiments.external import External
 from experiments.outside import environments
 from experiments.outside.environments import OUTSIDERS, Outsider
@@ -28,7 +28,7 @@ def still(monkeypatch, tmp_path):
     (tmp_path / "still.py").write_text(STILL)
     model = Outsider("still", (), "pip", str(tmp_path / "still.py"), 1, "MIT")
     monkeypatch.setitem(OUTSIDERS, "still", model)
-    monkeypatch.setattr(external, "load", lambda name: small())
+    monkeypatch.setattr(experimental, "load", lambda name: small())
     return tmp_path
 
 

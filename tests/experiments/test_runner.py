@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -70,6 +71,7 @@ def test_a_run_writes_its_files_and_says_how_it_was_made(tmp_path):
     assert str(tmp_path) not in (out / "manifest.json").read_text()
     assert manifest["versions"]["twinlib"] and manifest["parts"]["two"]["n"] == 1
     assert manifest["data_hash"] == "abc"
+    assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?|", manifest["commit"])
     assert not [p for p in out.rglob(".*")]  # no lock and no half-written file is left
 
 

@@ -15,12 +15,11 @@ from twinlib.results import tables
 
 #: CIELAB units below which two lines of a figure are taken for each other.
 NEAR = 10.0
-#: Two names of one thing, and real cells beside their own halves.
+#: Two names of one thing.
 SAME = (
     {"do_nothing", "no_change"},
     {"insilico", "two_stage"},
     {"replicate", "real_halves"},
-    {"real", "replicate"},
 )
 _XYZ = np.array([[0.4125, 0.3576, 0.1804], [0.2127, 0.7152, 0.0722], [0.0193, 0.1192, 0.9503]])
 #: Linear RGB as a deuteranope and as a protanope see it (Machado et al. 2009).

@@ -12,7 +12,6 @@ import time
 import pytest
 import torch
 
-from experiments.__main__ import main
 from experiments.folder import claimed
 from twinlib.data.preparation import prepare
 from twinlib.data.simulated import simulate_waddington
@@ -20,6 +19,9 @@ from twinlib.embedding.attention import EmbeddingConfig
 from twinlib.embedding.train import train_embedding
 from twinlib.errors import FolderError
 from twinlib.files import write_json
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from refused_commands import refusal
 
 ROOT = pathlib.Path(__file__).parents[2]
 CASES = ("19", "21", "31", "33")
@@ -40,17 +42,6 @@ def test_every_case_is_here():
 
 def paths():
     return os.environ | {"PYTHONPATH": str(ROOT)}
-
-
-def refusal(capsys, *words):
-    """Run a command that must be refused; return its one sentence."""
-    try:
-        status = main([str(word) for word in words])
-    except SystemExit as ended:
-        status = ended.code
-    told = capsys.readouterr()
-    assert status == 2 and not told.out and told.err.count("\n") == 1, told
-    return told.err
 
 
 # -- a refused run leaves the folder to the mended one

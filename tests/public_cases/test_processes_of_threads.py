@@ -16,13 +16,15 @@ import pytest
 import torch
 
 import twinlib  # noqa: F401 - registers the environments
-from experiments.__main__ import main
 from experiments.folder import claimed
 from experiments.runner import _result
 from experiments.workers import workers_of
 from twinlib.environment.known_answers import ToggleDynamics
 from twinlib.errors import FolderError, InputError, RunError
 from twinlib.policy.training import TrainingConfig, train
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from refused_commands import refusal
 
 ROOT = pathlib.Path(__file__).parents[2]
 RESULTS = ROOT / "results" / "released" / "kang2018"
@@ -31,17 +33,6 @@ COMMAND = (sys.executable, "-m", "experiments")
 
 def paths():
     return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-
-
-def refusal(capsys, *words):
-    """Run a command that must be refused; return its one sentence."""
-    try:
-        status = main([str(word) for word in words])
-    except SystemExit as ended:
-        status = ended.code
-    told = capsys.readouterr()
-    assert status == 2 and not told.out and told.err.count("\n") == 1, told
-    return told.err
 
 
 # -- a run that is killed

@@ -1,5 +1,7 @@
 """The judge's packaged tables: splits, headline units, differences, and the claim that rests on them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,7 +23,8 @@ def packaged(gain, dataset="papalexi2021", names=NAMES, kind="cells", tested=Tru
             for name in names:
                 place = {"perturbation": name, "dose": 1.0, "cell_context": ""}
                 effect = {"has_effect": name != NAMES[-1] if tested and data == dataset else np.nan}
-                groups.append(head | place | effect | {"n_total": 200, "kept_response": 0.9})
+                sizes = {"n_total": 200, "n_cells": 20, "n_controls": 90}
+                groups.append(head | place | effect | sizes | {"kept_response": 0.9})
                 noise = {model: rng.normal(0, 0.01) for model in MODELS}
                 for model, value in MODELS.items():
                     for seed in range(seeds if model == "experimental" else 1):
@@ -71,6 +74,16 @@ def test_rows_and_differences_run_over_perturbations_with_an_effect(ship):
     assert len(folds) == 5 and folds["experimental"].mean() == pytest.approx(0.6, abs=0.02)
 
 
+def test_rows_of_another_run_stand_beside_on_the_same_cells_only(ship):
+    split = ship(gain=0.1)["cells"]
+    stranger = replace(split, scores=split.scores.query("model == 'experimental'").assign(model="STATE"))
+    joined = split.beside(stranger, ("STATE",))
+    assert joined.gap("STATE", "experimental").mean == pytest.approx(0.0)
+    assert set(joined.scores["model"]) == {*MODELS, "STATE"}
+    with pytest.raises(ResultsError, match="other cells"):
+        split.beside(replace(stranger, groups=stranger.groups.assign(n_cells=21)), ("STATE",))
+
+
 def test_several_rows_are_compared_on_the_same_seeds(ship):
     split = ship(gain=0.0, seeds=3)["cells"]
     scores = split.scores
@@ -79,6 +92,10 @@ def test_several_rows_are_compared_on_the_same_seeds(ship):
     gaps = split.gaps("experimental", ["mean", "matching_mean"])
     assert gaps["mean"].mean == pytest.approx(0.3, abs=0.02)
     assert gaps["matching_mean"].mean == pytest.approx(0.0, abs=0.02)
+    scores.loc[scores["model"] == "mean", "model"] = "other"
+    twice = pd.concat([scores, scores[scores["model"] == "other"].assign(seed=1)])
+    both = replace(split, scores=twice).gaps("experimental", ["other"])
+    assert both["other"].mean == pytest.approx(0.45, abs=0.02)  # seeds 0 and 1 of three
     below = split.gaps("ceiling", ["matching_mean", "experimental"])
     assert below["matching_mean"].mean == pytest.approx((1.2 / 1.6) ** 0.5 - 0.5, abs=0.02)
 

@@ -205,7 +205,8 @@ def effect_table(
     Returns
     -------
     Columns split, perturbation, cell_context ("": all), distance, p (NaN: too few cells), called (5 % false
-    discoveries over the tests of a fold), has_effect (called in at least three folds, or in most of fewer).
+    discoveries over the tests of a fold), has_effect (called in at least three folds, or in most of fewer; NA
+    where no fold holds enough cells for a test).
     """
     import pandas as pd
 
@@ -220,7 +221,8 @@ def with_has_effect(tests: pd.DataFrame) -> pd.DataFrame:
     where = ["perturbation", "cell_context"]
     wide = tests.pivot(index=where, columns="split", values="called").fillna(False).astype(bool)
     enough = has_effect(wide.to_numpy().T, least=wide.shape[1] // 2 + 1)
-    answer = pd.Series(enough, index=wide.index, name="has_effect")
+    answer = pd.Series(enough, index=wide.index, name="has_effect", dtype="boolean")
+    answer[~tests.groupby(where)["p"].count().reindex(wide.index).gt(0)] = pd.NA
     return tests.drop(columns="has_effect", errors="ignore").join(answer, on=where)
 
 

@@ -150,8 +150,8 @@ def prepare(
         Genes that the rule chooses, at most; measured targets and `keep_genes` are kept beside them.
     split
         `cells`: the test cells are those of the fold. `perturbations`, `doubles`, `doses`, `time`: all
-        perturbed cells of what is held out, and the fold's controls. `contexts`, `batches`: all cells of what
-        is held out, controls too.
+        perturbed cells of what is held out, and the fold's controls; combinations that hold a left-out
+        perturbation leave the data. `contexts`, `batches`: all cells of what is held out, controls too.
     fold
         1 to `FOLDS`.
     held_out
@@ -177,6 +177,9 @@ def prepare(
     folds = assign_folds(cells.obs, rng)
     test, held_out = _test_cells(cells, split, folds == fold - 1, rng, held_out)
     part = np.where(test, "test", np.where(folds == SET_ASIDE, "validation", "train"))
+    if split == "perturbations":
+        apart = ~_shares_a_part(cells, held_out)
+        cells, part = (cells, part) if apart.all() else (cells[apart], part[apart])
     columns = _panel(cells, part == "train", n_top_genes, panel, keep_genes)
     facts = {"split": split, "fold": fold, "held_out": held_out, "seed": seed, "panel_rule": panel}
     return _assemble(cells, part, columns, facts)
@@ -217,6 +220,15 @@ def _test_cells(
         return test, told
     control = (cells.obs["perturbation"].astype(str) == CONTROL).to_numpy()
     return (test & ~control) | (in_fold & control), told
+
+
+def _shares_a_part(cells: AnnData, held_out: Sequence[str]) -> np.ndarray:
+    """Return which cells [n] carry a combination that holds one of the held-out perturbations."""
+    labels = cells.obs["perturbation"].astype(str)
+    mixed = [
+        label for label in labels.unique() if label not in held_out and set(parts(label)) & set(held_out)
+    ]
+    return labels.isin(mixed).to_numpy()
 
 
 def _choose_held_out(

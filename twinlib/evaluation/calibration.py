@@ -122,13 +122,13 @@ class Ceiling:
     replicate: float
     #: 2 r / (1 + r): a second experiment of full depth.
     duplicate: float
-    #: Lower end of the interval of r over folds.
+    #: Lower end of the interval of r over folds; NaN with one fold, which has no interval.
     low: float
 
     @property
-    def resolvable(self) -> bool:
-        """Whether the interval of r over folds leaves out 0."""
-        return self.low > 0
+    def resolvable(self) -> bool | None:
+        """Whether the interval of r over folds leaves out 0; None without an interval."""
+        return None if np.isnan(self.low) else self.low > 0
 
     @property
     def biased(self) -> bool:
@@ -149,13 +149,12 @@ def ceiling(correlations: ArrayLike, level: float = 0.95) -> Ceiling:
     if not len(values):
         return Ceiling(*[float("nan")] * 4)
     r = float(values.mean())
-    half = (
-        t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
-        if len(values) > 1
-        else np.inf
-    )
     duplicate = 2.0 * r / (1.0 + r)
-    return Ceiling(float(np.sqrt(max(duplicate, 0.0))), r, duplicate, float(r - half))
+    value = float(np.sqrt(max(duplicate, 0.0)))
+    if len(values) < 2:
+        return Ceiling(value, r, duplicate, float("nan"))
+    half = t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    return Ceiling(value, r, duplicate, float(r - half))
 
 
 def reliability(half: float, share: float, fold: float = 1.0) -> float:

@@ -67,6 +67,8 @@ def challenge_metrics(real: Screen, guess: Screen, control: str = CONTROL) -> di
     missing = sorted(set(labels) - set(guess.labels))
     if real.genes != guess.genes or missing or control not in real.labels:
         raise InputError("The screens need the same genes, and a prediction for every real perturbation.")
+    if len(labels) < 2:
+        raise InputError(f"A rank among perturbations needs two of them, and the screen has {len(labels)}.")
     own = np.array([[gene == label for gene in real.genes] for label in labels])
     pairs = [(real.cells(label), guess.cells(label)) for label in labels]
     controls = real.cells(control)
@@ -79,6 +81,8 @@ def challenge_metrics(real: Screen, guess: Screen, control: str = CONTROL) -> di
 def _bulk(cells: Array) -> Array:
     """Return log1p of the summed counts [G], normalised to `BULK`."""
     total = cells.sum(axis=0)
+    if not total.sum() > 0:
+        raise InputError("The cells of one label hold no count at all: leave that label out.")
     return np.log1p(BULK * total / total.sum())
 
 

@@ -1,7 +1,8 @@
 """The one judge: any predictor, any split, any part, to tidy rows.
 
 Truth is the mean of test cells less the mean of test controls, within each context; predictions start from
-the same test controls. Contexts are weighted by their test cells.
+the same test controls, and what the two changes owe to these alone is taken off (`scoring.shared_error`).
+Contexts are weighted by their test cells.
 """
 
 from __future__ import annotations
@@ -17,7 +18,18 @@ from twinlib.checks import finite_arrays
 from twinlib.errors import DataError
 from twinlib.evaluation.calibration import changes, halves
 from twinlib.evaluation.cases import Case, cases_of, groups_of, split_name
-from twinlib.evaluation.scoring import Values, by_context, cell_values, mean_values, nothing, ranks, scored
+from twinlib.evaluation.scoring import (
+    Values,
+    by_context,
+    cell_values,
+    departures,
+    mean_values,
+    nothing,
+    ranks,
+    scored,
+    shared_error,
+    with_values,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -231,6 +243,8 @@ class Judge:
     untouched: NDArray[np.bool_]
     #: Whether the data hold several contexts; with one, the whole is the context.
     several: bool
+    #: Mean of the centroids of the training perturbations [G] by context: Systema's reference.
+    centroids: Mapping[str, Array]
 
     @staticmethod
     def of(prepared: Prepared, part: str) -> Judge:
@@ -241,6 +255,7 @@ class Judge:
             (prepared.mean.astype(np.float64), prepared.std.astype(np.float64)),
             ~np.isin(prepared.genes, prepared.measured),
             prepared.cells.obs["cell_context"].astype(str).nunique() > 1,
+            mean_centroids(prepared),
         )
 
     def replicas(self, predictor: Predictor) -> list[dict[int, Row]]:
@@ -264,7 +279,11 @@ class Judge:
             return Row({"": nothing()}, {}, {})
         pairs = zip(predicted, case.arms.controls, strict=True)
         shift = np.stack([(guess - start).mean(0) for guess, start in pairs])
-        values = scored(case.arms, shift, predicted) | dict.fromkeys(case.arms.dropped, nothing())
+        pairs = zip(case.arms.controls, predicted, strict=True)
+        shared = [shared_error(start, guess) for start, guess in pairs] if answers else []
+        values = scored(case.arms, shift, predicted, shared)
+        values = with_values(values, departures(case.arms, predicted, self.centroids))
+        values |= dict.fromkeys(case.arms.dropped, nothing())
         cells = self._cells(case, predicted) if answers else {}
         return Row(values, cells, by_context(case.arms, shift))
 
@@ -297,6 +316,7 @@ class Judge:
             if pair is not None:
                 shift, truth[number] = changes(pair[0]), by_context(pair[1], changes(pair[1]))
                 values = scored(pair[1], shift, pair[0].perturbed if clouds else None)
+                values = with_values(values, departures(pair[1], pair[0].perturbed, self.centroids))
                 rows[number] = Row(values, {}, by_context(pair[0], shift))
         return _with_ranks(rows, truth, self.untouched)
 
@@ -314,6 +334,24 @@ class Judge:
             for (pairing, space), values in {("", self.space): row.values, **row.cells}.items():
                 records += _flat(values, {**about, "against": pairing, "space": space}, self.several)
         return records
+
+
+def mean_centroids(prepared: Prepared) -> dict[str, Array]:
+    """Return the mean over training perturbations of their mean cell [G], by context.
+
+    A context in which one perturbation alone was trained has none: that perturbation would be its own
+    reference.
+    """
+    from twinlib.data.schema import CONTROL
+
+    obs, values = prepared.cells.obs, np.asarray(prepared.cells.X, dtype=np.float64)
+    trained = ((obs["split"] == "train") & (obs["perturbation"] != CONTROL)).to_numpy()
+    label, context = (obs[name].to_numpy(dtype=str) for name in ("perturbation", "cell_context"))
+    means: dict[str, list[Array]] = {}
+    for name, place in sorted(set(zip(label[trained], context[trained], strict=True))):
+        chosen = trained & (label == name) & (context == place)
+        means.setdefault(place, []).append(values[chosen].mean(axis=0))
+    return {place: np.mean(rows, axis=0) for place, rows in means.items() if len(rows) > 1}
 
 
 def _groups(case: Case) -> list[Group]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,10 +73,13 @@ def saved_predictions(
         raise DataError(f"Some replicas of {name} name the control of each row and some do not: mend those.")
     asked = _asked(prepared, part)
     read = tuple(_groups(name, prepared, table, part, asked) for table in replicas)
-    if not any(read):
-        raise DataError(
-            f"{name} predicts no group of the {part} part, such as {sorted(asked)[0]}: compare the names."
-        )
+    for number, groups in enumerate(read):
+        if not groups:
+            which = f"Replica {number} of {name}" if len(read) > 1 else name
+            wanted = sorted(asked)[0]
+            raise DataError(
+                f"{which} predicts no group of the {part} part, such as {wanted}: mend the names."
+            )
     return Saved(name, answers.pop(), read)
 
 
@@ -109,14 +112,21 @@ def _groups(name: str, prepared: Prepared, table: AnnData, part: str, asked: set
     """Sort the predicted cells into the groups asked for, in the order of controls where those are named."""
     values, obs = _values(name, prepared, table), _described(name, prepared, table.obs)
     groups: dict[Key, Array] = {}
-    for key, members in obs.groupby(list(obs.columns), sort=True).indices.items():
-        rows = np.asarray(members, dtype=np.int64)
+    for given, members in obs.groupby(list(obs.columns), sort=True).indices.items():
+        rows, key = np.asarray(members, dtype=np.int64), _nearest(cast("Key", given), asked)
         if key in asked and "control" in table.obs:
             controls = prepared.cells.obs_names[prepared.rows(part, CONTROL, key[2])]
             rows = _in_order(name, table.obs["control"].astype(str), rows, list(controls), key[2])
         if key in asked:
             groups[key] = values[rows]
     return groups
+
+
+def _nearest(given: Key, asked: set[Key]) -> Key:
+    """Return the group asked for that a predicted group is, its dose being rounded as files round it."""
+    label, dose, context = given
+    same = (key for key in asked if (key[0], key[2]) == (label, context))
+    return next((key for key in same if np.isclose(key[1], dose, rtol=1e-5)), given)
 
 
 def _values(name: str, prepared: Prepared, table: AnnData) -> Array:
@@ -142,7 +152,11 @@ def _described(name: str, prepared: Prepared, obs: pd.DataFrame) -> pd.DataFrame
     for column in ("perturbation", "cell_context"):
         if column not in given:
             raise DataError(f"The predictions of {name} lack obs[{column!r}]: add that column.")
-    return _columns(given)
+    columns = _columns(given)
+    without = int(columns["dose"].isna().sum())
+    if without:
+        raise DataError(f"{without} predictions of {name} have no dose: give them one.")
+    return columns
 
 
 def _in_order(

@@ -153,8 +153,9 @@ class SimilarityVerdict:
 
     @property
     def fails_against(self) -> tuple[str, ...]:
-        """References whose margin has an interval that is not above 0."""
-        return tuple(name for name, margin in self.margins.items() if not margin.low > 0)
+        """References whose margin has an interval that is not above 0, or too few units for one."""
+        shown = {name for name, m in self.margins.items() if m.low > 0 and m.units >= MIN_UNITS}
+        return tuple(name for name in self.margins if name not in shown)
 
     @property
     def holds(self) -> bool:
@@ -166,7 +167,9 @@ class SimilarityVerdict:
             return "similar: nearer than " + ", ".join(self.margins)
         words = []
         for name in self.fails_against:
-            words.append(f"{name} ({'nearer' if self.margins[name].high < 0 else 'cannot be told'})")
+            margin = self.margins[name]
+            nearer = "nearer" if margin.high < 0 else "cannot be told"
+            words.append(f"{name} ({nearer if margin.units >= MIN_UNITS else 'too few units'})")
         return "not shown: fails against " + ", ".join(words)
 
 

@@ -33,6 +33,8 @@ SKILLED = ("pseudobulk_mse", "w1", "pds")
 CEILING = "ceiling"
 #: The row that knows most without any training, by the kind of split; else `matching_mean`.
 PLAIN_ROW = {"contexts": "context_mean", "doubles": "additive", "cytokine_doubles": "additive"}
+#: Splits that leave one level after the other out: each is a unit of its own.
+LEFT_OUT_LEVELS = ("batches", "time")
 #: What two sets of rows of one table have in common.
 SCOPE = ("dataset", "split_kind", "part")
 
@@ -95,14 +97,15 @@ def difference(
 def per_unit(
     scores: pd.DataFrame, groups: pd.DataFrame, metric: str, over: str | Sequence[str] = "all"
 ) -> pd.DataFrame:
-    """Return the mean over folds and seeds of each unit (rows) and model, with ceiling and resolvable."""
+    """Return the mean over folds and seeds of each unit (rows) and model, with what its ceiling is worth."""
     import pandas as pd
 
     table = Scores.of(scores, groups, metric, over)
     columns = {name: values.mean() for name, values in table.models.items()}
     frame = pd.DataFrame(columns).reindex(sorted(table.eligible))
-    if table.tops:
-        frame["resolvable"] = pd.Series({unit: top.resolvable for unit, top in table.tops.items()})
+    for name in ("resolvable", "biased"):
+        if table.tops:
+            frame[name] = pd.Series({unit: getattr(top, name) for unit, top in table.tops.items()})
     return frame.rename_axis("unit")
 
 
@@ -173,7 +176,8 @@ class Scores:
         values = self.matrix(name, units)
         result = estimate(values, seeds=self.seed_variance(name, units))
         frame = self.models[name]
-        known = [self.tops[unit].resolvable for unit in units if unit in self.tops]
+        tops = [self.tops[unit].resolvable for unit in units if unit in self.tops]
+        known = [top for top in tops if top is not None]
         return {
             "on": on,
             "model": name,
@@ -220,6 +224,8 @@ def _of_units(table: pd.DataFrame, by_context: bool) -> pd.DataFrame:
     names = rows["perturbation"].astype(str)
     other = rows.loc[rows["dose"] != 1, "dose"].map(" at dose {:g}".format)
     names = names + other.reindex(rows.index).fillna("")
+    held_out = rows["split_kind"].isin(LEFT_OUT_LEVELS)  # the same perturbation, once in each of them
+    names = names.where(~held_out, names + " | " + rows["split"].astype(str))
     return rows.assign(unit=names + " | " + context[rows.index] if by_context else names)
 
 

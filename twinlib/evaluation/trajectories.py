@@ -233,23 +233,6 @@ def _harvest_times(prepared: Prepared, rows: NDArray[np.int64], perturbation: st
     return time
 
 
-def real_trajectory(
-    prepared: Prepared,
-    embedding: Encoder,
-    perturbation: str,
-    horizon: int = 15,
-    split: str = "test",
-    measured: bool = False,
-) -> Array:
-    """Return the real trajectory [T, D] of a perturbation, in pseudotime (T = H + 1) or measured time.
-
-    Held-out controls and cells of the perturbation are sorted by diffusion pseudotime from the control
-    medoid, in the latent space fitted on training cells, and averaged in H + 1 bins of equal count; or they
-    are averaged at each measured time.
-    """
-    return real_cells(prepared, embedding, perturbation, horizon, split, measured).trajectory
-
-
 def straight_line(start: ArrayLike, end: ArrayLike, horizon: int = 15) -> Array:
     """Return the path [H + 1, D] from the control mean [D] to the training mean of p [D] in H equal steps."""
     start, end = finite_arrays(start=(start, "D"), end=(end, "D"))

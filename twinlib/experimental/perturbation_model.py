@@ -90,8 +90,6 @@ class PerturbationModelConfig:
     trust: bool = True
     #: Fit a network to the mean effects; False: least-squares effects of the parts, which add up.
     label_network: bool = True
-    #: Keep for each training label what the label network leaves of its mean effect, if above noise.
-    memory: bool = True
     #: Lend an unseen target what gene vectors tell (`borrow`); False lends it the mean effect alone.
     borrow: bool = True
     #: Fit the cell network c(z, s); False leaves m(z, p) = s(p).
@@ -246,8 +244,8 @@ class PerturbationModel:
     table: PerturbationTable
     #: Mean effect of a perturbation.
     label_network: MeanEffect
-    #: For each training label what the label network leaves of its mean effect [D + G].
-    memory: dict[str, Tensor]
+    #: Effect [D + G] lent to each measured target that no training cell carries.
+    lent: dict[str, Tensor]
     #: Departure of a cell from the mean effect.
     cell_network: CellNetwork
     #: How it was trained.
@@ -263,7 +261,7 @@ class PerturbationModel:
         A perturbation that cannot be embedded raises a DataError.
         """
         doses = self.trained.doses_of(labels, dose)
-        return mean_effect(self.table, self.label_network, self.memory, labels, doses)
+        return mean_effect(self.table, self.label_network, self.lent, labels, doses)
 
     def predict(
         self,
@@ -322,11 +320,14 @@ def without_departures(model: PerturbationModel) -> PerturbationModel:
 def mean_effect(
     table: PerturbationTable,
     network: MeanEffect,
-    memory: dict[str, Tensor],
+    lent: dict[str, Tensor],
     labels: Sequence[str],
     doses: Array,
 ) -> tuple[Tensor, Tensor]:
-    """Return latent push [n, D] and head [n, G] of n labels at n doses: label network plus memory."""
+    """Return latent push [n, D] and head [n, G] of n labels at n doses.
+
+    The label network gives them for the parts that it was trained on; what is lent to others is added.
+    """
     names, index = np.unique(np.asarray(labels).astype(str), return_inverse=True)
     dose = torch.from_numpy(np.asarray(doses, dtype=np.float32)[:, None])
     rows = torch.from_numpy(index.reshape(-1))
@@ -334,11 +335,8 @@ def mean_effect(
     split = [_seen_and_not(table, str(name)) for name in names]
     push, head = network(label_features(table, [seen for seen, _ in split])[rows] * dose)
     nothing = torch.zeros(push.shape[1] + head.shape[1])
-    kept = torch.stack(
-        [sum((memory.get(part, nothing) for part in rest), memory.get(seen, nothing)) for seen, rest in split]
-    )
-    kept = kept[rows] * dose
-    return push + kept[:, : network.latent], head + kept[:, network.latent :]
+    unseen = torch.stack([sum((lent[part] for part in rest), nothing) for _, rest in split])[rows] * dose
+    return push + unseen[:, : network.latent], head + unseen[:, network.latent :]
 
 
 def _seen_and_not(table: PerturbationTable, label: str) -> tuple[str, list[str]]:
@@ -409,8 +407,7 @@ def trust(departure: Array, noise: Array) -> Array:
 
     signal = mean over P of departure^2 - noise, a column at a time, at least 0; the factor is
     sqrt(signal / (signal + noise)). A plain shrinkage estimate takes no root (Efron & Morris 1973): it has
-    the smaller squared error, but makes the change shorter than it is, which costs correlation once the
-    sampling error of the controls is added.
+    the smaller squared error, but makes the change shorter than it is.
     """
     signal = np.maximum((departure**2 - noise).mean(axis=0), 0.0)
     return np.sqrt(signal / np.maximum(signal + noise, 1e-12))
@@ -617,7 +614,7 @@ def fit_perturbation_model(
         table = PerturbationTable(prepared, embedding)
     if latent is None:
         latent = encode_rows(prepared, embedding, np.asarray(prepared.cells.X)).numpy()
-    label_network, memory = _fit_labels(prepared, embedding, table, latent, config, seed)
+    label_network, lent = _fit_labels(prepared, embedding, table, latent, config, seed)
     network = CellNetwork(latent.shape[1], config.hidden, torch.Generator().manual_seed(seed))
     history = pd.DataFrame(columns=["epoch", "train", "validation"])
     held = _validation_pairs(prepared) if config.cell_network else None
@@ -625,15 +622,15 @@ def fit_perturbation_model(
         from twinlib.data.pairing import pair
 
         pairs = pair(prepared, split="train") if pairs is None else pairs
-        effect = partial(mean_effect, table, label_network, memory)
+        effect = partial(mean_effect, table, label_network, lent)
         train, valid = (_pair_tensors(prepared, embedding, effect, latent, part) for part in (pairs, held))
         reference = _reference_cells(prepared, latent, pairs, seed)
         network, history = fit_cell_network(embedding, train, valid, reference, config, seed)
-        told = (prepared, embedding, network, label_network, memory, table, latent)
+        told = (prepared, embedding, network, label_network, lent, table, latent)
         if config.earns_its_place and not earns_its_place(*told):
             network.strength.zero_()
     return PerturbationModel(
-        prepared, embedding, table, label_network, memory, network, config, history, Trained.on(prepared)
+        prepared, embedding, table, label_network, lent, network, config, history, Trained.on(prepared)
     )
 
 
@@ -652,7 +649,7 @@ def earns_its_place(
     embedding: Coder,
     network: CellNetwork,
     label_network: MeanEffect,
-    memory: dict[str, Tensor],
+    lent: dict[str, Tensor],
     table: PerturbationTable,
     latent: Array,
 ) -> bool:
@@ -675,7 +672,7 @@ def earns_its_place(
         if key[0] == CONTROL or min(start.sum(), real.sum()) < 2 or not fitting.of(key[0]).any():
             continue
         z = torch.from_numpy(latent[start])
-        push, _ = mean_effect(table, label_network, memory, [key[0]] * len(z), np.full(len(z), key[2]))
+        push, _ = mean_effect(table, label_network, lent, [key[0]] * len(z), np.full(len(z), key[2]))
         with torch.no_grad():
             departure = embedding.decode(z + push + network(z, push)) - embedding.decode(z + push)
         without = values[start] + key[2] * shift_of(fitting, key[0])
@@ -702,7 +699,7 @@ def _fit_labels(
     config: PerturbationModelConfig,
     seed: int,
 ) -> tuple[MeanEffect, dict[str, Tensor]]:
-    """Estimate mean effects, fit the label network to them, and remember what it leaves of each label."""
+    """Estimate mean effects, fit the label network to them, and lend effects to targets without cells."""
     train = np.asarray(prepared.cells.obs["split"] == "train")
     cells, depth = training_cells(prepared), latent.shape[1]
     columns = np.hstack([latent[train], prepared.scale(cells.values)])
@@ -711,9 +708,8 @@ def _fit_labels(
     targets = effects.believed.copy()
     targets[:, depth:] -= _decoded(embedding, controls, targets[:, :depth])
     network = _mean_effects(table, effects, torch.from_numpy(targets).float(), depth, config, seed)
-    memory = _remember(embedding, table, network, effects, controls, config.trust) if config.memory else {}
     ridges = RIDGES if config.borrow else (np.inf,)
-    return network, memory | borrow(prepared, embedding, effects, targets, table, ridges)
+    return network, borrow(prepared, embedding, effects, targets, table, ridges)
 
 
 def _mean_effects(
@@ -789,28 +785,6 @@ def _left_out_error(x: Array, y: Array, ridge: float) -> float:
     return float(np.square(misses).sum())
 
 
-def _remember(
-    embedding: Coder,
-    table: PerturbationTable,
-    network: MeanEffect,
-    effects: Effects,
-    controls: Tensor,
-    shrunk: bool,
-) -> dict[str, Tensor]:
-    """Return for each training label what the network leaves of its mean effect [K], above the noise.
-
-    The remainder is cut like the effects themselves (where they are `shrunk`) and scales with the dose.
-    """
-    push, head = (part.numpy() for part in mean_effect(table, network, {}, effects.labels, effects.doses))
-    fitted = np.hstack([push, head + _decoded(embedding, controls, push)])
-    left = effects.measured - fitted
-    left *= trust(left, effects.noise) if shrunk else 1.0
-    depth = push.shape[1]
-    left[:, depth:] += fitted[:, depth:] - head - _decoded(embedding, controls, push + left[:, :depth])
-    slopes = _per_unit_dose(effects, left)
-    return {label: torch.from_numpy(slope).float() for label, slope in slopes.items()}
-
-
 def predict_anndata(
     model: PerturbationModel, prepared: Prepared, perturbation: str, dose: float | None = None
 ) -> AnnData:
@@ -839,6 +813,6 @@ def predict_anndata(
     result.uns["twinlib"] = {
         "dataset": prepared.dataset,
         "data_hash": prepared.data_hash,
-        "units": "log1p(CP10k)",
+        "units": "log1p(CP10k)" if prepared.scale_of_data == "log1p" else prepared.scale_of_data,
     }
     return result

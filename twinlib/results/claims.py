@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from twinlib.errors import ResultsError
-from twinlib.evaluation.calibration import Estimate, estimate
+from twinlib.evaluation.calibration import MIN_UNITS, Estimate, estimate
 from twinlib.evaluation.statistics import paired_difference, probability_of_improvement
 from twinlib.results import escape as escape_tables
 from twinlib.results import tables, trajectory_tables
@@ -245,6 +245,8 @@ def twins_agree(place: str) -> Evidence:
         ("experimental", _by_clock(dataset, clock)) if clock else ("two_stage", _described(dataset))
     )
     text = f"{twin}, DTW gained on " + "; on ".join(f"{name} {in_words(m)}" for name, m in margins.items())
+    if any(m.units < MIN_UNITS for m in margins.values()):
+        return Evidence(f"{text}; under {MIN_UNITS} units, intervals over folds alone, no verdict", OPEN)
     lows, highs = ([getattr(m, end) for m in margins.values()] for end in ("low", "high"))
     return _unless_untested(dataset, Evidence(text, _verdict(float(np.min(lows)), float(np.min(highs)))))
 
@@ -284,7 +286,8 @@ def experimental_twin(place: str) -> Evidence:
     rows = split.rows(models=("experimental", plain)).query("on == 'all'")
     mean = dict(zip(rows["model"], rows["mean"], strict=True))
     text = (
-        f"{split.metric}: experimental {mean['experimental']:.3f}, {plain} {mean[plain]:.3f}, ceiling "
+        f"{split.metric}{'' if split.over == 'has_effect' else ' over all'}: "
+        f"experimental {mean['experimental']:.3f}, {plain} {mean[plain]:.3f}, ceiling "
         f"{float(rows['ceiling'].iloc[0]):.3f}; difference {in_words(gap)}"
     )
     return _unless_untested(dataset, Evidence(text, _verdict(gap.low, gap.high)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -69,13 +69,24 @@ class JudgedSplit:
         return summaries.difference(chosen, self.groups, name, first, second, over or self.over)
 
     def gaps(self, first: str, others: Sequence[str], metric: str = "") -> dict[str, Estimate]:
-        """Return first less each of the others, on the seeds that all have; `ceiling` is a row, too."""
-        name, rows = metric or self.metric, (first, *others)
-        chosen = self._of(name, rows)
-        shared = set.intersection(*(set(seeds) for _, seeds in chosen.groupby("model")["seed"]))
-        chosen = chosen[chosen["seed"].isin(shared)]
-        table = summaries.Scores.of(chosen, self.groups, name, self.over)
-        return {other: table.gap(first, other) for other in others}
+        """Return first less each of the others, each on the seeds that both have; `ceiling` is a row, too."""
+        name = metric or self.metric
+        pairs = {other: _on_shared_seeds(self._of(name, (first, other)), first, other) for other in others}
+        return {
+            other: summaries.difference(scores, self.groups, name, first, other, self.over)
+            for other, scores in pairs.items()
+        }
+
+    def beside(self, other: JudgedSplit, models: Sequence[str]) -> JudgedSplit:
+        """Return the split with rows of another run on the same folds and units; other units are refused."""
+        import pandas as pd
+
+        keys = ["split", "perturbation", "dose", "cell_context", "n_cells", "n_controls"]
+        mine, theirs = (g[keys].sort_values(keys).reset_index(drop=True) for g in (self.groups, other.groups))
+        if not mine.equals(theirs):
+            place = f"{self.dataset}, {self.kind}"
+            raise ResultsError(f"Two runs on {place}, hold other cells; make both by the same preparation.")
+        return replace(self, scores=pd.concat([self.scores, other.scores.query("model in @models")]))
 
     def by_unit(self, metric: str = "", over: str | Sequence[str] = "all") -> pd.DataFrame:
         """Return the mean over folds and seeds of each unit (rows) and model (`summaries.per_unit`)."""
@@ -84,15 +95,25 @@ class JudgedSplit:
 
     def by_fold(self, perturbation: str, metric: str = "") -> pd.DataFrame:
         """Return the values of one perturbation over all its contexts: folds x models, seeds averaged."""
-        chosen = self._of(metric or self.metric)
+        name = (metric or self.metric).replace("skill_pseudobulk_mse", "skill")
+        if name.startswith("skill_"):
+            raise InputError(f"{name} of one perturbation is no column of the scores: choose another metric.")
+        chosen = self.scores[(self.scores["metric"] == name) & (self.scores["against"] == "")]
         chosen = chosen[(chosen["perturbation"] == perturbation) & (chosen["cell_context"] == "")]
         return chosen.pivot_table(index="split", columns="model", values="value")
 
     def _of(self, metric: str, models: Sequence[str] = ()) -> pd.DataFrame:
         """Return the values that a metric, or a skill in it, is made of: all, or of models and references."""
-        base = metric.removeprefix("skill_")
-        chosen = self.scores[(self.scores["metric"] == base) & (self.scores["against"] == "")]
+        needed = {metric.removeprefix("skill_")} | ({"pseudobulk_mse"} if metric == "skill" else set())
+        chosen = self.scores[self.scores["metric"].isin(needed) & (self.scores["against"] == "")]
         return chosen[chosen["model"].isin([*models, *REFERENCES])] if models else chosen
+
+
+def _on_shared_seeds(scores: pd.DataFrame, *rows: str) -> pd.DataFrame:
+    """Return scores in which the named rows hold the seeds that all of them have; others stay."""
+    mine = scores["model"].isin(rows)
+    seeds = [set(of_row) for _, of_row in scores[mine].groupby("model")["seed"]]
+    return scores[~mine | scores["seed"].isin(set.intersection(*seeds))] if seeds else scores
 
 
 def judged_splits(experiment: str, dataset: str) -> dict[str, JudgedSplit]:
@@ -119,7 +140,8 @@ def in_words(gap: Estimate) -> str:
     """Return a difference with its interval, U and the smallest difference that 80 % power would see."""
     if not np.isfinite(gap.low):
         return f"{gap.mean:+.3f}, U = {gap.units}: n/a, too few"
-    return f"{gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}], U = {gap.units}, smallest {gap.smallest:.3f}"
+    smallest = f", smallest {gap.smallest:.3f}" if np.isfinite(gap.smallest) else ""
+    return f"{gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}], U = {gap.units}{smallest}"
 
 
 def fold_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:

@@ -79,7 +79,8 @@ def read_table(protocol: str, dataset: str, table: str = "regression") -> Any:
 def preparation_of(manifest: Mapping[str, Any]) -> str:
     """Say in a sentence on which preparation of the cells a run stands, from its manifest."""
     if "panel_rule" in manifest:
-        return f"The run stands on five folds and a panel by the rule `{manifest['panel_rule']}` (chapter 2)."
+        folds = "five folds" if manifest.get("folds") == 5 else "the first of five folds"
+        return f"The run stands on {folds} and a panel by the rule `{manifest['panel_rule']}` (chapter 2)."
     return (
         "The run stands on an earlier preparation of the cells: a random fifth of every group for testing, "
         "and a panel by scanpy's dispersion, which on some data keeps little of the response (chapter 2)."

@@ -88,7 +88,7 @@ class Twin:
             "log_dose": self.log_dose,
             "contexts": self.contexts,
             "config": dataclasses.asdict(self.model.config),
-            "memory": list(self.model.memory),
+            "lent": list(self.model.lent),
             "doses": {label: list(levels) for label, levels in trained.doses.items()},
             "prepared": {name: getattr(prepared, name) for name in _FACTS},
         }
@@ -290,8 +290,8 @@ def _arrays(model: PerturbationModel) -> dict[str, np.ndarray]:
     arrays = {"mean": model.prepared.mean, "std": model.prepared.std}
     for name, network in (("label", model.label_network), ("cell", model.cell_network)):
         arrays |= {f"{name}.{key}": value.numpy() for key, value in network.state_dict().items()}
-    kept = [value.numpy() for value in model.memory.values()]
-    arrays["memory"] = np.stack(kept) if kept else np.zeros((0, 0), dtype=np.float32)
+    kept = [value.numpy() for value in model.lent.values()]
+    arrays["lent"] = np.stack(kept) if kept else np.zeros((0, 0), dtype=np.float32)
     return arrays
 
 
@@ -312,7 +312,7 @@ def _built(folder: pathlib.Path, facts: dict[str, Any], arrays: dict[str, np.nda
         embedding,
         table,
         _label_network(table, config.label_network, config.hidden, arrays, embedding.latent_dim),
-        dict(zip(facts["memory"], torch.from_numpy(arrays["memory"]), strict=True)),
+        dict(zip(facts["lent"], torch.from_numpy(arrays["lent"]), strict=True)),
         _cell_network(config.hidden, arrays, embedding.latent_dim),
         config,
         pd.DataFrame(columns=["epoch", "train", "validation"]),
