@@ -121,9 +121,15 @@ def _describe_predict(
     made.add_argument("model", type=pathlib.Path, metavar="MODEL", help="folder of a saved model")
     made.add_argument("file", type=pathlib.Path, metavar="FILE", help="an h5ad file with control cells")
     made.add_argument(
-        "--perturbation", required=True, metavar="X", help="what to predict, such as JAK2 or JAK2+IRF1"
+        "--perturbation",
+        dest="asked",
+        required=True,
+        metavar="X",
+        help="what to predict, such as JAK2 or JAK2+IRF1",
     )
-    made.add_argument("--dose", type=float, metavar="D", help="dose, needed where several were trained")
+    made.add_argument(
+        "--dose", dest="asked_dose", type=float, metavar="D", help="dose, needed where several were trained"
+    )
     made.add_argument("--out", type=pathlib.Path, required=True, metavar="P.h5ad", help="file to write")
     made.add_argument(
         "--convention",
@@ -201,7 +207,7 @@ def _predict(given: argparse.Namespace) -> int:
     from twinlib.verdict.twin import predict_file
 
     notes = predict_file(
-        given.model, given.file, given.out, given.perturbation, given.dose, Keys.of(given),
+        given.model, given.file, given.out, given.asked, given.asked_dose, Keys.of(given),
         convention=given.convention, overwrite=given.overwrite,
     )  # fmt: skip
     print("\n".join(notes))

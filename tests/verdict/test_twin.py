@@ -5,8 +5,8 @@ from __future__ import annotations
 import anndata
 import numpy as np
 import pytest
-from conftest import fitted
-from defect_files import donors_and_types, drug_screen
+from defect_files import donors_and_types, drug_screen, weak_crispr
+from small_twins import fitted
 
 from twinlib.errors import DataError, InputError
 from twinlib.verdict.conventions import written_as
@@ -179,8 +179,6 @@ def test_a_twin_on_components_is_not_saved(twin, tmp_path):
 
 
 def test_a_group_of_three_and_one_of_twelve_do_not_end_a_run():
-    from defect_files import weak_crispr
-
     small = fitted(weak_crispr(), genes=20)
     made = small.predict(inspect(weak_crispr()).cells(), "TGT9")
     assert isinstance(made, anndata.AnnData) and made.n_obs == 300
