@@ -12,7 +12,7 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pytest
-from defect_files import FILES, weak_crispr
+from defect_files import FILES, drug_screen, weak_crispr
 
 from twinlib import __main__ as command
 from twinlib.errors import FolderError
@@ -116,6 +116,21 @@ def test_predict_from_a_folder_to_a_file(twin, screen, tmp_path, capsys):
     assert "is there already" in capsys.readouterr().err
     assert command.main([*call, "--overwrite", "--convention", "cell-eval2"]) == 0
     assert "target_gene" in anndata.read_h5ad(tmp_path / "P.h5ad").obs
+
+
+def test_predict_asks_for_a_dose_with_the_list(drugs, tmp_path, capsys):
+    drugs.save(tmp_path / "model")
+    drug_screen().write_h5ad(tmp_path / "cells.h5ad")
+    call = ["predict", str(tmp_path / "model"), str(tmp_path / "cells.h5ad"), "--perturbation", "BMS"]
+    call += ["--out", str(tmp_path / "P.h5ad")]
+    assert command.main(call) == 2
+    assert capsys.readouterr().err == (
+        "twinlib predict: BMS needs a dose, since several were trained (0.01, 0.1, 1, 10): give --dose.\n"
+    )
+    assert not (tmp_path / "P.h5ad").exists()
+    assert command.main([*call, "--dose", "20"]) == 0
+    assert "The dose 20 is an extrapolation: cells were trained up to 10." in capsys.readouterr().out
+    assert (anndata.read_h5ad(tmp_path / "P.h5ad").obs["dose"] == 20.0).all()
 
 
 def test_an_interrupted_command_ends_with_130(tmp_path):

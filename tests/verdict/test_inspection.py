@@ -262,6 +262,13 @@ def test_given_keys_are_never_guessed_over():
         assert not [told for told in inspection.of("assumed") if "batches" in told]
 
 
+def test_real_cells_of_other_tools_are_read(real_data):
+    parse = inspect(real_data / "standins" / "parse_like_kang2018.h5ad")
+    assert (parse.keys.perturbation, parse.keys.batch, parse.keys.kind) == ("cytokine", "donor", "cytokine")
+    h1 = inspect(real_data / "vcc_h1" / "H1-VCC-2025-training.h5ad")
+    assert (h1.keys.perturbation, h1.keys.guide, h1.keys.kind) == ("target_gene", "guide_id", "crispri")
+
+
 def test_several_controls_count_as_one():
     made = inspect(small(filled(OPEN["two controls"][0]), GENES), Keys(control=("NT", "DMSO"))).cells()
     assert (made.obs["perturbation"] == "control").sum() == 240

@@ -58,7 +58,7 @@ KIND_OF_WORD = {
     "cytokines": "cytokine",
 }
 #: Labels that say that a cell was perturbed, and not how.
-NOT_A_NAME = frozenset("perturbed treated targeting true yes 1 guide".split())
+NOT_A_NAME = frozenset("perturbed treated targeting true yes 1 guide cytokine drug compound".split())
 #: Names of cytokines as they are usually written, without signs.
 CYTOKINE = re.compile(
     r"(ifn|il|tnf|tgf|csf|gmcsf|mcsf|epo|tpo|lps|bmp|fgf|egf|vegf|cxcl|ccl)[a-z]*\d*[a-z]*\d*"

@@ -412,9 +412,9 @@ def _name_kind(filling: _Filling, made: AnnData) -> None:
         map(str, made.var_names),
     )
     kind = "crispri" if ratio < FALLS else "crispra" if ratio > RISES else "knockout"
-    told = (
-        f"genes were perturbed ({kind}: their own expression stands at {ratio:.2f} of the controls'; --kind)"
-    )
+    why = f"their own expression stands at {ratio:.2f} of the controls'"
+    why = why if np.isfinite(ratio) else "no single target shows its own expression"
+    told = f"genes were perturbed ({kind}: {why}; --kind)"
     filling.keys = filling.keys.filled(kind=kind)
     filling.told.append(assumed("kind", told))
     types = np.where(made.obs["perturbation"] == CONTROL, "none", KINDS[kind])

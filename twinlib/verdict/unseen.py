@@ -17,15 +17,15 @@ def unseen_sentence(scores: pd.DataFrame, groups: pd.DataFrame, row: str = "expe
 
     `scores` and `groups` are of that split alone (`judge.Tables`); "" where they hold no unit of the row.
     """
-    table = summary(scores, groups, "pearson_delta", over="all").set_index(["on", "model"])
-    if ("all", row) not in table.index:
+    table = summary(scores, groups, "pearson_delta", over="all")
+    table = table[table["on"] == "all"].set_index("model")
+    if row not in table.index:
         return ""
-    own, mean = table.loc[("all", row)], table["mean"].get(("all", "mean"), np.nan)
-    interval = (
-        f" [{own['low']:.2f}, {own['high']:.2f}]" if np.isfinite(own["low"]) else " (too few for an interval)"
-    )
-    beside = f"; the plain mean of the others has {mean:.2f}" if np.isfinite(mean) else ""
+    mean, low, high = (float(table[name].loc[row]) for name in ("mean", "low", "high"))
+    other = float(table["mean"].get("mean", np.nan))
+    interval = f" [{low:.2f}, {high:.2f}]" if np.isfinite(low) else " (too few for an interval)"
+    beside = f"; the plain mean of the others has {other:.2f}" if np.isfinite(other) else ""
     return (
-        f"On {int(own['units'])} targets of this file that were held out altogether, such predictions have a "
-        f"mean pearson_delta of {own['mean']:.2f}{interval}{beside}."
+        f"On {int(table['units'].loc[row])} targets of this file that were held out altogether, such "
+        f"predictions have a mean pearson_delta of {mean:.2f}{interval}{beside}."
     )
