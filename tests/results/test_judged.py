@@ -84,6 +84,14 @@ def test_rows_of_another_run_stand_beside_on_the_same_cells_only(ship):
         split.beside(replace(stranger, groups=stranger.groups.assign(n_cells=21)), ("STATE",))
 
 
+def test_of_unseen_perturbations_the_better_plain_row_has_to_be_beaten(ship):
+    split = ship(gain=0.1, kind="perturbations")["perturbations"]
+    assert split.plain_row == "matching_mean"
+    for level, better in ((0.7, "linear"), (0.3, "matching_mean")):
+        linear = split.scores.query("model == 'matching_mean'").assign(model="linear", value=level)
+        assert replace(split, scores=pd.concat([split.scores, linear])).plain_row == better
+
+
 def test_several_rows_are_compared_on_the_same_seeds(ship):
     split = ship(gain=0.0, seeds=3)["cells"]
     scores = split.scores

@@ -410,7 +410,8 @@ CLAIMS = (
         "The embedding model predicts the perturbed state.",
         "Five folds, truth from test controls within context: primary metric of the experimental twin less "
         "that of the row that knows most without training (the mean of each perturbation; of a pair the sum "
-        "of its parts; in a held-out context the mean of the others), over perturbations with an effect. "
+        "of its parts; of an unseen perturbation the better of the mean effect and a linear map of gene "
+        "vectors; in a held-out context the mean of the others), over perturbations with an effect. "
         "The interval holds the chance of folds, perturbations and seeds; 'smallest' is the difference that "
         "80 % power would see.",
         "More perturbations, where U is small; other data.",
