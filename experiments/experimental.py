@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
@@ -18,18 +18,19 @@ import numpy as np
 import pandas as pd
 
 from experiments.experiment import Experiment, Scratch, at_least_one, one_of, option
-from experiments.experimental_rows import Fold, RememberedCoder, ablated, gene_rows
+from experiments.experimental_rows import Fold, ablated
 from experiments.part import Part, Row
 from twinlib.data.effect_tests import effect_table, sham_labels
 from twinlib.data.folds import FOLDS
-from twinlib.data.preparation import Prepared, WeakPanel, prepare, single_measured
-from twinlib.data.schema import parts
+from twinlib.data.held_out import held_out_groups
+from twinlib.data.preparation import Prepared, WeakPanel, prepare
 from twinlib.data.simulated import simulate_waddington
 from twinlib.data.sources import dataset as entry
 from twinlib.data.sources import load
-from twinlib.errors import DataError
+from twinlib.evaluation.gene_changes import gene_rows
 from twinlib.evaluation.judge import Supervised, evaluate
 from twinlib.evaluation.summaries import with_effects
+from twinlib.experimental.fold_rows import embedding_of
 from twinlib.landscapes.myeloid import GENES
 
 if TYPE_CHECKING:
@@ -50,8 +51,6 @@ SPLITS: dict[str, tuple[str, ...]] = {
 }
 #: Datasets whose controls come from another study: no effect test, no null panel and no verdict.
 UNTESTED = ("cross_study",)
-#: Training cells that an embedding is fitted on, drawn once.
-EMBEDDED = 2000
 #: How the truth of a table is made.
 TRUTH = "test cells less test controls, within context, contexts weighted by the perturbed test cells"
 #: Knock-downs of the smaller simulated designs.
@@ -80,21 +79,9 @@ def question(kind: str) -> str:
     return "doubles" if kind == "cytokine_doubles" else kind
 
 
-def held_out_groups(kind: str, cells: AnnData) -> list[list[str | float]]:
-    """Return what each part of a split holds out, one after the other; empty lists for folds of cells."""
-    if kind == "cells":
-        return [[] for _ in range(FOLDS)]
-    if kind in LEVELS:
-        return [list(LEVELS[kind])]
-    if kind == "contexts":
-        return [[name] for name in sorted(set(cells.obs["cell_context"].astype(str)))]
-    if kind == "perturbations":
-        return [[name] for name in sorted(single_measured(cells))]
-    labels = set(cells.obs["perturbation"].astype(str))
-    both = sorted(label for label in labels if len(parts(label)) > 1 and set(parts(label)) <= labels)
-    number = FOLDS if len(both) >= 2 * FOLDS else 1
-    order = np.random.default_rng(0).permutation(len(both))
-    return [[both[i] for i in group] for group in np.array_split(order, number)]
+def held_out_of(kind: str, cells: AnnData) -> list[list[str | float]]:
+    """Return what each part of a split of the experiment holds out; empty lists for folds of cells."""
+    return held_out_groups(question(kind), cells, LEVELS)
 
 
 def in_hours(cells: AnnData) -> AnnData:
@@ -102,31 +89,6 @@ def in_hours(cells: AnnData) -> AnnData:
     timed = cells.copy()
     timed.obs["dose"] = timed.obs["time"].to_numpy(dtype=float)
     return timed
-
-
-def fewer_training_cells(prepared: Prepared, number: int) -> Prepared:
-    """Return the same preparation with some of its training cells, drawn once; all others and the scaler
-    stay.
-    """
-    train = prepared.rows("train")
-    keep = np.random.default_rng(0).permutation(train)[:number]
-    rows = np.sort(np.concatenate([keep, prepared.rows("validation"), prepared.rows("test")]))
-    return replace(prepared, cells=prepared.cells[rows].copy())
-
-
-def embedding_of(prepared: Prepared, epochs: int) -> tuple[RememberedCoder, str]:
-    """Return the packaged embedding where it fits these training cells, else a short one; and which it is."""
-    from twinlib.embedding.attention import EmbeddingConfig
-    from twinlib.embedding.train import pretrained, train_embedding
-
-    try:
-        embedding = pretrained(prepared.dataset)
-        embedding.require(prepared)
-    except DataError:
-        few = fewer_training_cells(prepared, EMBEDDED)
-        embedding = train_embedding(few, EmbeddingConfig(epochs=epochs), seed=0)[0]
-        return RememberedCoder(embedding), f"trained, passes: {epochs}"
-    return RememberedCoder(embedding), "packaged"
 
 
 @dataclass(frozen=True)
@@ -180,7 +142,7 @@ class ExperimentalSplits(Experiment):
         warnings.filterwarnings("ignore", category=FutureWarning)
         kind, _, number = part.partition("~")
         if kind == "held_out":
-            groups = {name: held_out_groups(name, self.cells(name)) for name in self.chosen}
+            groups = {name: held_out_of(name, self.cells(name)) for name in self.chosen}
             return Part({}, {"groups": groups})
         if kind == "effects":
             return self._effects()
@@ -190,7 +152,7 @@ class ExperimentalSplits(Experiment):
 
     def fold_of(self, kind: str, cells: AnnData, number: int) -> Prepared:
         """Prepare part `number` of a split, from 1 on."""
-        held_out = held_out_groups(kind, cells)[number - 1]
+        held_out = held_out_of(kind, cells)[number - 1]
         fold = number if kind == "cells" else 1
         size = entry(self.dataset).panel
         return prepare(cells, size, question(kind), fold=fold, held_out=held_out)

@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "environment": {"landscapes", "data", "embedding", "policy"},
     "results": {"evaluation", "policy"},
 }
+MAY_IMPORT["verdict"] = set(MAY_IMPORT) - {"results"}
 FORBIDDEN = {"stable_baselines3", "sb3_contrib", "torch_geometric", "cell_eval2", "pdex"}
 #: The one file that may lean on such a library, and which.
 ADAPTERS = {"twinlib/environment/stable_baselines3.py": {"stable_baselines3"}}

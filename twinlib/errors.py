@@ -49,3 +49,16 @@ class Divergence(RunError):
     def __init__(self, sentence: str, replicas: Sequence[int] = ()) -> None:
         super().__init__(sentence)
         self.replicas = tuple(replicas)
+
+
+#: What ends a command with one sentence and the exit code 2.
+REFUSALS = (
+    DataError,
+    WorldError,
+    InputError,
+    OrderError,
+    ResultsError,
+    SettingsError,
+    FolderError,
+    RunError,
+)

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
+from twinlib.data import effect_tests
 from twinlib.data.effect_tests import (
     called,
     effect_table,
@@ -145,3 +146,25 @@ def test_where_controls_are_few_labels_are_permuted_within_context_and_batch():
     strata = ["cell_context", "batch", "perturbation", "dose", "perturbation_type"]
     assert shams.obs[strata].value_counts().to_dict() == cells.obs[strata].value_counts().to_dict()
     assert not effect_table([prepare(shams, 12)], np.random.default_rng(0))["called"].any()
+
+
+@pytest.mark.parametrize("size", [2, 7, 20])
+def test_looked_up_distances_give_the_energy_of_the_product(size):
+    rng = np.random.default_rng(size)
+    distances = effect_tests._distances(rng.normal(size=(60, 5)))
+    labels = rng.permuted(np.repeat((np.arange(60) < size)[:, None], 30, axis=1), axis=0)
+    few = effect_tests._energy_of_few(distances, labels)
+    np.testing.assert_allclose(few, effect_tests._energy(distances, labels), rtol=1e-10, atol=1e-12)
+
+
+def test_effects_of_single_folds_join_to_one_answer():
+    tests = pd.DataFrame(
+        {
+            "split": [f"fold {i}" for i in range(1, 6) for _ in "ab"],
+            "perturbation": ["a", "b"] * 5,
+            "cell_context": "",
+            "called": [True, False, True, True, True, False, False, True, False, False],
+        }
+    )
+    told = effect_tests.with_has_effect(tests).groupby("perturbation")["has_effect"].first()
+    assert told.to_dict() == {"a": True, "b": False}

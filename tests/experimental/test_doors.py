@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -113,10 +114,20 @@ def test_whole_numbers_are_predicted_with_fractions(predictors, x):
     assert change.dtype.kind == "f" and (np.abs(change - np.rint(change)) > 1e-3).any()
 
 
-def test_a_gene_that_nobody_perturbed_is_not_called_unmeasured(predictors, doses, x):
-    table = PerturbationTable(doses, PrincipalEmbedding(doses))
+def test_a_gene_that_nobody_perturbed_is_lent_an_effect_by_three_others(predictors, doses, x):
     gene = next(gene for gene in doses.genes if gene not in doses.measured)
-    with pytest.raises(DataError, match="was never perturbed, though measured"):
+    model = predictors["experimental"]
+    assert model.table.features([gene])[0].abs().sum() > 0
+    np.testing.assert_array_equal(model.predict(x, [gene] * 6, 0.0), x)
+    one, two = (model.predict(x, [gene] * 6, dose) - x for dose in (0.5, 1.0))
+    assert np.abs(one).max() > 0 and np.abs(two).mean() > np.abs(one).mean()
+
+
+def test_a_gene_that_nobody_perturbed_is_not_called_unmeasured(predictors, doses, x):
+    gene = next(gene for gene in doses.genes if gene not in doses.measured)
+    few = replace(doses, train_perturbations=("Gata1", "Pu1"))
+    table = PerturbationTable(few, PrincipalEmbedding(doses))
+    with pytest.raises(DataError, match="was never perturbed, though measured, as fewer than 3"):
         table.features([gene])
     with pytest.raises(DataError, match="is not measured"):
         table.features(["IRF1"])

@@ -8,22 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.experimental import (
-    TRUTH,
-    ExperimentalSplits,
-    best_and_worst,
-    embedding_of,
-    fewer_training_cells,
-    held_out_groups,
-    in_hours,
-)
-from experiments.experimental_rows import ABLATIONS, PLAIN, Fold, RememberedCoder, ablated, shuffled
+from experiments.experimental import TRUTH, ExperimentalSplits, best_and_worst, held_out_of, in_hours
+from experiments.experimental_rows import ABLATIONS, Fold, ablated, shuffled
 from experiments.runner import run
 from twinlib.data.preparation import prepare, standard
 from twinlib.data.simulated import simulate_waddington
 from twinlib.evaluation import judge
 from twinlib.evaluation.judge import evaluate, supervised
 from twinlib.experimental.baselines import BASELINES
+from twinlib.experimental.fold_rows import PLAIN, RememberedCoder, embedding_of, fewer_training_cells
 from twinlib.experimental.perturbation_model import PerturbationModelConfig
 from twinlib.landscapes.gene_network import Wiring
 from twinlib.results import tables
@@ -120,13 +113,13 @@ def test_best_and_worst_are_chosen_among_those_with_an_effect():
 
 
 def test_every_group_is_held_out_once(cells):
-    singles = held_out_groups("perturbations", cells)
+    singles = held_out_of("perturbations", cells)
     assert singles == [["Cebpa"], ["Fli1"], ["Gata1"], ["Pu1"]]
-    assert held_out_groups("cells", cells) == [[]] * 5
-    (doubles,) = held_out_groups("doubles", cells)
+    assert held_out_of("cells", cells) == [[]] * 5
+    (doubles,) = held_out_of("doubles", cells)
     assert sorted(doubles) == ["Cebpa+Gata1", "Cebpa+Pu1", "Gata1+Pu1"]
     every = simulate_waddington(1500, wiring=Wiring(n_genes=20))
-    groups = held_out_groups("doubles", every)
+    groups = held_out_of("doubles", every)
     assert [len(group) for group in groups] == [11] * 5 and len(set(sum(groups, []))) == 55
 
 

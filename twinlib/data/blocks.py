@@ -55,7 +55,9 @@ def is_lazy(x: object) -> TypeGuard[Lazy]:
 
 
 def open_lazy(path: str | os.PathLike[str], rows: int = ROWS) -> AnnData:
-    """Open an h5ad or zarr file with X [n, G] on disk, in blocks of `rows` cells; obs and var are read.
+    """Open an h5ad or zarr file with X and layers [n, G] on disk, in blocks of `rows` cells.
+
+    obs, var and uns are read; a layer that is stored by columns is left out.
 
     Raises
     ------
@@ -72,9 +74,16 @@ def open_lazy(path: str | os.PathLike[str], rows: int = ROWS) -> AnnData:
             warnings.simplefilter("ignore")
             read, lazily = anndata.io.read_elem, anndata.experimental.read_elem_lazy
             obs, var = read(group["obs"]), read(group["var"])
-            x = lazily(group["X"], chunks=(min(rows, len(obs)), len(var)))
+            chunks = (min(rows, len(obs)), len(var))
+            x = lazily(group["X"], chunks=chunks)
             uns = read(group["uns"]) if "uns" in group else {}
-        return anndata.AnnData(x, obs=obs, var=var, uns=uns)
+            by_row = {name: group["layers"][name] for name in group.get("layers", ())}
+            layers = {
+                name: lazily(item, chunks=chunks)
+                for name, item in by_row.items()
+                if item.attrs.get("encoding-type") != "csc_matrix"
+            }
+        return anndata.AnnData(x, obs=obs, var=var, uns=uns, layers=layers)
     except DataError:
         raise
     except Exception as error:
@@ -142,9 +151,19 @@ def _compute(*asked: object) -> Any:
     return compute(*asked)
 
 
-def map_rows(x: Lazy, function: Callable[[Matrix], sparse.csr_matrix]) -> Lazy:
-    """Apply a function of one block [rows, G] -> [rows, G] float32 to every block of a lazy x."""
-    return x.map_blocks(function, dtype=np.float32, meta=sparse.csr_matrix((0, 0), dtype=np.float32))
+def map_rows(x: Lazy, function: Callable[..., sparse.csr_matrix], side: np.ndarray | None = None) -> Lazy:
+    """Apply a function of one block [rows, G] -> [rows, G] float32 to every block of a lazy x.
+
+    The rows of `side` [n] that belong to a block are its second argument.
+    """
+    empty = sparse.csr_matrix((0, 0), dtype=np.float32)
+    if side is None:
+        return x.map_blocks(function, dtype=np.float32, meta=empty)
+    import dask.array
+
+    from_array: Any = dask.array.from_array  # its own annotations leave it out
+    beside = from_array(side[:, None], chunks=(x.chunks[0], 1))
+    return x.map_blocks(function, beside, dtype=np.float32, meta=empty)
 
 
 def each(x: Lazy, function: Callable[[Matrix], Result]) -> list[Result]:
@@ -211,6 +230,13 @@ def _each_with(x: Matrix, side: np.ndarray, function: Callable[[Any, np.ndarray]
     bounds = np.cumsum([0, *whole_rows.chunks[0]])
     pieces = zip(whole_rows.to_delayed().ravel(), bounds[:-1], bounds[1:], strict=True)
     return list(_compute(*[delayed(function)(block, side[low:high]) for block, low, high in pieces]))
+
+
+def row_sums(x: Matrix) -> np.ndarray:
+    """Return the sum of each row of x [n, G], in float64 [n]."""
+    if is_lazy(x):
+        return np.concatenate(each(x, row_sums))
+    return np.asarray(x.sum(axis=1), dtype=np.float64).ravel()  # type: ignore[attr-defined]
 
 
 def hash_of(x: Lazy) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from twinlib.data import blocks, labels, scale, schema
+from twinlib.data import blocks, doses, labels, scale, schema
 from twinlib.data.blocks import Lazy, Matrix
 from twinlib.data.labels import Columns
 from twinlib.data.schema import CONTROL
@@ -35,6 +35,11 @@ def from_anndata(
     gene_symbols: str | None = None,
     scale: str = "log1p",
     name: str = "yours",
+    layer: str | None = None,
+    total_counts: str | None = None,
+    fractional: str | None = None,
+    guide_key: str | None = None,
+    log_dose: bool = False,
 ) -> AnnData:
     """Bring anyone's cells [n, G] to the canonical schema; print what X was taken for, and what looks odd.
 
@@ -69,6 +74,16 @@ def from_anndata(
         `log1p`: cells with counts behind them. `arcsinh`: intensities of cytometry, taken as they are.
     name
         Name of the dataset in `uns["twinlib"]`.
+    layer
+        Layer that is read in place of X; `raw` is `adata.raw` where no layer has that name.
+    total_counts
+        Column of obs with the total counts of each cell, where genes were left out of the file.
+    fractional
+        What to do with fractional counts: `round` them, or take them as `given`; None refuses them.
+    guide_key
+        Column of obs with the guide of each cell, kept as `guide`.
+    log_dose
+        Take doses as log2(1 + dose / smallest dose).
 
     Raises
     ------
@@ -84,11 +99,45 @@ def from_anndata(
     if adata.isbacked:
         adata = adata.to_memory()
     control = str(control) if np.isscalar(control) else control
-    columns = Columns(perturbation_key, control, context_key, batch_key, dose_key, separator, guide_targets)
-    made = bring(adata, columns, str(name), perturbation_type, gene_symbols, scale)
+    columns = Columns(
+        perturbation_key,
+        control,
+        context_key,
+        batch_key,
+        dose_key,
+        separator,
+        guide_targets,
+        guide_key,
+        log_dose,
+    )
+    matrix = Reading(scale, layer, total_counts, fractional)
+    made = bring(adata, columns, str(name), perturbation_type, gene_symbols, matrix)
     facts = made.uns["twinlib"]
     print("\n".join(f"from_anndata: {told}." for told in (facts["taken_for"], facts["hints"]) if told))
     return schema.check(made)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the numbers of a file are to be read."""
+
+    #: `log1p`: counts stand behind them; `arcsinh`: intensities of cytometry.
+    scale: str = "log1p"
+    #: Layer that is read in place of X (`raw`: also `adata.raw`); None: X.
+    layer: str | None = None
+    #: Column of obs with each cell's total counts; None: the genes of the file are all there were.
+    total_counts: str | None = None
+    #: Fractional counts: `round`, `given` (taken as they are), or None (refused).
+    fractional: str | None = None
+
+    def __post_init__(self) -> None:
+        known_scale(self.scale)
+        if self.fractional not in (None, *FRACTIONAL):
+            raise DataError(f"fractional={self.fractional!r} is unknown: use one of {list(FRACTIONAL)}.")
+
+
+#: What can be done with fractional counts.
+FRACTIONAL = ("round", "given")
 
 
 def bring(
@@ -97,21 +146,47 @@ def bring(
     name: str,
     kind: str,
     gene_symbols: str | None = None,
-    scale: str = "log1p",
+    reading: Reading | None = None,
 ) -> AnnData:
     """Build the canonical AnnData [n, G] of a file whose obs `columns` describes; hashed, not yet checked."""
+    reading = reading or Reading()
+    adata = in_place_of_x(adata, reading.layer)
     schema.check_shape_and_names(adata)
     var = read_var(adata.var, gene_symbols)
     genes = [str(gene) for gene in var.index]
     obs = complete_obs(labels.read_obs(adata.obs, columns, genes), genes, kind)
-    made = _assembled(_READERS[known_scale(scale)](adata), obs, _checked_candidates(var), scale)
+    made = _assembled(_values(adata, reading), obs, _checked_candidates(var), reading.scale)
     measured = kind == "cytokine" or bool(obs["target_measured"].any())
     made.uns["twinlib"] |= {
         "dataset": name,
         "data_hash": content_hash(made),
         "hints": "; ".join(labels.hints(obs["perturbation"].astype(str), measured, genes, adata.var)),
+        "log_dose": _smallest_dose(adata.obs, obs, columns),
+        "total_counts": reading.total_counts or "",
     }
     return made
+
+
+def _smallest_dose(given: pd.DataFrame, obs: pd.DataFrame, columns: Columns) -> float:
+    """Return the dose that counts as 1 where doses are in logarithms, else 0."""
+    if not columns.log_dose or columns.dose is None:
+        return 0.0
+    control = (obs["perturbation"] == CONTROL).to_numpy()
+    return doses.smallest(doses.read(given[columns.dose], control, columns.separator))
+
+
+def in_place_of_x(adata: AnnData, layer: str | None) -> AnnData:
+    """Return the cells with a layer, or `raw`, as their X; one that is not there is refused."""
+    from anndata import AnnData
+
+    if layer is None:
+        return adata
+    if layer == "raw" and "raw" not in adata.layers and adata.raw is not None:
+        return adata.raw.to_adata()
+    if layer not in adata.layers:
+        raise DataError(f"There is no layer {layer!r}: name one of {[*adata.layers]} with layer=.")
+    beside = {name: adata.layers[name] for name in ("counts",) if name in adata.layers and name != layer}
+    return AnnData(adata.layers[layer], obs=adata.obs, var=adata.var, layers=beside)
 
 
 def known_scale(name: str) -> str:
@@ -191,10 +266,11 @@ class Values:
     taken_for: str
 
 
-def read_values(adata: AnnData) -> Values:
+def read_values(adata: AnnData, fractional: str | None = None) -> Values:
     """Tell from the numbers what X and the layer `counts` hold; refuse what is neither counts nor one log1p.
 
-    Counts are believed over an X that contradicts them, unless they stand in another order.
+    Counts are believed over an X that contradicts them, unless they stand in another order. `fractional` says
+    what to do with fractional counts (`Reading`).
     """
     x, given = adata.X, adata.layers.get("counts")
     unusable = "not given" if given is None else _why_unusable(given)
@@ -211,6 +287,8 @@ def read_values(adata: AnnData) -> Values:
         )
     if not unusable:
         return _beside_counts(x, given, kind)
+    if kind == "fractional" and fractional:
+        return _from_fractions(x, fractional)
     if kind in scale.MENDS and kind != "log1p_other":
         raise scale.refusal(kind, _where_counts_are(adata, unusable))
     if blocks.is_lazy(x):
@@ -231,8 +309,35 @@ def read_intensities(adata: AnnData) -> Values:
     )
 
 
-#: What reads the values of a file, by the scale that its user names.
-_READERS = {"log1p": read_values, "arcsinh": read_intensities}
+def _values(adata: AnnData, reading: Reading) -> Values:
+    """Read the values of a file as its user says."""
+    if reading.scale == "arcsinh":
+        return read_intensities(adata)
+    values = read_values(adata, reading.fractional)
+    return values if reading.total_counts is None else _of_totals(adata, values, reading.total_counts)
+
+
+def _of_totals(adata: AnnData, values: Values, column: str) -> Values:
+    """Scale the counts by the total counts of obs, where the genes of the file are not all there were."""
+    if values.counts is None:
+        raise DataError(f"total_counts={column!r} needs counts, and there are none ({values.origin}).")
+    if column not in adata.obs:
+        raise DataError(f"obs has no column {column!r}: name the total counts (there are {[*adata.obs]}).")
+    totals = pd.to_numeric(adata.obs[column], errors="coerce").to_numpy(dtype=float)
+    counted = blocks.row_sums(values.counts)
+    wrong = ~(totals >= counted * (1 - 1e-6)) | ~np.isfinite(totals)
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise DataError(
+            f"{int(wrong.sum())} cells have total counts in {column!r} below the counts of their genes "
+            f"(first: {totals[row]:g} under {counted[row]:g}): name the column of totals, or leave it out."
+        )
+    taken = f"{values.taken_for}; scaled by the total counts in {column!r}"
+    if blocks.is_lazy(values.counts):
+        logged = blocks.map_rows(values.counts, scale.log_normalise, totals)
+    else:
+        logged = scale.log_normalise(values.counts, totals)
+    return Values(values.counts, logged, values.origin, taken)
 
 
 def _why_unusable(counts: Matrix) -> str:
@@ -272,9 +377,33 @@ def _beside_counts(x: Matrix, counts: Matrix, kind: str) -> Values:
             "layer out."
         )
     if order == "same" and kind in ("log1p", "unknown"):
-        return Values(counts, x, "given: the layer counts", _taken_for_log(kind))
+        told = _taken_for_log("log1p") + (", as the counts beside it say" if kind == "unknown" else "")
+        return Values(counts, x, "given: the layer counts", told)
     wrong = scale.MENDS.get(kind, "its values are not those of the counts").split(",")[0]
     return _from_layer(counts, wrong)
+
+
+def _from_fractions(x: Matrix, what_to_do: str) -> Values:
+    """Take fractional counts [n, G] rounded, or as they are."""
+    lazy = blocks.is_lazy(x)
+    if what_to_do == "round":
+        counts = blocks.map_rows(x, _rounded_rows) if lazy else _rounded_rows(x)
+        return Values(
+            counts,
+            None,
+            "given: fractional counts of X, rounded",
+            "X was taken for fractional counts, which were rounded",
+        )
+    logged = blocks.map_rows(x, scale.log_normalise) if lazy else scale.log_normalise(x)
+    origin = "absent: the counts of the file are fractional and were taken as they are"
+    return Values(None, logged, origin, "X was taken for fractional counts, taken as they are")
+
+
+def _rounded_rows(block: Matrix) -> sparse.csr_matrix:
+    rows = scale.plain_rows(block, np.float32)
+    rows.data = np.rint(rows.data)
+    rows.eliminate_zeros()
+    return rows
 
 
 def _from_lazy_log(x: Lazy, kind: str) -> Values:

@@ -23,6 +23,8 @@ Integers = NDArray[np.int64]
 
 #: Groups in which labels are permuted need this many cells in each arm; smaller ones are merged.
 MIN_ARM = 5
+#: Distances are looked up, not multiplied out, where perturbed cells hold less than this share of them.
+GATHERED = 0.05
 #: Permutations drawn at once, so that the indicator matrix stays small.
 _CHUNK = 512
 #: Least number of permutations of a test, and permutations for each test that is corrected for.
@@ -147,11 +149,23 @@ def _energy(distances: Array, labels: NDArray[np.bool_]) -> Array:
 
 def _permuted(distances: Array, labels: NDArray[np.bool_], number: int, rng: np.random.Generator) -> Array:
     """Return the energy distance [number] under random labellings with as many perturbed cells."""
-    parts = []
+    few = labels.sum() ** 2 < GATHERED * len(labels) ** 2
+    energy, parts = _energy_of_few if few else _energy, []
     for low in range(0, number, _CHUNK):
         table = np.repeat(labels[:, None], min(_CHUNK, number - low), axis=1)
-        parts.append(_energy(distances, rng.permuted(table, axis=0)))
+        parts.append(energy(distances, rng.permuted(table, axis=0)))
     return np.concatenate(parts)
+
+
+def _energy_of_few(distances: Array, labels: NDArray[np.bool_]) -> Array:
+    """Return `_energy` [K] where few cells are perturbed: only their own distances are looked up."""
+    size = int(labels[:, 0].sum())
+    chosen = np.nonzero(labels.T)[1].reshape(-1, size)
+    within = np.array([distances[np.ix_(rows, rows)].sum() for rows in chosen])
+    across = distances.sum(axis=1)[chosen].sum(axis=1) - within
+    m = len(labels) - size
+    controls = distances.sum() - within - 2.0 * across
+    return np.asarray(2.0 * across / (size * m) - within / (size * (size - 1)) - controls / (m * (m - 1)))
 
 
 def called(p_values: Array, level: float = 0.05) -> NDArray[np.bool_]:
@@ -197,12 +211,19 @@ def effect_table(
     import pandas as pd
 
     table = pd.concat([_tests(prepared, rng, by_context) for prepared in folds], ignore_index=True)
+    return with_has_effect(table)
+
+
+def with_has_effect(tests: pd.DataFrame) -> pd.DataFrame:
+    """Add `has_effect` to the tests of some folds: called in at least three, or in most of fewer."""
+    import pandas as pd
+
     where = ["perturbation", "cell_context"]
-    wide = table.pivot(index=where, columns="split", values="called").fillna(False).astype(bool)
-    enough = has_effect(wide.to_numpy().T, least=len(folds) // 2 + 1)
+    wide = tests.pivot(index=where, columns="split", values="called").fillna(False).astype(bool)
+    enough = has_effect(wide.to_numpy().T, least=wide.shape[1] // 2 + 1)
     answer = pd.Series(enough, index=wide.index, name="has_effect", dtype="boolean")
-    answer[~table.groupby(where)["p"].count().reindex(wide.index).gt(0)] = pd.NA
-    return table.join(answer, on=where)
+    answer[~tests.groupby(where)["p"].count().reindex(wide.index).gt(0)] = pd.NA
+    return tests.drop(columns="has_effect", errors="ignore").join(answer, on=where)
 
 
 def _tests(prepared: Prepared, rng: np.random.Generator, by_context: bool) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from twinlib.data import schema
+from twinlib.data import doses, schema
 from twinlib.data.schema import CONTROL
 from twinlib.errors import DataError
 
@@ -19,8 +19,10 @@ MISSING = ("", "nan", "none", "na", "n/a", "null", "<na>")
 
 #: Words for unperturbed cells, without blanks and signs, in lower case.
 CONTROL_WORDS = frozenset(
-    "control controls ctrl ctl nontargeting nontarget nt ntc safetargeting scramble scrambled neg negative "
-    "negctrl negativecontrol mock dmso pbs vehicle untreated unstimulated unperturbed wildtype aavs1".split()
+    "control controls ctrl ctl ctr nontargeting nontargetingcontrol nontarget nt ntc sgnt safetargeting "
+    "safeharbor intergenic scramble scrambled neg negative negctrl negativecontrol mock dmso dmsotf pbs "
+    "vehicle untreated unstimulated unstim notreatment nocytokine unperturbed wildtype aavs1 luciferase "
+    "lacz".split()
 )
 
 #: Columns of obs that are the package's; a column of a file with such a name is kept as `NAME_given`.
@@ -45,6 +47,10 @@ class Columns:
     separator: str | None = "+"
     #: Target of each guide, where the labels name guides.
     guide_targets: Mapping[str, str] | None = None
+    #: Column of guides; None: the file does not say which guide a cell carries.
+    guide: str | None = None
+    #: Take doses as log2(1 + dose / smallest dose) (`doses.logged`).
+    log_dose: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (("control", self.control), ("separator", self.separator)):
@@ -84,7 +90,13 @@ def read_obs(obs: pd.DataFrame, columns: Columns, genes: Iterable[str] = ()) -> 
     for ours, theirs in (("cell_context", columns.context), ("batch", columns.batch)):
         made[ours] = "all" if theirs is None else _column(obs, theirs, ours)
     control = (made["perturbation"] == CONTROL).to_numpy()
-    made["dose"] = np.where(control, 0.0, 1.0) if columns.dose is None else _doses(obs, columns, control)
+    made["dose"] = np.where(control, 0.0, 1.0)
+    if columns.dose is not None:
+        _check_key(obs, columns.dose, "dose")
+        given = doses.read(obs[columns.dose], control, columns.separator)
+        made["dose"] = doses.logged(given, doses.smallest(given)) if columns.log_dose else given
+    if columns.guide is not None:
+        made["guide"] = _column(obs, columns.guide, "guide")
     return _with_the_rest(made, obs)
 
 
@@ -92,7 +104,7 @@ def _with_the_rest(made: pd.DataFrame, obs: pd.DataFrame) -> pd.DataFrame:
     """Add the file's own columns; one whose name is the package's is kept as `NAME_given`."""
     rest = obs.set_axis(made.index, axis=0)
     same = [name for name in made if name in rest and rest[name].astype(str).equals(made[name].astype(str))]
-    rest = rest.drop(columns=same).rename(columns={name: f"{name}_given" for name in RESERVED})
+    rest = rest.drop(columns=same).rename(columns={name: f"{name}_given" for name in (*RESERVED, *made)})
     return pd.concat([made, rest], axis=1)
 
 
@@ -109,30 +121,6 @@ def _check_key(obs: pd.DataFrame, key: str, holds: str) -> None:
         raise DataError(
             f"obs has no column {key!r}: name the column of the {holds} (there are {list(obs.columns)})."
         )
-
-
-def _doses(obs: pd.DataFrame, columns: Columns, control: np.ndarray) -> np.ndarray:
-    """Return doses [n], 0 for controls however theirs are written; another cell needs one above 0."""
-    _check_key(obs, str(columns.dose), "dose")
-    codes, texts = pd.factorize(obs[columns.dose].astype(str))
-    doses = np.array([_dose(text, columns.separator) for text in texts])[codes]
-    wrong = ~control & ~(np.isfinite(doses) & (doses > 0))
-    if wrong.any():
-        first = obs[columns.dose].iloc[int(np.flatnonzero(wrong)[0])]
-        raise DataError(
-            f"{int(wrong.sum())} perturbed cells have no dose above 0 in {columns.dose!r} (first: "
-            f"{first!r}): give one number a cell."
-        )
-    return np.where(control, 0.0, doses)
-
-
-def _dose(text: str, separator: str | None) -> float:
-    """Return one dose; one a part (`1+1`) is one dose where all are equal, else not a number."""
-    given = {piece.strip() for piece in text.split(separator or "+")}
-    try:
-        return float(given.pop()) if len(given) == 1 else float("nan")
-    except ValueError:
-        return float("nan")
 
 
 def own_labels(labels: np.ndarray, columns: Columns, genes: Iterable[str] = ()) -> np.ndarray:
@@ -156,8 +144,8 @@ def own_labels(labels: np.ndarray, columns: Columns, genes: Iterable[str] = ()) 
 
 def _no_control(labels: list[str], columns: Columns) -> DataError:
     """Return the error of labels none of which is the control."""
-    close = [label for label in labels if _plain(label) == _plain(columns.control)]
-    close = close or [label for label in labels if _plain(label) in CONTROL_WORDS]
+    close = [label for label in labels if plain(label) == plain(columns.control)]
+    close = close or [label for label in labels if plain(label) in CONTROL_WORDS]
     hint = f"; did you mean {close[0]!r}" if close else ""
     shown = ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")
     return DataError(
@@ -166,7 +154,8 @@ def _no_control(labels: list[str], columns: Columns) -> DataError:
     )
 
 
-def _plain(label: str) -> str:
+def plain(label: str) -> str:
+    """Return a label without blanks and signs, in lower case."""
     return re.sub(r"[\W_]", "", label).lower()
 
 
@@ -213,7 +202,7 @@ def hints(labels: Iterable[str], measured: bool, genes: Sequence[str], var: pd.D
     sizes = pd.Series(list(labels), dtype=object).value_counts().sort_index()
     names = [str(name) for name in sizes.index if name != CONTROL]
     parts = sorted({part for name in names for part in schema.parts(name)})
-    told = [f"{p!r} looks like a second control: map it with guide_targets" for p in parts if _is_control(p)]
+    told = [f"{p!r} looks like a second control: map it with guide_targets" for p in parts if is_control(p)]
     told += [f"{a!r} and {b!r} differ only in signs or capitals" for a, b in _look_alike(parts)]
     told += [f"{n!r} looks like a combination: name its sign with separator=" for n in _joined(parts)]
     small = [str(name) for name in names if sizes[name] < schema.MIN_CELLS]
@@ -225,14 +214,15 @@ def hints(labels: Iterable[str], measured: bool, genes: Sequence[str], var: pd.D
     return told if measured else [*told, _unmeasured(parts, genes, var)]
 
 
-def _is_control(part: str) -> bool:
-    return _plain(part) in CONTROL_WORDS
+def is_control(part: str) -> bool:
+    """Return whether a label is a word for unperturbed cells."""
+    return plain(part) in CONTROL_WORDS
 
 
 def _look_alike(parts: list[str]) -> list[tuple[str, str]]:
     """Return pairs of parts that are one text without signs and capitals."""
     first: dict[str, str] = {}
-    return [(first[_plain(p)], p) for p in parts if first.setdefault(_plain(p), p) != p and _plain(p)]
+    return [(first[plain(p)], p) for p in parts if first.setdefault(plain(p), p) != p and plain(p)]
 
 
 def _joined(parts: list[str]) -> list[str]:

@@ -334,6 +334,13 @@ def _time_candidates(cells: AnnData) -> tuple[Sequence[str | float], np.ndarray]
     return _levels(cells, "time", "time", "times")
 
 
+def candidates(cells: AnnData, split: str) -> Sequence[str | float]:
+    """Return what a split of canonical cells can hold out; one that the data cannot give is refused."""
+    if split not in _CANDIDATES:
+        raise DataError(f"There is no split {split!r}: choose one of {', '.join(SPLITS)}.")
+    return _CANDIDATES[split](cells)[0]
+
+
 _CANDIDATES = {
     "perturbations": _perturbation_candidates,
     "doubles": _double_candidates,

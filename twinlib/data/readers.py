@@ -14,6 +14,7 @@ from scipy import sparse
 
 from twinlib.data import schema, traps
 from twinlib.data.canonical import (
+    Reading,
     bring,
     complete_obs,
     draw,
@@ -195,7 +196,9 @@ def chi11(entry: Entry, paths: Sequence[pathlib.Path], n_cells: int | None, seed
     obs["run"] = obs["sample"].str.split("_").str[1]
     obs.index = pd.Index([f"cell_{i:04d}" for i in range(len(obs))])
     cells = anndata.AnnData(x, obs=obs, var=var)
-    return _drawn(bring(cells, entry.columns, entry.name, entry.kind, scale="arcsinh"), n_cells, seed)
+    return _drawn(
+        bring(cells, entry.columns, entry.name, entry.kind, reading=Reading("arcsinh")), n_cells, seed
+    )
 
 
 def waddington(entry: Entry, paths: Sequence[pathlib.Path], n_cells: int | None, seed: int) -> AnnData:

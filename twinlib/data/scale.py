@@ -27,6 +27,12 @@ LARGEST_ARCSINH = float(np.arcsinh(1e6))
 #: Cells judged at a time.
 ROWS = 2_000
 
+#: A logarithm of counts is whole only by chance; corrected or estimated counts often are.
+WHOLE_AMONG_FRACTIONS = 0.05
+
+#: No cell holds so many molecules of a gene; larger floats come out whole whatever they were.
+LARGEST_COUNT = 1e8
+
 #: Above this no value is a logarithm.
 LARGEST_ANY_LOG = 30.0
 
@@ -48,7 +54,7 @@ MENDS = {
     "counts": "it holds raw counts, bring the data in through twinlib.data.canonical.from_anndata",
     "normalised": "it was normalised but never logged, take log1p once",
     "fractional": "it looks like fractional counts (corrected for ambient RNA, or estimated), round them "
-    "with numpy.rint",
+    'with fractional="round", or take them as they are with fractional="given"',
     "log2": "it looks like log2(1 + normalised counts), as scran's logcounts or log1p(base=2) give it, "
     "give the counts",
     "log10": "it looks like log10(1 + normalised counts), give the counts",
@@ -163,6 +169,8 @@ def _kind_of_broken(rows: sparse.csr_matrix) -> str:
         return "log1p_twice"
     if not small:
         return "normalised" if _same_totals(rows, np.asarray) else "fractional"
+    if (rows.data == np.rint(rows.data)).mean() > WHOLE_AMONG_FRACTIONS:
+        return "fractional"
     if fits[0][0].sum() < 20:
         return "few"
     return "mixed" if _kinds_of_cells(fits) > 1 else "unknown"
@@ -173,7 +181,7 @@ def _fit(rows: sparse.csr_matrix, undo: Undo) -> tuple[np.ndarray, np.ndarray]:
     with np.errstate(over="ignore", invalid="ignore"):
         multiples = multiples_of_smallest(rows, undo)
         near = np.abs(multiples - np.rint(multiples)) < 0.02
-    above = multiples > 1.02
+    above = (multiples > 1.02) & (multiples < LARGEST_COUNT)
     starts = rows.indptr[:-1]
     return np.add.reduceat(above.astype(int), starts), np.add.reduceat((above & near).astype(int), starts)
 
@@ -229,11 +237,16 @@ def _has_other_total(told: list[BlockFacts]) -> bool:
     return max(block.totals[0] for block in told) > 1.01e4 or (same and mean < 0.99e4)
 
 
-def check_scale(judged: Sequence[BlockFacts], name: str) -> None:
-    """Raise a DataError when judged values are not in the scale (of `SCALES`) that they are said to be in."""
+def check_scale(judged: Sequence[BlockFacts], name: str, partial: bool = False) -> None:
+    """Raise a DataError when judged values are not in the scale (of `SCALES`) that they are said to be in.
+
+    `partial`: genes were left out, so that cells may all sum to one number below 10,000.
+    """
     kind = kind_of(judged)
     if name not in SCALES:
         raise DataError(f"The scale {name!r} is unknown: use one of {list(SCALES)}.")
+    if partial and kind == "log1p_other" and max(block.totals[0] for block in judged) < 1.01e4:
+        kind = "log1p"
     if name == "log1p" and kind in MENDS:
         raise refusal(kind)
     largest = max(block.largest for block in judged)
@@ -284,10 +297,13 @@ def recover_counts(x: Matrix) -> sparse.csr_matrix | None:
     return rows
 
 
-def log_normalise(counts: Matrix) -> sparse.csr_matrix:
-    """Take log1p of counts per 10,000 of each cell; counts [n, G] -> float32 CSR; empty cells stay empty."""
+def log_normalise(counts: Matrix, totals: np.ndarray | None = None) -> sparse.csr_matrix:
+    """Take log1p of counts per 10,000 of each cell; counts [n, G] -> float32 CSR; empty cells stay empty.
+
+    `totals` [n] are the cells' total counts where genes were left out of `counts`.
+    """
     rows = plain_rows(counts)
-    totals = np.asarray(rows.sum(axis=1)).ravel()
+    totals = np.asarray(rows.sum(axis=1)).ravel() if totals is None else np.asarray(totals, float).ravel()
     scale = np.divide(1e4, totals, out=np.zeros_like(totals), where=totals > 0)
     rows.data = np.log1p(rows.data * np.repeat(scale, np.diff(rows.indptr)))
     return rows.astype(np.float32)

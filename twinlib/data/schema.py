@@ -59,7 +59,8 @@ def check(adata: AnnData) -> AnnData:
     judged = check_numbers(adata.X, "X")
     _check_columns(adata)
     _check_control(adata.obs["perturbation"].astype(str))
-    scale.check_scale(judged, adata.uns["twinlib"]["scale"])
+    facts = adata.uns["twinlib"]
+    scale.check_scale(judged, facts["scale"], partial=bool(facts.get("total_counts")))
     if "counts" in adata.layers and not blocks.is_lazy(adata.layers["counts"]):
         check_numbers(adata.layers["counts"], 'layers["counts"]')
     return adata

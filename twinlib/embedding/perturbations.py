@@ -43,23 +43,35 @@ class Coder(Protocol):
         ...
 
 
+#: From so many perturbed genes on whose vector is known, a gene that nobody perturbed is lent an effect.
+LENDERS = 3
+
+
 class PerturbationTable:
     """The features of perturbation labels, shared by both twins.
 
     A part (`A` of `A+B`) becomes [gene vector of its target or zeros, flag `target_measured`, one-hot of
     training parts]; a combination is the sum of its parts; a dose scales it; `control` is zero. A linear
-    layer on the one-hot is the learned label vector. prepared: a `Prepared`; embedding: its `Embedding`.
+    layer on the one-hot is the learned label vector. With `LENDERS` single genes among the training labels
+    every gene of the panel has a target vector, perturbed or not. prepared: a `Prepared`; embedding: its
+    `Embedding`.
     """
 
     def __init__(self, prepared: Prepared, embedding: Coder) -> None:
         labels = prepared.train_perturbations
         self.parts: tuple[str, ...] = tuple(sorted({part for label in labels for part in parts(label)}))
-        self.measured: tuple[str, ...] = tuple(prepared.measured)
+        self.measured: tuple[str, ...] = self._reachable(prepared, embedding.genes)
         vectors = embedding.gene_vectors.detach()
         self._d = vectors.shape[1]
         self._vector = {gene: vectors[i] for i, gene in enumerate(embedding.genes)}
         self._column = {part: self._d + 1 + i for i, part in enumerate(self.parts)}
         self._dtype = vectors.dtype
+
+    def _reachable(self, prepared: Prepared, genes: Sequence[str]) -> tuple[str, ...]:
+        """Return the measured targets, and the genes that nobody perturbed where others lend to them."""
+        lenders = set(prepared.measured) & set(prepared.train_perturbations) & set(genes)
+        others = set(genes) - set(self.parts) if len(lenders) >= LENDERS else set()
+        return tuple(sorted({*prepared.measured, *others}))
 
     @property
     def dim(self) -> int:
@@ -90,7 +102,11 @@ class PerturbationTable:
     def _add(self, row: Tensor, part: str) -> None:
         measured = part in self.measured and part in self._vector
         if not measured and part not in self._column:
-            never = "was never perturbed, though measured" if part in self._vector else "is not measured"
+            never = (
+                f"was never perturbed, though measured, as fewer than {LENDERS} measured genes were"
+                if part in self._vector
+                else "is not measured"
+            )
             raise DataError(
                 f"Perturbation {part!r} occurs in no training cell and its target gene {never}, so nothing "
                 "is known about it: ask for a training perturbation, or a held-out one that is measured."

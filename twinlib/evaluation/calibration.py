@@ -122,8 +122,13 @@ class Ceiling:
     replicate: float
     #: 2 r / (1 + r): a second experiment of full depth.
     duplicate: float
-    #: Whether the interval of r over folds leaves out 0; None with one fold, which has no interval.
-    resolvable: bool | None
+    #: Lower end of the interval of r over folds; NaN with one fold, which has no interval.
+    low: float
+
+    @property
+    def resolvable(self) -> bool | None:
+        """Whether the interval of r over folds leaves out 0; None without an interval."""
+        return None if np.isnan(self.low) else self.low > 0
 
     @property
     def biased(self) -> bool:
@@ -142,14 +147,27 @@ def ceiling(correlations: ArrayLike, level: float = 0.95) -> Ceiling:
     values = np.asarray(correlations, dtype=np.float64)
     values = values[np.isfinite(values)]
     if not len(values):
-        return Ceiling(float("nan"), float("nan"), float("nan"), False)
+        return Ceiling(*[float("nan")] * 4)
     r = float(values.mean())
     duplicate = 2.0 * r / (1.0 + r)
     value = float(np.sqrt(max(duplicate, 0.0)))
     if len(values) < 2:
-        return Ceiling(value, r, duplicate, None)
+        return Ceiling(value, r, duplicate, float("nan"))
     half = t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
-    return Ceiling(value, r, duplicate, bool(r - half > 0))
+    return Ceiling(value, r, duplicate, float(r - half))
+
+
+def reliability(half: float, share: float, fold: float = 1.0) -> float:
+    """Return S / (S + N / m): how two experiments with m = `fold` times the cells would correlate.
+
+    `half` > 0 is the correlation of two halves that each hold a `share` of the cells, so that their noise is
+    N / share.
+
+    >>> reliability(0.5, 0.5, 1), reliability(0.5, 0.5, 3)
+    (0.6666666666666666, 0.8571428571428571)
+    """
+    noise = (1.0 - half) / half * share
+    return 1.0 / (1.0 + noise / fold)
 
 
 @dataclass(frozen=True)

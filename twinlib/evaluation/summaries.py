@@ -31,6 +31,8 @@ HALVES = {"pseudobulk_mse": 4.0, "mae": 2.0}
 SKILLED = ("pseudobulk_mse", "w1", "pds")
 #: The row that is derived here: a perfect, noise-free predictor.
 CEILING = "ceiling"
+#: The row that knows most without any training, by the kind of split; else `matching_mean`.
+PLAIN_ROW = {"contexts": "context_mean", "doubles": "additive", "cytokine_doubles": "additive"}
 #: Splits that leave one level after the other out: each is a unit of its own.
 LEFT_OUT_LEVELS = ("batches", "time")
 #: What two sets of rows of one table have in common.

@@ -179,12 +179,12 @@ class Trained:
             )
         return np.where(np.asarray(labels, dtype=str) == CONTROL, 0.0, doses)
 
-    def _of(self, label: str) -> tuple[float, ...]:
+    def levels(self, label: str) -> tuple[float, ...]:
         """Return the doses of a label, of an unseen one those of all."""
         return self.doses.get(label) or tuple(sorted(set(itertools.chain(*self.doses.values()))))
 
     def _only(self, label: str) -> float:
-        doses = (0.0,) if label == CONTROL else self._of(label) or (1.0,)
+        doses = (0.0,) if label == CONTROL else self.levels(label) or (1.0,)
         if len(doses) > 1:
             shown = ", ".join(f"{dose:g}" for dose in doses)
             raise DataError(f"{label} needs a dose, since several were trained ({shown}): give dose=.")
@@ -192,7 +192,7 @@ class Trained:
 
     def extrapolates(self, labels: Sequence[str], doses: Array) -> NDArray[np.bool_]:
         """Return whether each of n doses is above every one that its label was trained at."""
-        largest = {label: max(self._of(label), default=np.inf) for label in set(labels) - {CONTROL}}
+        largest = {label: max(self.levels(label), default=np.inf) for label in set(labels) - {CONTROL}}
         return np.array([dose > largest.get(label, 0.0) for label, dose in zip(labels, doses, strict=True)])
 
     def warn(self, labels: Sequence[str], doses: Array) -> None:
@@ -200,7 +200,7 @@ class Trained:
         beyond = np.flatnonzero(self.extrapolates(labels, doses))
         if len(beyond):
             label, dose = labels[beyond[0]], doses[beyond[0]]
-            range_ = f"trained from 0 to {max(self._of(label)):g}"
+            range_ = f"trained from 0 to {max(self.levels(label)):g}"
             warnings.warn(f"The dose {dose:g} of {label} is an extrapolation ({range_}).", Extrapolation, 3)
 
 

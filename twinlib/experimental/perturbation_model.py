@@ -18,7 +18,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from twinlib.data.schema import CONTROL, parts
+from twinlib.embedding.perturbations import LENDERS
 from twinlib.experimental.baselines import (
     Array,
     Trained,
@@ -56,6 +57,10 @@ class MeanEffect(Protocol):
 
     def __call__(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return s [..., D] and head [..., G] of features [..., F]."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return its numbers by name."""
         ...
 
 
@@ -247,6 +252,8 @@ class PerturbationModel:
     config: PerturbationModelConfig
     #: One row an epoch of the cell network: training and validation error.
     history: pd.DataFrame
+    #: Genes and doses of the training cells.
+    trained: Trained
 
     def effect(self, labels: Sequence[str], dose: npt.ArrayLike | None = None) -> tuple[Tensor, Tensor]:
         """Return latent push s(p) [n, D] and head(p) [n, G] in z-scores of n labels; zero for the control.
@@ -255,11 +262,6 @@ class PerturbationModel:
         """
         doses = self.trained.doses_of(labels, dose)
         return mean_effect(self.table, self.label_network, self.lent, labels, doses)
-
-    @cached_property
-    def trained(self) -> Trained:
-        """Genes and doses of the training cells."""
-        return Trained.on(self.prepared)
 
     def predict(
         self,
@@ -627,7 +629,9 @@ def fit_perturbation_model(
         told = (prepared, embedding, network, label_network, lent, table, latent)
         if config.earns_its_place and not earns_its_place(*told):
             network.strength.zero_()
-    return PerturbationModel(prepared, embedding, table, label_network, lent, network, config, history)
+    return PerturbationModel(
+        prepared, embedding, table, label_network, lent, network, config, history, Trained.on(prepared)
+    )
 
 
 def _validation_pairs(prepared: Prepared) -> Pairs | None:
@@ -733,25 +737,26 @@ def borrow(
 ) -> dict[str, Tensor]:
     """Return the effect [K] lent to each measured target that no training cell carries.
 
-    It is the mean training effect plus a ridge regression of the effects of measured single perturbations on
-    their gene vectors, the ridge chosen by leaving each out in turn; an infinite one, the mean alone, is
-    among the candidates, and wins where gene vectors tell nothing.
+    Genes of the panel that nobody perturbed are lent one, too. It is the mean training effect plus a ridge
+    regression of the effects of measured single perturbations on their gene vectors, the ridge chosen by
+    leaving each out in turn; an infinite one, the mean alone, is among the candidates, and wins where gene
+    vectors tell nothing.
 
     Shapes: targets [P, K] are latent push and head of each training group.
     """
     column = {gene: i for i, gene in enumerate(embedding.genes)}
     vectors = embedding.gene_vectors.detach().double().numpy()
-    unseen = [part for part in prepared.measured if part not in table.parts]
+    unseen = [part for part in table.measured if part not in table.parts]
     slopes = _per_unit_dose(effects, targets)
     known = [name for name in slopes if name in prepared.measured and name in column]
     centre = np.mean(list(slopes.values()), axis=0)
-    if not unseen or len(known) < 3:
+    if not unseen or len(known) < LENDERS:
         return {part: torch.from_numpy(centre).float() for part in unseen}
     x = vectors[[column[name] for name in known]]
     y = np.stack([slopes[name] for name in known]) - centre
     ridge = min(ridges, key=lambda value: _left_out_error(x, y, value))
-    lent = {part: centre + _ridge(x, y, vectors[column[part]], ridge) for part in unseen}
-    return {part: torch.from_numpy(effect).float() for part, effect in lent.items()}
+    lent = torch.from_numpy(centre + _ridge(x, y, vectors[[column[part] for part in unseen]], ridge)).float()
+    return dict(zip(unseen, lent, strict=True))
 
 
 def _per_unit_dose(effects: Effects, values: Array) -> dict[str, Array]:
@@ -765,9 +770,9 @@ def _per_unit_dose(effects: Effects, values: Array) -> dict[str, Array]:
 
 
 def _ridge(x: Array, y: Array, at: Array, ridge: float) -> Array:
-    """Return the ridge prediction [K] at one point [d] from x [n, d] and y [n, K], without intercept."""
+    """Return the ridge prediction [.., K] at points [.., d] from x [n, d] and y [n, K], without intercept."""
     if not np.isfinite(ridge):
-        return np.zeros(y.shape[1])
+        return np.zeros((*at.shape[:-1], y.shape[1]))
     kernel = x @ x.T
     strength = ridge * np.trace(kernel) / len(x)
     return (at @ x.T) @ np.linalg.solve(kernel + strength * np.eye(len(x)), y)

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 #: The metric that was named before the runs, and that of data whose few numbers a cell make it too noisy.
 PRIMARY, PRIMARY_OF = "pearson_delta", {"chi11": "skill_pseudobulk_mse"}
-#: The row that knows most without any training, by the kind of split.
-PLAIN_ROW = {"contexts": "context_mean", "doubles": "additive", "cytokine_doubles": "additive"}
 #: Rows that skill and ceiling are made of.
 REFERENCES = ("no_change", "replicate")
 #: How a dataset of sham labels is named.
@@ -56,7 +54,7 @@ class JudgedSplit:
         Of unseen perturbations that is the better of the mean effect and `linear`.
         """
         if self.kind != "perturbations" or "linear" not in set(self.scores["model"]):
-            return PLAIN_ROW.get(self.kind, "matching_mean")
+            return summaries.PLAIN_ROW.get(self.kind, "matching_mean")
         whole = self.rows(models=("matching_mean", "linear")).query("on == 'all'").set_index("model")["mean"]
         return str(whole.reindex(["matching_mean", "linear"]).idxmax())
 

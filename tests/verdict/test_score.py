@@ -1,0 +1,254 @@
+"""Predictions whose score is known: the truth, the mean, the controls, shuffled labels, other controls."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+from twinlib.data.preparation import prepare
+from twinlib.data.schema import CONTROL
+from twinlib.errors import DataError
+from twinlib.evaluation import judge
+from twinlib.evaluation.judge import evaluate, supervised
+from twinlib.evaluation.summaries import Scores, summary
+from twinlib.experimental.baselines import BASELINES
+from twinlib.verdict.keys import Keys
+from twinlib.verdict.predictions import on_fold, read_predictions, shuffled_on_fold, told_of_sharing
+from twinlib.verdict.score import score_file
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "evaluation"))
+from simulated_counts import GENES, canonical, screen
+from simulated_counts import cells as drawn_cells
+
+
+def drawn(seed: int) -> AnnData:
+    """12 perturbations with an effect, 120 cells each, and 400 controls: one truth, fresh cells by seed."""
+    _, _, base, profiles = screen(0.8, np.random.default_rng(0), controls=1, arms=12, n=1)
+    rng = np.random.default_rng(seed)
+    return canonical(drawn_cells(base, 400, rng), [drawn_cells(p, 120, rng) for p in profiles], contexts=2)
+
+
+@pytest.fixture(scope="module")
+def truth() -> AnnData:
+    return drawn(1)
+
+
+@pytest.fixture(scope="module")
+def other() -> AnnData:
+    """What a modeller has: cells of the same screen that are not those of the truth."""
+    return drawn(2)
+
+
+def perturbed(made: AnnData) -> AnnData:
+    return made[(made.obs["perturbation"] != CONTROL).to_numpy()].copy()
+
+
+def named(values: np.ndarray, like: AnnData) -> AnnData:
+    """Predicted cells under the labels and contexts of others."""
+    obs = like.obs[["perturbation", "cell_context"]].reset_index(drop=True)
+    obs.index = obs.index.map("row {}".format)
+    return AnnData(values.astype(np.float32), obs=obs, var=like.var)
+
+
+def context_mean(cells: AnnData) -> AnnData:
+    """For every perturbed cell the mean of the perturbed cells of its context, and what such cells vary."""
+    some, rng = perturbed(cells), np.random.default_rng(0)
+    values = np.empty_like(np.asarray(some.X))
+    for context in some.obs["cell_context"].unique():
+        here = (some.obs["cell_context"] == context).to_numpy()
+        values[here] = np.asarray(some.X)[here].mean(axis=0)
+    return named(values + rng.normal(0, 1e-3, values.shape), some)
+
+
+def only_controls(cells: AnnData) -> AnnData:
+    """For every perturbation all controls of the file."""
+    controls = cells[(cells.obs["perturbation"] == CONTROL).to_numpy()]
+    parts = []
+    for label in sorted(set(cells.obs["perturbation"]) - {CONTROL}):
+        part = controls.copy()
+        part.obs["perturbation"] = label
+        part.obs_names = [f"{label} {name}" for name in part.obs_names]
+        parts.append(part)
+    import anndata
+
+    return anndata.concat(parts)
+
+
+def half_effect(cells: AnnData) -> AnnData:
+    """A model's guess: controls of another draw moved by half of the label's mean change."""
+    some, rng = perturbed(cells), np.random.default_rng(1)
+    x, labels = np.asarray(cells.X), cells.obs["perturbation"].to_numpy()
+    start = x[labels == CONTROL]
+    moved = {p: 0.5 * (x[labels == p].mean(0) - start.mean(0)) for p in set(labels) - {CONTROL}}
+    drawn = start[rng.integers(len(start), size=some.n_obs)] + rng.normal(0, 0.01, (some.n_obs, GENES))
+    return named(drawn + np.stack([moved[p] for p in some.obs["perturbation"]]), some)
+
+
+@pytest.fixture(scope="module")
+def rows(truth, other):
+    """The judge's tables over five folds for each kind of prediction."""
+    files = {
+        "truth": truth,
+        "context_mean": context_mean(other),
+        "controls": only_controls(truth),
+        "guess": half_effect(other),
+    }
+    read = {name: read_predictions(file, truth, Keys()) for name, file in files.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judge, "HALVINGS", 12)
+        tables = [folded(prepare(truth, GENES, fold=fold), read) for fold in range(1, 6)]
+    scores, groups = (pd.concat([getattr(t, name) for t in tables]) for name in ("scores", "groups"))
+    return scores, groups, read
+
+
+def folded(prepared, read):
+    own = [on_fold(name, predictions, prepared) for name, predictions in read.items()]
+    null = shuffled_on_fold("shuffled", read["guess"], prepared, 3)
+    plain = [supervised(name, [BASELINES[name](prepared)]) for name in ("mean", "matching_mean")]
+    return evaluate(prepared, [*plain, *own, null], experiment="test")
+
+
+def table(rows, metric):
+    return summary(rows[0], rows[1], metric, "all").query("on == 'all'").set_index("model")
+
+
+def test_the_truth_scores_1_above_the_ceiling_and_is_told(rows):
+    for metric in ("pearson_delta", "skill_pseudobulk_mse"):
+        made = table(rows, metric).loc["truth"]
+        assert made["mean"] == pytest.approx(1, abs=1e-6) and made["mean"] > made["ceiling"]
+    (told,) = told_of_sharing(rows[2]["truth"])
+    assert "share cells with the truth" in told
+    assert not told_of_sharing(rows[2]["guess"])
+
+
+def test_the_context_mean_is_0_in_the_scaled_column(rows):
+    made = table(rows, "pearson_delta")
+    assert abs(made.loc["context_mean", "scaled"]) < 0.25 < made.loc["guess", "scaled"]
+
+
+def test_controls_have_no_skill(rows):
+    for metric in ("pearson_delta", "skill_pseudobulk_mse"):
+        assert table(rows, metric).loc["controls", "mean"] == pytest.approx(0, abs=1e-6)
+
+
+def test_shuffled_labels_score_what_the_mean_scores_and_less_than_the_guess(rows):
+    made = table(rows, "pearson_delta")
+    assert made.loc["guess", "mean"] > 0.8 * made.loc["guess", "ceiling"]
+    gap = Scores.of(rows[0], rows[1], "pds", "all").gap("shuffled", "no_change")
+    assert gap.high < 0.1, "labels that were dealt anew tell no perturbation from another"
+    assert made.loc["shuffled", "mean"] < made.loc["guess", "mean"] - 0.3
+
+
+def test_a_guess_of_no_effect_gains_nothing_from_the_noise_of_the_controls(monkeypatch):
+    """Where nothing happened, a perfect guess (no change) must not correlate with the noise of the truth."""
+    monkeypatch.setattr(judge, "HALVINGS", 1)
+    values = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        controls, arms, base, _ = screen(0.0, rng, controls=120, arms=8, n=90)
+        made = canonical(controls, arms)
+        some = perturbed(made)
+        known = drawn_cells(base, 5_000, rng).mean(axis=0)
+        exact = named(known + rng.normal(0, 1e-3, some.shape), some)
+        prepared = prepare(made, GENES)
+        own = on_fold("guess", read_predictions(exact, made, Keys()), prepared)
+        scores = evaluate(prepared, [own], experiment="test").scores
+        mine = scores[(scores["model"] == "guess") & (scores["metric"] == "pearson_delta")]
+        values.append(mine["value"].mean())
+    assert abs(np.mean(values)) < 2.5 * np.std(values) / np.sqrt(len(values))
+
+
+def test_controls_of_the_user_change_nothing(truth, other, rows):
+    import anndata
+
+    guess = half_effect(other)
+    others = guess[:50].copy()
+    others.obs["perturbation"], others.obs_names = "non-targeting", [f"theirs {i}" for i in range(50)]
+    others.X = np.asarray(others.X) + 3.0
+    both = anndata.concat([guess, others])
+    read = read_predictions(both, truth, Keys())
+    np.testing.assert_array_equal(read.values, rows[2]["guess"].values)
+    assert read.keys == rows[2]["guess"].keys
+
+
+def test_names_of_other_tools_are_read(truth, other, rows):
+    guess, own = half_effect(other), rows[2]["guess"]
+    labels = guess.obs["perturbation"].astype(str)
+    forms = {
+        "cell-eval2": pd.DataFrame({"target_gene": labels, "context": guess.obs["cell_context"]}),
+        "GEARS": pd.DataFrame({"condition": labels + "+ctrl", "cell_type": guess.obs["cell_context"]}),
+        "CPA": pd.DataFrame({"condition": labels, "cell_type": guess.obs["cell_context"], "dose_val": 1.0}),
+    }
+    for obs in forms.values():
+        read = read_predictions(AnnData(guess.X, obs=obs, var=guess.var), truth, Keys())
+        assert read.keys == own.keys
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        ("labels", "names a perturbation"),
+        ("genes", "share 0 genes"),
+        ("scale", "log1p"),
+        ("context", "contexts"),
+    ],
+)
+def test_a_file_that_cannot_be_scored_is_refused_in_one_sentence(truth, broken, words):
+    guess = half_effect(truth)
+    if broken == "labels":
+        guess.obs["perturbation"] = "unheard of"
+    if broken == "genes":
+        guess.var_names = [f"x{i}" for i in range(guess.n_vars)]
+    if broken == "scale":
+        guess.X = np.asarray(guess.X) * 1e3
+    if broken == "context":
+        del guess.obs["cell_context"]
+    with pytest.raises(DataError, match=words):
+        read_predictions(guess, truth, Keys())
+
+
+def test_a_score_is_a_page_and_a_table(truth, tmp_path, monkeypatch):
+    monkeypatch.setattr(judge, "HALVINGS", 6)
+    truth.write_h5ad(tmp_path / "truth.h5ad")
+    half_effect(truth).write_h5ad(tmp_path / "guess.h5ad")
+    page = score_file(
+        tmp_path / "guess.h5ad", tmp_path / "truth.h5ad", tmp_path / "out", jobs=1, progress=False
+    )
+    text = page.read_text()
+    assert "the given prediction" in text and "scaled" in text and len(text) < 5e6
+    table = pd.read_csv(tmp_path / "out" / "scores.csv", keep_default_na=False)
+    assert {"predictions", "mean", "matching_mean", "replicate"} <= set(table["model"])
+
+
+def test_counts_on_both_sides_give_the_challenges_metrics():
+    from twinlib.data.canonical import from_anndata
+    from twinlib.evaluation.challenge import Screen, challenge_metrics
+    from twinlib.verdict.score import challenge_table
+
+    rng = np.random.default_rng(0)
+    labels = np.repeat(["non-targeting", "A", "B", "C"], [80, 40, 40, 40])
+    mean = np.exp(rng.normal(1.5, 0.5, 60)) * np.where(
+        (np.arange(60) // 15 + 1 == (np.searchsorted(["A", "B", "C"], labels) + 1)[:, None])
+        & (labels != "non-targeting")[:, None],
+        2.0,
+        1.0,
+    )
+    counts = rng.poisson(mean).astype(np.float32)
+    obs = pd.DataFrame({"target_gene": labels}, index=[f"c{i}" for i in range(200)])
+    var = pd.DataFrame(index=[f"g{i}" for i in range(60)])
+    truth = from_anndata(AnnData(counts, obs=obs, var=var), "target_gene", control="non-targeting")
+    given = AnnData(rng.binomial(counts.astype(int), 0.8).astype(np.float32), obs=obs, var=var)
+    table = challenge_table(given, truth, read_predictions(given, truth, Keys()))
+    perturbed_cells = labels != "non-targeting"
+    wanted = challenge_metrics(
+        Screen.of(counts, np.where(perturbed_cells, labels, CONTROL), list(var.index)),
+        Screen.of(np.asarray(given.X)[perturbed_cells], labels[perturbed_cells], list(var.index)),
+    )
+    assert table is not None and len(table) == 1
+    for name, value in wanted.items():
+        assert table[name].iloc[0] == pytest.approx(value, abs=1e-9)

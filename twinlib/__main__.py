@@ -1,0 +1,225 @@
+"""The command `twinlib`: check a file, report on it, predict with the twin, score predictions."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from twinlib import __version__
+from twinlib.errors import REFUSALS
+from twinlib.verdict.keys import Keys, add_arguments, as_options
+
+#: Exit codes: a question that cannot be answered as it was asked; Ctrl-C.
+REFUSED, INTERRUPTED = 2, 130
+
+_DESCRIPTION = """\
+From a file of perturbed cells to a verdict: which perturbations have an effect that these cells can
+show, how well it can be predicted, and how far a model is to be believed.
+
+Start with   twinlib check FILE
+It reads your file, says what is in it, what was assumed and what is missing, and writes nothing.
+"""
+_ENDING = """\
+FILE is an h5ad file: cells in rows, genes in columns, one column of obs that says what was done to each cell.
+Exit codes: 0 done; 2 something is missing or wrong (one sentence says what); 130 interrupted.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; errors are one sentence on stderr."""
+    given = parser().parse_args(arguments)
+    try:
+        return int(given.run(given))
+    except REFUSALS as error:
+        print(f"twinlib {given.command}: {as_options(str(error))}", file=sys.stderr)
+        return REFUSED
+    except KeyboardInterrupt:
+        print(f"twinlib {given.command}: interrupted.", file=sys.stderr)
+        return INTERRUPTED
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the commands and their options."""
+    whole = argparse.ArgumentParser(
+        "twinlib", description=_DESCRIPTION, epilog=_ENDING, formatter_class=_AsWritten
+    )
+    whole.add_argument("--version", action="version", version=f"twinlib {__version__}")
+    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for describe in (_describe_check, _describe_report, _describe_predict, _describe_score):
+        described = describe(commands)
+        add_arguments(described)
+    return whole
+
+
+class _AsWritten(argparse.RawDescriptionHelpFormatter):
+    """Help texts with their own line ends."""
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, words: str, more: str
+) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name, help=words, description=f"{words[0].upper()}{words[1:]}.\n\n{more}", formatter_class=_AsWritten
+    )
+
+
+def _describe_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    made = _command(
+        commands,
+        "check",
+        "say what is in a file, what was assumed and what is missing",
+        "Takes seconds and writes nothing. Every defect is one sentence.",
+    )
+    made.add_argument(
+        "file", type=pathlib.Path, metavar="FILE", help="an h5ad file with perturbed and control cells"
+    )
+    made.set_defaults(run=_check)
+    return made
+
+
+def _describe_report(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+) -> argparse.ArgumentParser:
+    made = _command(
+        commands,
+        "report",
+        "write a page on a file: effects, ceilings, baselines and the twin",
+        "Writes report.html, the notebook that made it (report.ipynb), scores.csv and model/ into DIR.",
+    )
+    made.add_argument(
+        "file", type=pathlib.Path, metavar="FILE", help="an h5ad file with perturbed and control cells"
+    )
+    made.add_argument("--out", type=pathlib.Path, required=True, metavar="DIR", help="folder to write into")
+    made.add_argument("--seeds", type=_positive, default=3, metavar="N", help="trained copies of a model (3)")
+    made.add_argument(
+        "--splits",
+        type=_names,
+        default=(),
+        metavar="A,B",
+        help="cells, contexts, batches, doses, perturbations, "
+        "doubles (default: cells, and contexts where there are several)",
+    )
+    made.add_argument("--jobs", type=_positive, default=1, metavar="N", help="processes side by side (1)")
+    _add_overwrite(made)
+    made.set_defaults(run=_report)
+    return made
+
+
+def _describe_predict(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+) -> argparse.ArgumentParser:
+    made = _command(
+        commands,
+        "predict",
+        "predict what a perturbation does to the control cells of a file",
+        "MODEL is the folder model/ that 'twinlib report' wrote. The answer is an h5ad file with one\n"
+        "predicted cell for each control, with the columns of obs and var kept.",
+    )
+    made.add_argument("model", type=pathlib.Path, metavar="MODEL", help="folder of a saved model")
+    made.add_argument("file", type=pathlib.Path, metavar="FILE", help="an h5ad file with control cells")
+    made.add_argument(
+        "--perturbation",
+        dest="asked",  # the keys hold the column of perturbations under that name
+        required=True,
+        metavar="X",
+        help="what to predict, such as JAK2 or JAK2+IRF1",
+    )
+    made.add_argument(
+        "--dose", dest="at_dose", type=float, metavar="D", help="dose, needed where several were trained"
+    )
+    made.add_argument("--out", type=pathlib.Path, required=True, metavar="P.h5ad", help="file to write")
+    made.add_argument(
+        "--convention",
+        choices=("twinlib", "cell-eval2", "scperturb"),
+        default="twinlib",
+        help="names of columns and of the control: twinlib's own, cell-eval2's (target_gene, context, "
+        "non-targeting), or scPerturb's (perturbation, control)",
+    )
+    _add_overwrite(made)
+    made.set_defaults(run=_predict)
+    return made
+
+
+def _describe_score(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    made = _command(
+        commands,
+        "score",
+        "score anybody's predictions by the same judge, beside the same baselines",
+        "Reads the files of cell-eval, GEARS, CPA and scPerturb as well.",
+    )
+    made.add_argument(
+        "predictions", type=pathlib.Path, metavar="PREDICTIONS", help="h5ad file of predicted cells"
+    )
+    made.add_argument(
+        "truth", type=pathlib.Path, metavar="TRUTH", help="h5ad file of measured cells with controls"
+    )
+    made.add_argument("--out", type=pathlib.Path, required=True, metavar="DIR", help="folder to write into")
+    _add_overwrite(made)
+    made.set_defaults(run=_score)
+    return made
+
+
+def _add_overwrite(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--overwrite", action="store_true", help="write over what is there already")
+
+
+def _positive(text: str) -> int:
+    """Return a whole number from 1 on."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return int(text)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Return the names of a list with commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _check(given: argparse.Namespace) -> int:
+    """Print what is in a file; 2 where something is missing."""
+    from twinlib.verdict.inspection import inspect
+
+    inspection = inspect(given.file, Keys.of(given))
+    print(inspection.text())
+    if inspection.ready:
+        return 0
+    print(f"twinlib check: {inspection.of('missing')[0]}.", file=sys.stderr)
+    return REFUSED
+
+
+def _report(given: argparse.Namespace) -> int:
+    """Write the page on a file."""
+    from twinlib.verdict.page import report
+
+    page = report(
+        given.file, given.out, Keys.of(given), seeds=given.seeds, splits=given.splits,
+        jobs=given.jobs, overwrite=given.overwrite,
+    )  # fmt: skip
+    print(f"Open {page}.")
+    return 0
+
+
+def _predict(given: argparse.Namespace) -> int:
+    """Write predicted cells."""
+    from twinlib.verdict.twin import predict_file
+
+    notes = predict_file(
+        given.model, given.file, given.out, given.asked, given.at_dose, Keys.of(given),
+        convention=given.convention, overwrite=given.overwrite,
+    )  # fmt: skip
+    print("\n".join(notes))
+    return 0
+
+
+def _score(given: argparse.Namespace) -> int:
+    """Write the scores of predictions."""
+    from twinlib.verdict.score import score_file
+
+    print(score_file(given.predictions, given.truth, given.out, Keys.of(given), overwrite=given.overwrite))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

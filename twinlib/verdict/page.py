@@ -1,0 +1,259 @@
+"""A file to one page: every part computed once, a template notebook executed on them, one html file."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from twinlib.errors import FolderError
+from twinlib.files import write_atomic, write_json, write_table
+from twinlib.verdict.judged_file import TWIN, JudgedFile
+from twinlib.verdict.keys import Keys
+from twinlib.verdict.outputs import fresh_folder
+from twinlib.verdict.parts import CELLS, MODEL, Parts, Settings, at_most, compute_parts
+from twinlib.verdict.unseen import unseen_sentence
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+    from nbformat import NotebookNode
+
+#: Where the tables of the parts stand in a folder, and what says what they are of.
+PARTS, REQUEST = "parts", "request.json"
+#: Seconds that one cell of the page may take.
+TIMEOUT = 600
+#: A page around its body.
+WHOLE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+{style}</style>
+</head>
+<body>
+<main>
+{body}
+</main>
+</body>
+</html>
+"""
+#: What a folder is called until its page is whole.
+UNFINISHED = ".unfinished"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One report on a file: what its page reads."""
+
+    #: The folder that holds page, scores, model and parts.
+    folder: pathlib.Path
+    #: The file that the report is on.
+    file: pathlib.Path
+    #: Name of the dataset.
+    dataset: str
+    #: What was found in the file and assumed of it.
+    sentences: tuple[str, ...]
+    #: The parts of the run.
+    parts: Parts
+    #: The row that is judged.
+    own: str = TWIN
+
+    @staticmethod
+    def read(folder: pathlib.Path) -> Run:
+        """Read the run of a folder."""
+        told = json.loads((folder / PARTS / REQUEST).read_text())
+        keys = Keys(**told["filled"] | {"control": tuple(told["filled"]["control"])})
+        settings = Settings(**told["settings"] | {"splits": tuple(told["settings"]["splits"])})
+        parts = Parts(folder / PARTS, settings, keys)
+        return Run(folder, pathlib.Path(told["file"]), told["dataset"], tuple(told["sentences"]), parts)
+
+    @cached_property
+    def judged(self) -> JudgedFile:
+        """What the judge says."""
+        return JudgedFile.of(self.parts, self.own)
+
+    @property
+    def cells(self) -> AnnData:
+        """The canonical cells: those of the run while it runs, later the file's."""
+        from twinlib.verdict.inspection import inspect
+
+        kept = self.parts.folder / CELLS
+        return self.parts.cells if kept.exists() else at_most(inspect(self.file, self.parts.keys).cells())
+
+    @property
+    def genes(self) -> pd.DataFrame:
+        """The measured and the predicted change of every gene on the first fold."""
+        return self.parts.table("genes")
+
+    @cached_property
+    def chosen(self) -> str:
+        """The perturbation that figures show: of those with an effect the one farthest from the controls."""
+        effects = self.judged.effects
+        within = effects["cell_context"] == ""
+        means = effects[within].groupby("perturbation")["distance"].mean()
+        shown = {unit.partition(" | ")[0].partition(" at dose ")[0] for unit in self.judged.shown}
+        some = means[means.index.isin(shown & set(self.genes["perturbation"]))]
+        return str((some if len(some) else means).idxmax())
+
+    @property
+    def unseen(self) -> str:
+        """What targets that were held out say about genes that nobody perturbed; "" where none were."""
+        if "perturbations" not in self.judged.splits:
+            return ""
+        return unseen_sentence(*self.judged.tables("perturbations"))
+
+
+def report(
+    file: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    keys: Keys | None = None,
+    *,
+    seeds: int = 3,
+    splits: tuple[str, ...] = (),
+    jobs: int = 2,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> pathlib.Path:
+    """Write report.html, report.ipynb, scores.csv and model/ on a file into a folder; return the page.
+
+    Parameters
+    ----------
+    file
+        An h5ad or zarr file.
+    out
+        A folder that is empty or not there; one that is used is refused unless `overwrite`.
+    keys
+        Where things stand in the file; what is not named is guessed, and the page says how.
+    seeds
+        Training seeds of the twin.
+    splits
+        Splits beside `cells`; none named: contexts, where there are several.
+    jobs
+        Parts that are computed side by side.
+    progress
+        Show a bar on standard error.
+
+    A run that was interrupted goes on where it stopped, if file, keys and settings are the same; until its
+    page is whole, it stands beside `out` under a name that ends in .unfinished.
+    """
+    target = fresh_folder(out, overwrite)
+    source, settings = pathlib.Path(file).resolve(), Settings(seeds=seeds, splits=tuple(splits))
+    with unfinished(target, request_of(source, keys or Keys(), settings)) as folder:
+        begin(folder, source, keys or Keys(), settings)
+        run = Run.read(folder)
+        compute_parts(run.parts, jobs, progress)
+        finish(run)
+    return target / "report.html"
+
+
+def request_of(source: pathlib.Path, keys: Keys, settings: Settings) -> dict[str, object]:
+    """Return what a run was asked: two equal requests have equal parts."""
+    if not source.exists():
+        return {"file": str(source)}
+    state = source.stat()
+    facts = {"file": str(source), "bytes": state.st_size, "modified": state.st_mtime_ns}
+    return json.loads(json.dumps(facts | {"keys": asdict(keys), "asked": asdict(settings)}))
+
+
+@contextmanager
+def unfinished(target: pathlib.Path, request: dict[str, object]) -> Iterator[pathlib.Path]:
+    """Give a folder beside the target that becomes it at the end; parts of the same request are kept."""
+    from filelock import FileLock, Timeout
+
+    folder = target.with_name(target.name + UNFINISHED)
+    asked = folder / PARTS / "asked.json"
+    (folder / PARTS).mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / PARTS / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise FolderError(f"Another run writes {folder}: wait for it, or name another --out.") from None
+    with lock:
+        if asked.exists() and json.loads(asked.read_text()) != request:
+            for path in (folder / PARTS).glob("*"):
+                if path.is_file() and path.name != ".lock":
+                    path.unlink()
+        write_json(asked, request)
+        yield folder
+    (folder / PARTS / ".lock").unlink(missing_ok=True)
+    shutil.rmtree(target)
+    folder.rename(target)
+
+
+def begin(folder: pathlib.Path, source: pathlib.Path, keys: Keys, settings: Settings) -> None:
+    """Read the file once, and keep its canonical cells and what was told of it."""
+    from twinlib.verdict.inspection import inspect
+
+    if (folder / PARTS / REQUEST).exists() and (folder / PARTS / CELLS).exists():
+        return
+    inspection = inspect(source, keys)
+    whole = inspection.cells()
+    cells = at_most(whole)
+    told = [s for level in ("holds", "assumed", "defect") for s in inspection.of(level)]
+    if cells.n_obs < whole.n_obs:
+        told.append(
+            f"{whole.n_obs - cells.n_obs:,} of {whole.n_obs:,} cells were left out, drawn once: large groups"
+        )
+    write_atomic(folder / PARTS / CELLS, lambda beside: cells.write_h5ad(beside))
+    facts = {"file": str(source), "dataset": inspection.name, "sentences": told}
+    facts |= {"filled": asdict(inspection.keys), "settings": asdict(settings)}
+    write_json(folder / PARTS / REQUEST, facts)
+
+
+def finish(run: Run) -> None:
+    """Write scores, model, notebook and page of a run whose parts are computed."""
+    write_table(run.folder / "scores.csv", run.judged.flat())
+    save_model(run)
+    notebook = executed("report_template.ipynb", run.folder)
+    write_page(notebook, run.folder / "report.html", f"Report on {run.dataset}")
+    (run.parts.folder / CELLS).unlink()
+
+
+def save_model(run: Run) -> None:
+    """Move the twin of the first fold out of the parts, with what is known of genes that nobody perturbed."""
+    from twinlib.verdict.twin import Twin
+
+    twin = Twin.load(run.parts.folder / MODEL)
+    replace(twin, unseen=run.unseen).save(run.folder / MODEL)
+    shutil.rmtree(run.parts.folder / MODEL)
+
+
+def executed(template: str, folder: pathlib.Path) -> NotebookNode:
+    """Execute a template notebook in a folder, and keep it there under its own name."""
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
+    notebook = nbformat.read(pathlib.Path(__file__).with_name(template), as_version=4)
+    place, quiet = {"metadata": {"path": str(folder)}}, ["--log-level=40"]
+    client = NotebookClient(
+        notebook, timeout=TIMEOUT, kernel_name="python3", resources=place, extra_arguments=quiet
+    )
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        raise FolderError(f"The page of {folder} could not be made: {error.ename}: {error.evalue}") from None
+    name = template.replace("_template", "")
+    write_atomic(folder / name, lambda beside: nbformat.write(notebook, beside))
+    return notebook
+
+
+def write_page(notebook: NotebookNode, path: pathlib.Path, title: str) -> None:
+    """Write an executed notebook as one html file that needs nothing else, without its code."""
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(template_name="basic", exclude_input=True, exclude_output_prompt=True)
+    body, _ = exporter.from_notebook_node(notebook)
+    style = pathlib.Path(__file__).with_name("page.css").read_text()
+    text = WHOLE.format(title=html.escape(title), style=style, body=body)
+    write_atomic(path, lambda beside: beside.write_text(text))
