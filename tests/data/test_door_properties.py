@@ -237,7 +237,12 @@ def test_any_request_of_prepare_is_refused_or_a_partition(request_and_fault):
     assert not fault, f"{fault} was wrong and taken"
     event("prepared")
     rows = [prepared.rows(part) for part in ("train", "validation", "test")]
-    assert sorted(np.concatenate(rows)) == list(range(cells.n_obs))
+    assert sorted(np.concatenate(rows)) == list(range(prepared.cells.n_obs))
+    left = cells.obs.loc[~cells.obs_names.isin(prepared.cells.obs_names), "perturbation"]
+    out = set(prepared.held_out) if asked["split"] == "perturbations" else set()
+    assert all(
+        set(label.split("+")) & out and label not in out for label in left
+    )  # pairs of what is held out
     test = rows[-1]
     assert set(asked["keep_genes"]) | {"G0", "G1", "G2"} <= set(prepared.genes)
     x = prepared.expression("train").astype(float)

@@ -18,13 +18,13 @@ from twinlib.checks import finite_arrays, log1p_cells
 from twinlib.data import blocks
 from twinlib.data.schema import CONTROL
 from twinlib.errors import DataError, InputError
+from twinlib.evaluation.judge import Group
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
     from twinlib.data.preparation import Prepared
-    from twinlib.evaluation.judge import Group
 
 Array = NDArray[np.float64]
 #: Perturbation, dose and context of a group.
