@@ -142,10 +142,10 @@ def _column(obs: pd.DataFrame, truth: AnnData, ours: str, asked: str | None, key
     """Return a column [m] of names that the truth knows; it may be left out where there is one name."""
     known = set(truth.obs[ours].astype(str))
     if len(known) == 1:
-        return np.full(len(obs), known.pop(), dtype=object).astype(str)
+        return np.full(len(obs), known.pop())
     for column in filter(None, [asked, ours, *columns_named(obs, key)]):
         if column in obs and set(obs[column].astype(str)) & known:
-            return obs[column].astype(str).to_numpy()
+            return obs[column].astype(str).to_numpy(dtype=str)
     raise DataError(
         f"The truth holds {len(known)} contexts ({', '.join(sorted(known)[:3])}, ...), and no column of the "
         f"predictions names them: add obs[{ours!r}]."
@@ -199,14 +199,14 @@ def _named(obs: pd.DataFrame, truth: AnnData) -> NDArray[np.str_]:
 
 def _copies(values: Array, truth: AnnData) -> NDArray[np.str_]:
     """Return the name of the cell of the truth that each row [m] is, "" where it is none."""
-    real, rows = _rounded(blocks.dense(truth.X)), _rounded(values)
+    real, rows = _rounded(blocks.in_memory(truth.X)), _rounded(values)
     place = {row.tobytes(): str(name) for row, name in zip(real, truth.obs_names, strict=True)}
     enough = np.count_nonzero(rows, axis=1) >= NONZERO
     names = [place.get(row.tobytes(), "") if told else "" for row, told in zip(rows, enough, strict=True)]
     return np.array(names, dtype=object).astype(str)
 
 
-def _rounded(x: Array) -> NDArray[np.float32]:
+def _rounded(x: NDArray[np.floating]) -> NDArray[np.float32]:
     """Return values to which equal cells are equal to the bit."""
     return np.round(np.asarray(x, dtype=np.float32), DIGITS) + np.float32(0.0)  # without -0
 
