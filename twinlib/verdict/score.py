@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from twinlib.data import blocks
+from twinlib.evaluation.judge import supervised
 from twinlib.files import write_atomic, write_json, write_table
 from twinlib.verdict.keys import Keys
 from twinlib.verdict.outputs import fresh_folder
 from twinlib.verdict.page import PARTS, REQUEST, Run, executed, request_of, unfinished, write_page
-from twinlib.verdict.parts import CELLS, SHAM, Parts, Settings, at_most, compute_parts, population
+from twinlib.verdict.parts import CELLS, SHAM, Parts, Settings, at_most, compute_parts
 from twinlib.verdict.predictions import SHARE, on_fold, read_predictions, shuffled_on_fold, told_of_sharing
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class ScoredParts(Parts):
         """Fit the baselines of a fold, and put the predictions beside them."""
         from twinlib.experimental.fold_rows import plain_models
 
-        rows = [population(name, [model]) for name, model in plain_models(prepared, BESIDE)]
+        rows: list[Predictor] = [supervised(name, [model]) for name, model in plain_models(prepared, BESIDE)]
         if kind == SHAM:
             return rows
         predictions = self.predictions
