@@ -331,7 +331,7 @@ class _Held:
         known = places >= 0
         wanted = np.flatnonzero(self.control & self.test & (self.context == context))
         answers = {place: row for row, place in enumerate(places.tolist())}
-        if set(wanted.tolist()) <= set(answers):
+        if set(wanted.tolist()) <= set(answers) and np.isin(places, wanted).sum() == len(wanted):
             rows = rows[[answers[place] for place in wanted.tolist()]]
             return Moved(rows, np.asarray((rows - self.x[wanted]).mean(axis=0)), answers=True)
         mine = known & self.test[places]
