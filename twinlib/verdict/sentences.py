@@ -205,7 +205,7 @@ def untold_sentence(judged: JudgedFile) -> str:
         if len(small)
         else ""
     )
-    if len(unknown) == len(sure):
+    if len(unknown) == len(sure) or not judged.shown:
         return (
             "**What cannot be told:** how many more cells it would take (n/a): two halves of the cells "
             "agree on no "
