@@ -21,7 +21,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "evaluation"))
 from simulated_counts import canonical, screen
 
 ROWS = ("mean", "matching_mean", "latent_shift", "experimental")
-#: So much wider than its own is the interval of a row where these four are asked together (Bonferroni, 20 d.f.).
+#: The interval of a row is so much wider where all four are asked together (Bonferroni, 20 d.f.).
 WIDER = 1.3
 
 
