@@ -23,7 +23,6 @@ from experiments.experimental import (
     TRUTH,
     ExperimentalSplits,
     effects_of,
-    held_out_groups,
     texts,
 )
 from experiments.outside.environments import OUTSIDERS, installed, predict
@@ -31,6 +30,7 @@ from experiments.outside.exchange import export
 from experiments.part import Part, Row
 from twinlib.data.effect_tests import sham_labels
 from twinlib.data.folds import FOLDS
+from twinlib.data.held_out import held_out_groups
 from twinlib.data.preparation import PARTS, Prepared, prepare
 from twinlib.data.sources import dataset as entry
 from twinlib.errors import InputError

@@ -28,8 +28,11 @@ def write_atomic(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> No
 
 
 def write_table(path: pathlib.Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV with seven significant digits."""
-    write_atomic(path, lambda beside: table.to_csv(beside, index=False, float_format="%.7g"))
+    """Write a table as CSV with seven significant digits, packed where the name ends in .gz."""
+    packed: dict[str, str | int] | None = {"method": "gzip", "mtime": 1} if path.suffix == ".gz" else None
+    write_atomic(
+        path, lambda beside: table.to_csv(beside, index=False, float_format="%.7g", compression=packed)
+    )
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:

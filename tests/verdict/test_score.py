@@ -163,6 +163,26 @@ def test_a_guess_of_no_effect_gains_nothing_from_the_noise_of_the_controls(monke
     assert abs(np.mean(values)) < 2.5 * np.std(values) / np.sqrt(len(values))
 
 
+def test_a_model_that_forgets_its_controls_gains_nothing_from_them(monkeypatch):
+    """Answers that name their controls and forget them score nothing where nothing happened."""
+    monkeypatch.setattr(judge, "HALVINGS", 1)
+    values = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        controls, arms, base, _ = screen(0.0, rng, controls=120, arms=8, n=90)
+        made = canonical(controls, arms)
+        answers = only_controls(made)
+        answers.obs["control"] = [name.partition(" ")[2] for name in answers.obs_names]
+        answers.X = drawn_cells(base, answers.n_obs, rng).mean(axis=0) + rng.normal(0, 0.01, answers.shape)
+        prepared = prepare(made, GENES)
+        own = on_fold("guess", read_predictions(answers, made, Keys()), prepared)
+        scores = evaluate(prepared, [own], experiment="test").scores
+        mine = scores[(scores["model"] == "guess") & (scores["metric"] == "pearson_delta")]
+        values.append(mine["value"].mean())
+        assert own.answers
+    assert abs(np.mean(values)) < 2.5 * np.std(values) / np.sqrt(len(values))
+
+
 def test_controls_of_the_user_change_nothing(truth, other, rows):
     import anndata
 

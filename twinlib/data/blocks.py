@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from twinlib.errors import DataError
@@ -131,6 +132,11 @@ def dense(x: Matrix) -> Matrix:
 
 def _dense(block: Matrix) -> np.ndarray:
     return np.asarray(block.toarray() if is_sparse(block) else block, dtype=np.float32)
+
+
+def in_memory(x: Matrix) -> NDArray[np.float32]:
+    """Return x [n, G] dense in float32, in memory even where it is lazy."""
+    return np.asarray(dense(x), dtype=np.float32)
 
 
 def mean_and_std(x: Matrix) -> tuple[np.ndarray, np.ndarray]:

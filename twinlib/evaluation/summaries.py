@@ -6,7 +6,7 @@ perturbations, it is a perturbation in a context. Units that are not scored in e
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,8 @@ SKILLED = ("pseudobulk_mse", "w1", "pds")
 CEILING = "ceiling"
 #: The row that knows most without any training, by the kind of split; else `matching_mean`.
 PLAIN_ROW = {"contexts": "context_mean", "doubles": "additive", "cytokine_doubles": "additive"}
+#: The same of unseen perturbations: the better of the two.
+PLAIN_UNSEEN = ("matching_mean", "linear")
 #: Splits that leave one level after the other out: each is a unit of its own.
 LEFT_OUT_LEVELS = ("batches", "time")
 #: What two sets of rows of one table have in common.
@@ -80,6 +82,18 @@ def summary(
         for name in table.models
         if units and units <= table.units(name)
     )
+
+
+def plain_row(kind: str, rows: Callable[[], pd.DataFrame]) -> str:
+    """Return the row that knows most without any training on a kind of split: what a model has to beat.
+
+    Of unseen perturbations that is the better of `PLAIN_UNSEEN`; `rows` gives their `summary`, by model.
+    """
+    if kind != "perturbations":
+        return PLAIN_ROW.get(kind, "matching_mean")
+    table = rows()
+    known = [name for name in PLAIN_UNSEEN if name in table.index]
+    return str(table.loc[known, "mean"].idxmax()) if known else "matching_mean"
 
 
 def difference(

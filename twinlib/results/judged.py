@@ -49,14 +49,12 @@ class JudgedSplit:
 
     @property
     def plain_row(self) -> str:
-        """The row that knows most without any training: what a model has to beat.
+        """The row that knows most without any training: what a model has to beat (`summaries.plain_row`)."""
+        return summaries.plain_row(self.kind, self._plain_rows)
 
-        Of unseen perturbations that is the better of the mean effect and `linear`.
-        """
-        if self.kind != "perturbations" or "linear" not in set(self.scores["model"]):
-            return summaries.PLAIN_ROW.get(self.kind, "matching_mean")
-        whole = self.rows(models=("matching_mean", "linear")).query("on == 'all'").set_index("model")["mean"]
-        return str(whole.reindex(["matching_mean", "linear"]).idxmax())
+    def _plain_rows(self) -> pd.DataFrame:
+        """Return the rows of unseen perturbations that need no training, by model, on all units."""
+        return self.rows(models=summaries.PLAIN_UNSEEN).query("on == 'all'").set_index("model")
 
     def rows(
         self, metric: str = "", over: str | Sequence[str] = "", models: Sequence[str] = ()

@@ -52,8 +52,8 @@ def show_cells(cells: AnnData) -> None:
     sizes = cells_by_context(cells)
     fig, ax = plt.subplots(figsize=(8, 3.6))
     for i, context in enumerate(sizes.columns):
-        style = {"marker": "osD^vP*X"[i % 8], "ms": 5, "ls": "", "alpha": 0.8}
-        ax.plot(np.arange(len(sizes)), sizes[context], label=context, **style)
+        marker = "osD^vP*X"[i % 8]
+        ax.plot(np.arange(len(sizes)), sizes[context], marker, label=str(context), ms=5, alpha=0.8)
     ax.axhline(MIN_TOTAL, color="0.6", lw=1, ls="--")
     name_axis(ax, list(sizes.index))
     ax.set(ylabel="cells", yscale="log")
@@ -183,6 +183,7 @@ def show_predicted(genes: pd.DataFrame, perturbation: str, own: str = TWIN) -> N
 def show_contexts(judged: JudgedFile) -> None:
     """Draw the scores of the twin and of the plain mean in each context, left out of the training or not."""
     import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
 
     names, own = judged.contexts or [""], judged.own
     tables = {name: judged.rows("cells", name) for name in names}
@@ -197,17 +198,15 @@ def show_contexts(judged: JudgedFile) -> None:
     ax.set_yticks(np.arange(len(names)), [name or "all cells" for name in names])
     ax.axvline(0, color="0.7", lw=1)
     ax.set_xlabel(judged.metric)
-    handles = [plt.Line2D([], [], marker="o", ls="", color=colour_of(r), label=called(r)) for r in
+    handles = [Line2D([], [], marker="o", ls="", color=colour_of(r), label=called(r)) for r in
                (judged.plain_row("cells"), own)]  # fmt: skip
-    handles += [plt.Line2D([], [], marker="|", ls="", color="k", label=CALLED["ceiling"])]
+    handles += [Line2D([], [], marker="|", ls="", color="k", label=CALLED["ceiling"])]
     if left_out:
-        cross = plt.Line2D(
-            [], [], marker="x", ls="", color="k", label="the twin, type left out of the training"
-        )
+        cross = Line2D([], [], marker="x", ls="", color="k", label="the twin, type left out of the training")
         handles.append(cross)
     ax.legend(handles=handles, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     told = "; ".join(
-        f"{n or 'all cells'} {t.loc[own, 'mean']:.2f}" for n, t in tables.items() if own in t.index
+        f"{n or 'all cells'} {float(t['mean'].loc[own]):.2f}" for n, t in tables.items() if own in t.index
     )
     plots.show(
         fig,
@@ -223,7 +222,7 @@ def left_out_scores(judged: JudgedFile, own: str) -> dict[str, float]:
     if "contexts" not in judged.splits:
         return {}
     tables = {name: judged.rows("contexts", name) for name in judged.contexts}
-    return {name: float(t.loc[own, "mean"]) for name, t in tables.items() if own in t.index}
+    return {name: float(t["mean"].loc[own]) for name, t in tables.items() if own in t.index}
 
 
 def colour_of(row: str) -> str:

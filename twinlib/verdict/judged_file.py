@@ -12,7 +12,7 @@ from twinlib.data.effect_tests import with_has_effect
 from twinlib.data.folds import FOLDS, VALIDATION
 from twinlib.errors import InputError
 from twinlib.evaluation.calibration import Ceiling, Estimate, ceiling, reliability
-from twinlib.evaluation.summaries import MIN_TOTAL, PLAIN_ROW, Scores, per_unit, summary, with_effects
+from twinlib.evaluation.summaries import MIN_TOTAL, Scores, per_unit, plain_row, summary, with_effects
 from twinlib.verdict.parts import SHAM
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class JudgedFile:
         called = self._eligible("has_effect")
         return table.assign(
             has_effect=[unit in called for unit in table.index],
-            resolvable=[unit in halves and halves[unit].resolvable for unit in table.index],
+            resolvable=[unit in halves and halves[unit].resolvable is True for unit in table.index],
         )
 
     def _eligible(self, over: str) -> frozenset[str]:
@@ -137,8 +137,8 @@ class JudgedFile:
         return Scores.of(*self.tables(kind), self.metric, self.over).gap(first, second)
 
     def plain_row(self, kind: str) -> str:
-        """Return the row that knows most without any training."""
-        return PLAIN_ROW.get(kind, "matching_mean")
+        """Return the row that knows most without any training (`summaries.plain_row`)."""
+        return plain_row(kind, lambda: self.rows(kind))
 
     def sureness(self, folds: tuple[float, ...] = (1, 2, 4)) -> pd.DataFrame:
         """Return for each unit the reliability of its change at 1, 2, 4 times its cells; NaN: n/a."""
@@ -174,4 +174,4 @@ def _complete(scores: pd.DataFrame) -> pd.DataFrame:
     """Return scores with NaN where a row has no value in a fold: too few cells there, which is no error."""
     keys = [name for name in scores.columns if name != "value"]
     wide = scores.set_index(keys)["value"].unstack("split")
-    return wide.stack(future_stack=True).reset_index(name="value")
+    return wide.melt(value_name="value", ignore_index=False).reset_index()

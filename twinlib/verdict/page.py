@@ -7,7 +7,7 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -166,7 +166,7 @@ def request_of(source: pathlib.Path, keys: Keys, settings: Settings) -> dict[str
 
 
 @contextmanager
-def unfinished(target: pathlib.Path, request: dict[str, object]) -> Iterator[pathlib.Path]:
+def unfinished(target: pathlib.Path, request: Mapping[str, object]) -> Iterator[pathlib.Path]:
     """Give a folder beside the target that becomes it at the end; parts of the same request are kept."""
     from filelock import FileLock, Timeout
 
@@ -205,7 +205,7 @@ def begin(folder: pathlib.Path, source: pathlib.Path, keys: Keys, settings: Sett
             f"{whole.n_obs - cells.n_obs:,} of {whole.n_obs:,} cells were left out, drawn once: large groups"
         )
     write_atomic(folder / PARTS / CELLS, lambda beside: cells.write_h5ad(beside))
-    facts = {"file": str(source), "dataset": inspection.name, "sentences": told}
+    facts: dict[str, object] = {"file": str(source), "dataset": inspection.name, "sentences": told}
     facts |= {"filled": asdict(inspection.keys), "settings": asdict(settings)}
     write_json(folder / PARTS / REQUEST, facts)
 
@@ -234,7 +234,9 @@ def executed(template: str, folder: pathlib.Path) -> NotebookNode:
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
 
-    notebook = nbformat.read(pathlib.Path(__file__).with_name(template), as_version=4)
+    read: Callable[..., NotebookNode] = nbformat.read  # nbformat itself has no types
+    write: Callable[..., None] = nbformat.write
+    notebook = read(pathlib.Path(__file__).with_name(template), as_version=4)
     place, quiet = {"metadata": {"path": str(folder)}}, ["--log-level=40"]
     client = NotebookClient(
         notebook, timeout=TIMEOUT, kernel_name="python3", resources=place, extra_arguments=quiet
@@ -244,7 +246,7 @@ def executed(template: str, folder: pathlib.Path) -> NotebookNode:
     except CellExecutionError as error:
         raise FolderError(f"The page of {folder} could not be made: {error.ename}: {error.evalue}") from None
     name = template.replace("_template", "")
-    write_atomic(folder / name, lambda beside: nbformat.write(notebook, beside))
+    write_atomic(folder / name, lambda beside: write(notebook, beside))
     return notebook
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pathlib
 import warnings
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ import numpy as np
 
 from twinlib.data.folds import FOLDS
 from twinlib.errors import DataError
-from twinlib.evaluation.judge import Supervised
+from twinlib.evaluation.judge import supervised
 from twinlib.files import write_json, write_table
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from twinlib.data.preparation import Prepared
-    from twinlib.evaluation.judge import OneModel, Predictor, Tables
+    from twinlib.evaluation.judge import Predictor, Tables
     from twinlib.experimental.perturbation_model import PerturbationModel
     from twinlib.verdict.keys import Keys
 
@@ -135,8 +134,8 @@ class Parts:
         twins = [fold.fit(seed) for seed in range(seeds)]
         if (kind, number) == ("cells", 1):
             self._save(twins[0])
-        plain = [population(name, [model]) for name, model in fold.plain_models()]
-        return [*plain, population("experimental", twins)]
+        plain = [supervised(name, [model]) for name, model in fold.plain_models()]
+        return [*plain, supervised("experimental", twins)]
 
     def prepared(self, kind: str, number: int) -> Prepared:
         """Prepare part `number` of a split, from 1 on."""
@@ -163,13 +162,9 @@ class Parts:
 
 
 def as_split(judged: Tables, kind: str) -> dict[str, pd.DataFrame]:
-    """Return the judge's tables under the name of a split."""
-    return {name: getattr(judged, name).assign(split_kind=kind) for name in ("scores", "groups")}
-
-
-def population(name: str, models: Sequence[OneModel]) -> Predictor:
-    """Turn models, one a replica, into a predictor of populations: a page has no column of single cells."""
-    return Supervised(name, tuple(models), answers=False)
+    """Return the judge's tables under the name of a split, without single cells: no page shows those."""
+    scores = judged.scores[judged.scores["against"] == ""]
+    return {"scores": scores.assign(split_kind=kind), "groups": judged.groups.assign(split_kind=kind)}
 
 
 def effects_of(prepared: Prepared) -> pd.DataFrame:

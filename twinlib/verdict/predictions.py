@@ -1,7 +1,8 @@
 """Anybody's predicted cells, read under the names of their own tool and held against the cells of a file.
 
 The controls of a prediction file are not read: what a prediction changes is told from the real controls. A
-row that names its control (obs["control"]), or is one, is held against that cell. Every other row is held
+row that names its control (obs["control"]), or is one, is held against that cell; where all test controls are
+answered, what such answers owe to them is taken off as for any model of the book. Every other row is held
 against the mean of real controls of its context that the truth does not hold: with shared controls the same
 sampling error would stand on both sides of a correlation. A row that is itself a perturbed cell of the file
 shares more than that with the truth; it is held against the truth's controls, and told.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -142,10 +143,10 @@ def _column(obs: pd.DataFrame, truth: AnnData, ours: str, asked: str | None, key
     """Return a column [m] of names that the truth knows; it may be left out where there is one name."""
     known = set(truth.obs[ours].astype(str))
     if len(known) == 1:
-        return np.full(len(obs), known.pop(), dtype=object).astype(str)
+        return np.full(len(obs), known.pop())
     for column in filter(None, [asked, ours, *columns_named(obs, key)]):
         if column in obs and set(obs[column].astype(str)) & known:
-            return obs[column].astype(str).to_numpy()
+            return obs[column].astype(str).to_numpy(dtype=str)
     raise DataError(
         f"The truth holds {len(known)} contexts ({', '.join(sorted(known)[:3])}, ...), and no column of the "
         f"predictions names them: add obs[{ours!r}]."
@@ -199,16 +200,28 @@ def _named(obs: pd.DataFrame, truth: AnnData) -> NDArray[np.str_]:
 
 def _copies(values: Array, truth: AnnData) -> NDArray[np.str_]:
     """Return the name of the cell of the truth that each row [m] is, "" where it is none."""
-    real, rows = _rounded(blocks.dense(truth.X)), _rounded(values)
+    real, rows = _rounded(blocks.in_memory(truth.X)), _rounded(values)
     place = {row.tobytes(): str(name) for row, name in zip(real, truth.obs_names, strict=True)}
     enough = np.count_nonzero(rows, axis=1) >= NONZERO
     names = [place.get(row.tobytes(), "") if told else "" for row, told in zip(rows, enough, strict=True)]
     return np.array(names, dtype=object).astype(str)
 
 
-def _rounded(x: Array) -> NDArray[np.float32]:
+def _rounded(x: NDArray[np.floating]) -> NDArray[np.float32]:
     """Return values to which equal cells are equal to the bit."""
     return np.round(np.asarray(x, dtype=np.float32), DIGITS) + np.float32(0.0)  # without -0
+
+
+@dataclass(frozen=True, eq=False)
+class Moved:
+    """Predicted cells of one group, and what they change."""
+
+    #: Predicted cells [m, G].
+    rows: Array
+    #: Mean change [G].
+    change: Array
+    #: Whether row i answers the i-th test control of the context.
+    answers: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,10 +230,13 @@ class Foreign:
 
     #: Name of the row.
     name: str
-    #: Rows [m, G] and what they change [G], by group; one mapping a replica [R].
-    groups: tuple[Mapping[Key, tuple[Array, Array]], ...]
-    #: A population answers no control.
-    answers: bool = field(default=False)
+    #: What is predicted of each group; one mapping a replica [R].
+    groups: tuple[Mapping[Key, Moved], ...]
+
+    @property
+    def answers(self) -> bool:
+        """Whether row i answers control i, in every group; else predictions are populations."""
+        return all(moved.answers for groups in self.groups for moved in groups.values())
 
     @property
     def replicas(self) -> int:
@@ -234,12 +250,12 @@ class Foreign:
     def predict(self, group: Group, cells: Array) -> Array:
         """Return the predicted population for controls [n, G], whose mean is moved by its change."""
         key = (group.perturbation, group.dose, group.cell_context)
-        return np.stack([_placed(*groups[key], cells) for groups in self.groups])
+        return np.stack([_placed(groups[key], cells) for groups in self.groups])
 
 
-def _placed(rows: Array, change: Array, cells: Array) -> Array:
-    drawn = resized(rows, len(cells))
-    return np.asarray(drawn + (cells.mean(axis=0) + change - drawn.mean(axis=0)))
+def _placed(moved: Moved, cells: Array) -> Array:
+    drawn = resized(moved.rows, len(cells))
+    return np.asarray(drawn + (cells.mean(axis=0) + moved.change - drawn.mean(axis=0)))
 
 
 def on_fold(name: str, predictions: Predictions, prepared: Prepared) -> Foreign:
@@ -261,8 +277,8 @@ def _dealt(predictions: Predictions, rng: np.random.Generator) -> Predictions:
     return replace(predictions, keys=tuple((*turned[key[:2]], key[2]) for key in predictions.keys))
 
 
-def _on_fold(predictions: Predictions, prepared: Prepared) -> dict[Key, tuple[Array, Array]]:
-    """Return rows and change of each group on the panel of one fold."""
+def _on_fold(predictions: Predictions, prepared: Prepared) -> dict[Key, Moved]:
+    """Return what is predicted of each group on the panel of one fold."""
     column = {gene: i for i, gene in enumerate(predictions.genes)}
     values = predictions.values[:, [column[gene] for gene in prepared.genes]]
     held = _Held.of(prepared)
@@ -288,6 +304,8 @@ class _Held:
     #: Whether a cell [n] is a control, and whether it is a test cell.
     control: NDArray[np.bool_]
     test: NDArray[np.bool_]
+    #: Context of each cell [n].
+    context: NDArray[np.str_]
     #: Mean of the test controls, and of the others, of each context.
     truth: Mapping[str, Array]
     others: Mapping[str, Array]
@@ -298,19 +316,24 @@ class _Held:
         x = np.asarray(prepared.cells.X, dtype=np.float64)
         control = (obs["perturbation"].astype(str) == CONTROL).to_numpy()
         test = (obs["split"] == "test").to_numpy()
-        context = obs["cell_context"].astype(str).to_numpy()
+        context = obs["cell_context"].to_numpy(dtype=str)
         names = sorted(set(context[control & test]) & set(context[control & ~test]))
         truth = {name: x[control & test & (context == name)].mean(axis=0) for name in names}
         others = {name: x[control & ~test & (context == name)].mean(axis=0) for name in names}
         place = {str(name): i for i, name in enumerate(prepared.cells.obs_names)}
-        return _Held(x, place, control, test, truth, others)
+        return _Held(x, place, control, test, context, truth, others)
 
-    def moved(self, rows: Array, cells: NDArray[np.str_], context: str) -> tuple[Array, Array] | None:
-        """Return rows [m, G] and the mean change [G] that they predict; None in an unknown context."""
+    def moved(self, rows: Array, cells: NDArray[np.str_], context: str) -> Moved | None:
+        """Return what rows [m, G] predict in a context; None in an unknown one."""
         if context not in self.truth:
             return None
         places = np.array([self.place.get(name, -1) for name in cells.tolist()])
         known = places >= 0
+        wanted = np.flatnonzero(self.control & self.test & (self.context == context))
+        answers = {place: row for row, place in enumerate(places.tolist())}
+        if set(wanted.tolist()) <= set(answers) and np.isin(places, wanted).sum() == len(wanted):
+            rows = rows[[answers[place] for place in wanted.tolist()]]
+            return Moved(rows, np.asarray((rows - self.x[wanted]).mean(axis=0)), answers=True)
         mine = known & self.test[places]
         if mine.any():  # of cells of the file only those that are judged here
             rows, places, known = rows[mine], places[mine], known[mine]
@@ -319,7 +342,7 @@ class _Held:
         start[copied] = self.truth[context]
         answered = known & self.control[places]
         start[answered] = self.x[places[answered]]
-        return rows, np.asarray((rows - start).mean(axis=0))
+        return Moved(rows, np.asarray((rows - start).mean(axis=0)))
 
 
 def told_of_sharing(predictions: Predictions) -> Sequence[str]:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from twinlib.data import blocks
+from twinlib.evaluation.judge import supervised
 from twinlib.files import write_atomic, write_json, write_table
 from twinlib.verdict.keys import Keys
 from twinlib.verdict.outputs import fresh_folder
 from twinlib.verdict.page import PARTS, REQUEST, Run, executed, request_of, unfinished, write_page
-from twinlib.verdict.parts import CELLS, SHAM, Parts, Settings, at_most, compute_parts, population
+from twinlib.verdict.parts import CELLS, SHAM, Parts, Settings, at_most, compute_parts
 from twinlib.verdict.predictions import SHARE, on_fold, read_predictions, shuffled_on_fold, told_of_sharing
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class ScoredParts(Parts):
         """Fit the baselines of a fold, and put the predictions beside them."""
         from twinlib.experimental.fold_rows import plain_models
 
-        rows = [population(name, [model]) for name, model in plain_models(prepared, BESIDE)]
+        rows: list[Predictor] = [supervised(name, [model]) for name, model in plain_models(prepared, BESIDE)]
         if kind == SHAM:
             return rows
         predictions = self.predictions
@@ -95,11 +96,11 @@ def score_file(
     perturbed cells that the predictions do not know; the controls of the predictions are not read.
     """
     target, settings = fresh_folder(out, overwrite), Settings(seeds=1, splits=("cells",))
-    sources = [pathlib.Path(path).resolve() for path in (predictions, truth)]
-    asked = {"predictions": request_of(sources[0], keys or Keys(), settings)}
-    asked |= {"truth": request_of(sources[1], keys or Keys(), settings)}
+    given, real = (pathlib.Path(path).resolve() for path in (predictions, truth))
+    asked = {"predictions": request_of(given, keys or Keys(), settings)}
+    asked |= {"truth": request_of(real, keys or Keys(), settings)}
     with unfinished(target, asked) as folder:
-        begin_score(folder, *sources, keys or Keys(), settings)
+        begin_score(folder, given, real, keys or Keys(), settings)
         run = ScoreRun.read(folder)
         compute_parts(run.parts, jobs, progress)
         write_table(folder / "scores.csv", run.judged.flat())
@@ -128,7 +129,7 @@ def begin_score(
     table = challenge_table(given, cells, read)
     if table is not None:
         write_table(folder / PARTS / "all.challenge.csv.gz", table)
-    facts = {"file": str(truth), "dataset": inspection.name, "sentences": told}
+    facts: dict[str, object] = {"file": str(truth), "dataset": inspection.name, "sentences": told}
     facts |= {"filled": asdict(inspection.keys), "settings": asdict(settings)}
     write_json(folder / PARTS / REQUEST, facts)
 
@@ -183,14 +184,14 @@ def challenge_table(given: AnnData, cells: AnnData, read: Predictions) -> pd.Dat
     if "counts" not in cells.layers or scale.kind_of_values(given.X) != "counts":
         return None
     label, _, where = (np.array(column) for column in zip(*read.keys, strict=True))
-    counts = blocks.dense(given[read.rows][:, genes].X)
+    counts = blocks.in_memory(given[read.rows][:, genes].X)
     rows = []
     for context in sorted(set(where.tolist())):
         real = cells[(cells.obs["cell_context"].astype(str) == context).to_numpy()]
         names = real.obs["perturbation"].astype(str).to_numpy()
         mine = where == context
         if set(names) - {"control"} <= set(label[mine].tolist()):
-            screens = [Screen.of(blocks.dense(real.layers["counts"]), names, genes)]
-            screens.append(Screen.of(counts[mine], label[mine], genes))
-            rows.append({"cell_context": context, **challenge_metrics(*screens)})
+            measured = Screen.of(blocks.in_memory(real.layers["counts"]), names, genes)
+            predicted = Screen.of(counts[mine], label[mine], genes)
+            rows.append({"cell_context": context, **challenge_metrics(measured, predicted)})
     return pd.DataFrame(rows) if rows else None

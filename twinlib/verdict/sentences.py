@@ -104,7 +104,7 @@ def scores_sentence(judged: JudgedFile) -> str:
     )
     if not judged.shown:
         return f"Over all of them, where nothing is to be found and no ceiling can be told (n/a), {told}"
-    top = _number(rows.loc[own, "ceiling"])
+    top = _number(float(rows["ceiling"].loc[own]))
     return f"Averaged over the {_units(rows)}, **{CALLED['ceiling']} could reach {top}**; {told}"
 
 
@@ -122,8 +122,8 @@ def of_row(rows: pd.DataFrame, name: str) -> str:
     """Return the mean of a row with its interval."""
     if name not in rows.index:
         return "n/a"
-    row = rows.loc[name]
-    return with_interval(row["mean"], row["low"], row["high"])
+    mean, low, high = (float(rows[column].loc[name]) for column in ("mean", "low", "high"))
+    return with_interval(mean, low, high)
 
 
 def with_interval(mean: float, low: float, high: float) -> str:
@@ -205,7 +205,7 @@ def untold_sentence(judged: JudgedFile) -> str:
         if len(small)
         else ""
     )
-    if len(unknown) == len(sure):
+    if len(unknown) == len(sure) or not judged.shown:
         return (
             "**What cannot be told:** how many more cells it would take (n/a): two halves of the cells "
             "agree on no "
