@@ -14,7 +14,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from twinlib.policy.random_settings import DRAWS, draw, side_by_side, training_config
 
 from experiments.experiment import Experiment, Scratch, at_least_one, one_of, option
 from experiments.experimental import texts
@@ -31,6 +30,7 @@ from experiments.policy_runs import (
 from twinlib.data.preparation import standard
 from twinlib.evaluation.judge import evaluate
 from twinlib.policy.algorithms import TUNED
+from twinlib.policy.random_settings import DRAWS, draw, side_by_side, training_config
 
 if TYPE_CHECKING:
     import pandas as pd
