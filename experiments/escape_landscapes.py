@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from experiments.experimental import embedding_of
 from twinlib.data.preparation import prepare, standard
 from twinlib.data.sources import dataset as entry
 from twinlib.data.sources import load
@@ -23,6 +22,7 @@ from twinlib.environment.assembly import make_world
 from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
 from twinlib.environment.known_answers import MyeloidConfig, MyeloidDynamics, ToggleConfig, WatchedToggle
 from twinlib.environment.world import encode_blocks
+from twinlib.experimental.fold_rows import embedding_of
 from twinlib.landscapes.optimal_control import ValueGrid, best_return, best_success
 from twinlib.landscapes.toggle_switch import ToggleSwitch
 from twinlib.policy.training import make_generators

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from experiments.experiment import Experiment, Scratch, at_least_one, one_of, option
-from experiments.experimental import TRUTH, ExperimentalSplits, held_out_groups, texts
+from experiments.experimental import TRUTH, ExperimentalSplits, texts
 from experiments.hits import HIT_DATASETS, Hidden, hit_rows
 from experiments.part import Part, Row
 from experiments.policy_paths import PATH_DATASETS, path_rows
@@ -32,6 +32,7 @@ from experiments.policy_runs import (
     train_replicas,
 )
 from twinlib.data.folds import FOLDS
+from twinlib.data.held_out import held_out_groups
 from twinlib.data.sources import dataset as entry
 from twinlib.environment.yardsticks import Nothing
 from twinlib.errors import InputError

@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
-from experiments.experimental import embedding_of
-from experiments.experimental_rows import RememberedCoder
 from twinlib.environment.assembly import make_world
 from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
 from twinlib.environment.prediction import PolicyPredictor
@@ -19,6 +17,7 @@ from twinlib.errors import Divergence, ResultsError
 from twinlib.evaluation.judge import Predictor, evaluate
 from twinlib.evaluation.summaries import with_effects
 from twinlib.experimental.baselines import BASELINES
+from twinlib.experimental.fold_rows import RememberedCoder, embedding_of
 from twinlib.policy.training import TrainingConfig, train
 from twinlib.results import tables
 

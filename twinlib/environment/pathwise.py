@@ -62,7 +62,7 @@ def train_pathwise(
     adam, active = Adam(policy.actor, settings.learning_rate), torch.ones(len(seeds), dtype=torch.bool)
     updates = max(1, timesteps // (settings.n_cells * dynamics.horizon))
     for update in range(updates):
-        adam.learning_rate = settings.learning_rate * (1 - update / updates)
+        adam.learning_rate = torch.full_like(adam.steps, settings.learning_rate * (1 - update / updates))
         dynamics.reset(generators)
         adam.step(clip_rows(_gradient(dynamics, policy), settings.max_norm), active)
     return policy
