@@ -932,12 +932,7 @@ else:
 # %% [markdown]
 # ## What can be repeated, and how exactly
 #
-# The same code on the same machine, with the same number of threads and the same block of seeds, gives the same bits; so does a run that was killed and continued.
-# A seed trained alone and the same seed trained beside others draw the same random numbers and follow the same rules, and no replica reads another's.
-# Matrix products may still round by their shape and by where in memory their numbers lie.
-# So the two agree in the last digits of single precision, often to the bit, and where they do not, long runs drift apart: compare seeds of one block, and do not expect one curve to come back from another block.
-# Another processor rounds differently again.
-# What survives all of this are means over seeds with their intervals.
+# The same machine, threads and block of seeds give the same bits; what else does, and what does not, stands on the [notation page](../book/notation.md#what-can-be-repeated-and-how-exactly).
 #
 # ## Limitations
 #
