@@ -59,7 +59,7 @@ execute: environment
 	$(BIN)/python scripts/execute.py --jobs $(JOBS) $(NN)
 
 # The tables of one protocol on one dataset; hours for ten seeds at the paper's number of steps.
-PROTOCOL ?= described
+PROTOCOL ?= released
 DATASET ?= papalexi2021
 SEEDS ?= 10
 TIMESTEPS ?= 150000
@@ -71,7 +71,7 @@ results: environment
 look: html
 	@sh scripts/look/look.sh $(SHOTS)
 
-SAMPLE ?= 30
+SAMPLE ?= 300
 mutants: environment
 	$(BIN)/python scripts/mutants.py --sample $(SAMPLE) $(MODULES)
 
