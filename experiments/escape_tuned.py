@@ -23,8 +23,7 @@ from experiments.policy_runs import Trained, thinned, train_replicas
 from experiments.tuning import ORDER, SEEDS, setting_name
 from twinlib.policy.algorithms import ALGORITHMS, tuned_as
 from twinlib.policy.random_settings import DRAWS, draw, side_by_side, training_config
-from twinlib.results.escape_curves import best_setting
-from twinlib.results.escape_design import packed
+from twinlib.results.escape_curves import best_setting, packed
 
 if TYPE_CHECKING:
     import pandas as pd

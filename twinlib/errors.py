@@ -31,10 +31,6 @@ class ResultsError(FileNotFoundError):
     """Results that are not there."""
 
 
-class SettingsError(FileNotFoundError):
-    """Settings that no tuning has chosen."""
-
-
 class FolderError(ValueError):
     """A results folder that cannot be used."""
 
@@ -58,7 +54,6 @@ REFUSALS = (
     InputError,
     OrderError,
     ResultsError,
-    SettingsError,
     FolderError,
     RunError,
 )

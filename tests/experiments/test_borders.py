@@ -25,4 +25,4 @@ def test_no_notebook_imports_an_experiment(path):
 
 
 def test_the_borders_can_be_crossed():
-    assert "experiments" in imported("def f():\n    from experiments.escape import DESIGN")
+    assert "experiments" in imported("def f():\n    from experiments.tuning import SEEDS")

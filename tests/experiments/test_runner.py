@@ -14,10 +14,10 @@ import pandas as pd
 import pytest
 
 from experiments.__main__ import EXPERIMENTS, experiment_class, main
-from experiments.described import Described
 from experiments.experiment import Experiment, option
 from experiments.folder import claimed
 from experiments.part import Part
+from experiments.released import Released
 from experiments.replication import name_of
 from experiments.runner import run
 from twinlib import files
@@ -208,7 +208,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 )
 def test_bad_settings_are_refused_in_one_sentence(bad):
     with pytest.raises(ValueError, match="choose (one of|from)|give 1 or more"):
-        Described(**bad)
+        Released(**bad)
 
 
 def test_the_command_line_refuses_with_status_two_and_one_sentence(tmp_path, capsys):
@@ -234,21 +234,21 @@ def test_every_experiment_is_listed_and_explains_its_options(name, capsys):
 
 
 def test_blocks_of_seeds_cover_every_seed_once_and_keep_the_algorithms_name():
-    ten = Described(seeds=10, block=4)
+    ten = Released(seeds=10, block=4)
     parts = ten.blocks(("PPO", "TRPO@log1"))
     assert parts == ("PPO~0", "PPO~4", "PPO~8", "TRPO@log1~0", "TRPO@log1~4", "TRPO@log1~8")
     assert [s for part in parts[:3] for s in ten.seeds_of(part)] == list(range(10))
     assert {name_of(part) for part in parts} == {"PPO", "TRPO@log1"}
     assert "--block 4" in ten.command()
-    whole = Described(seeds=3)
+    whole = Released(seeds=3)
     assert whole.blocks(("PPO",)) == ("PPO",) and list(whole.seeds_of("PPO")) == [0, 1, 2]
 
 
 def test_an_experiment_travels_as_its_options():
     import pickle
 
-    one = Described(seeds=4)
-    assert one.choices and one.embedding  # loaded here
+    one = Released(seeds=4)
+    assert one.cells.n_obs  # loaded here
     other = pickle.loads(pickle.dumps(one))
     assert (
         other == one and hash(other) == hash(one) and set(vars(other)) == set(one.identity()) - {"experiment"}

@@ -97,7 +97,7 @@ def test_a_resume_on_a_cluster_computes_the_parts_that_are_missing(serial, clust
 def test_a_silent_scheduler_and_a_dataset_named_twice_are_refused(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(workers, "PATIENCE", "0.5s")
     out = tmp_path / "out"
-    assert main(["described", "--dataset", "waddington", "waddington", "--out", str(out)]) == 2
+    assert main(["released", "--dataset", "waddington", "waddington", "--out", str(out)]) == 2
     assert "each dataset once" in capsys.readouterr().err
     with pytest.raises(RunError, match="No Dask scheduler answers at tcp://127.0.0.1:9"):
         run(runs(out), scheduler="tcp://127.0.0.1:9", progress=False)

@@ -5,7 +5,7 @@ import tempfile
 import time
 
 out = pathlib.Path(tempfile.mkdtemp()) / "run"
-words = [sys.executable, "-m", "experiments", "described", "--algorithms", "PPO", "--seeds", "1"]
+words = [sys.executable, "-m", "experiments", "released", "--algorithms", "PPO", "--seeds", "1"]
 words += ["--timesteps", "2048", "--quiet", "--out", str(out)]
 typo = subprocess.run([*words, "--dataset", "wadington"], capture_output=True, text=True, check=False)
 print("typo:", typo.stderr.strip())

@@ -6,7 +6,7 @@ import tempfile
 import time
 
 out = tempfile.mkdtemp() + "/run"
-words = [sys.executable, "-m", "experiments", "described", "--algorithms", "PPO", "--seeds", "1"]
+words = [sys.executable, "-m", "experiments", "released", "--algorithms", "PPO", "--seeds", "1"]
 process = subprocess.Popen(
     [*words, "--timesteps", "400000", "--quiet", "--out", out],
     stderr=subprocess.PIPE,

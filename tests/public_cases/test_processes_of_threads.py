@@ -38,9 +38,9 @@ def paths():
 # -- a run that is killed
 def run_of(out, *more):
     """Begin a long run in a group of its own; return it once its workers compute."""
-    words = ("described", "--algorithms", "PPO", "--seeds", "1", "--quiet", "--workers", "2")
+    words = ("released", "--algorithms", "PPO", "--seeds", "1", "--timesteps", "4000000", "--quiet")
     process = subprocess.Popen(
-        [*COMMAND, *words, "--out", out, *more],
+        [*COMMAND, *words, "--workers", "2", "--out", out, *more],
         cwd=ROOT,
         env=paths(),
         stderr=subprocess.DEVNULL,
@@ -141,7 +141,7 @@ def test_a_reader_that_leaves_gets_no_traceback():
 def test_a_part_of_an_option_is_no_option(tmp_path, capsys):
     """freedomofpress/securedrop-workstation#1071, brentyi/tyro#45: a typo did what the whole word does."""
     for words in (["--resum"], ["--work", "2"], ["--algorithm", "PPO"], ["--minute", "1"]):
-        told = refusal(capsys, "described", "--out", tmp_path / "run", *words)
+        told = refusal(capsys, "released", "--out", tmp_path / "run", *words)
         assert f"Unrecognized arguments: {words[0]}" in told
     assert not (tmp_path / "run").exists()
 

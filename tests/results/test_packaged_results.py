@@ -11,6 +11,7 @@ from twinlib.data.sources import load
 from twinlib.errors import ResultsError
 from twinlib.evaluation import questions as evaluation
 from twinlib.results import claims, tables
+from twinlib.results.verdicts import BUILT, FAILS, HOLDS, OPEN, by_interval
 
 RUNS = sorted(
     p.parent
@@ -99,11 +100,11 @@ def test_the_claims_page_is_the_one_that_the_results_give():
 
 
 def test_verdicts_follow_their_intervals():
-    assert claims._verdict(0.1, 0.3) == claims.HOLDS
-    assert claims._verdict(-0.3, -0.1) == claims.FAILS
-    assert claims._verdict(-0.1, 0.1) == claims.OPEN
-    found = claims.evidence()
-    assert set(found["Verdict"]) <= {claims.HOLDS, claims.FAILS, claims.OPEN, claims.BUILT} and len(found) > 5
+    assert by_interval(0.1, 0.3) == HOLDS
+    assert by_interval(-0.3, -0.1) == FAILS
+    assert by_interval(-0.1, 0.1) == OPEN
+    table = claims.evidence()
+    assert set(table["Verdict"]) <= {HOLDS, FAILS, OPEN, BUILT} and len(table) > 5
 
 
 def test_reward_of_the_released_rows_is_judged_for_one_and_for_two_logarithms(monkeypatch):
@@ -120,36 +121,8 @@ def test_reward_of_the_released_rows_is_judged_for_one_and_for_two_logarithms(mo
         monkeypatch.setattr(tables, "read_table", lambda *args: pd.DataFrame(rows))
         return claims.released_reward("any")
 
-    assert reward({1: 3.0, 2: 2.0}).verdict == claims.HOLDS
-    assert reward({1: -3.0, 2: -2.0}).verdict == claims.FAILS
+    assert reward({1: 3.0, 2: 2.0}).verdict == HOLDS
+    assert reward({1: -3.0, 2: -2.0}).verdict == FAILS
     split = reward({1: 3.0, 2: -2.0})
-    assert split.verdict == claims.OPEN and "preprocessing" in split.number
+    assert split.verdict == OPEN and "preprocessing" in split.number
     assert "one logarithm +3.02" in split.number and "two logarithms -1.98" in split.number
-
-
-def test_claims_on_escape_appear_with_their_results(tmp_path, monkeypatch):
-    import pandas as pd
-
-    monkeypatch.setattr(tables, "results_folder", lambda: tmp_path)
-    assert claims.all_claims() == claims.CLAIMS
-    success = {"PPO": [0.1, 0.0, 0.2, 0.1], "two_stage": [0.9, 1.0, 0.8, 0.95]}
-    success |= {"PPO_restart": [0.9, 0.2, 0.95, 0.6], "PPO_random_restarts": [1.0, 1.0, 0.9, 1.0]}
-    rows = [
-        {"experiment": "main", "contestant": name, "barrier": "low", "setting": "", "seed": seed}
-        | {"success": share, "reached": share >= 0.5}
-        for name, shares in success.items()
-        for seed, share in enumerate(shares * 5)
-    ]
-    (tmp_path / "escape").mkdir()
-    pd.DataFrame(rows).assign(seed=[s for _ in success for s in range(20)]).to_csv(
-        tmp_path / "escape" / "runs.csv", index=False
-    )
-    found = claims.evidence()
-    found = found[found["Dataset"] == "toggle switch, barrier low"].set_index("Claim")
-    assert len(found) == 4 and list(found["Verdict"]) == [
-        claims.HOLDS,  # PPO is trapped: 0 of 20
-        claims.HOLDS,  # two stages escape where PPO does not
-        claims.HOLDS,
-        claims.FAILS,  # restarts do better
-    ]
-    assert "two_stage 20 of 20 [0.84, 1.00], PPO 0 of 20 [0.00, 0.16]" in found["Number"].iloc[1]

@@ -72,8 +72,8 @@ def test_an_unfinished_run_is_refused(tmp_path):
 
 
 def test_results_that_are_not_packaged_name_the_command():
-    with pytest.raises(FileNotFoundError, match="experiments described --dataset nowhere"):
-        tables.read_table("described", "nowhere")
+    with pytest.raises(FileNotFoundError, match="experiments policies --dataset nowhere"):
+        tables.read_table("policies", "nowhere")
 
 
 def test_the_released_table_keeps_its_split_and_says_what_is_compared():

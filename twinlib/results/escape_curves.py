@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,6 @@ from twinlib.errors import ResultsError
 from twinlib.evaluation.calibration import Estimate, estimate
 from twinlib.evaluation.statistics import wilson_interval
 from twinlib.results import tables
-from twinlib.results.escape_design import unpacked
 from twinlib.results.tuning_curves import BUDGETS, RESAMPLES, Outcomes
 
 if TYPE_CHECKING:
@@ -96,6 +96,17 @@ class Escapes:
             for k in budgets
             for mean, low, high in [_best_of(_outcomes(runs, column)[1], k)]
         )
+
+
+def packed(path: NDArray[np.floating], upper: float) -> str:
+    """Return a path [T + 1, n, 2] of values from 0 to `upper` as bytes in base64."""
+    return base64.b64encode(np.rint(np.clip(path / upper, 0, 1) * 255).astype(np.uint8).tobytes()).decode()
+
+
+def unpacked(text: str, steps: int, upper: float) -> NDArray[np.floating]:
+    """Return a path [T + 1, n, 2] that was packed, to within upper / 510."""
+    flat = np.frombuffer(base64.b64decode(text), dtype=np.uint8)
+    return flat.reshape(steps + 1, -1, 2) / 255 * upper
 
 
 def crossing_paths(landscape: str) -> tuple[dict[str, NDArray[np.floating]], float]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from twinlib.errors import ResultsError
-from twinlib.results import policy_tables, tables
+from twinlib.results import policy_tables
 from twinlib.results.escape_curves import LANDSCAPES, Escapes
 from twinlib.results.judged import JudgedSplit, in_words, judged_splits
 from twinlib.results.tuning_curves import Tuned
@@ -33,11 +33,6 @@ ASKED_BACK = ("papalexi2021", "norman2019", "chi11", "waddington")
 BARRIERS = ("toggle_low", "toggle_middle", "toggle_high", "myeloid")
 #: The primary claim's two sides.
 OURS, RIVAL = "two_stage", "PPO"
-
-
-def policies_are_packaged() -> bool:
-    """Tell whether there are runs of all arms."""
-    return any((tables.results_folder() / "policies").glob("*/manifest.json"))
 
 
 def _split(place: str) -> JudgedSplit:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -76,17 +75,6 @@ def read_table(protocol: str, dataset: str, table: str = "regression") -> Any:
     rows = pd.read_csv(path, low_memory=False)
     texts = [name for name in TEXTS if name in rows]
     return rows.assign(**{name: rows[name].fillna("").astype(str) for name in texts})
-
-
-def preparation_of(manifest: Mapping[str, Any]) -> str:
-    """Say in a sentence on which preparation of the cells a run stands, from its manifest."""
-    if "panel_rule" in manifest:
-        folds = "five folds" if manifest.get("folds") == 5 else "the first of five folds"
-        return f"The run stands on {folds} and a panel by the rule `{manifest['panel_rule']}` (chapter 2)."
-    return (
-        "The run stands on an earlier preparation of the cells: a random fifth of every group for testing, "
-        "and a panel by scanpy's dispersion, which on some data keeps little of the response (chapter 2)."
-    )
 
 
 def paper_tables() -> pd.DataFrame:
