@@ -809,7 +809,7 @@ record.say(tables.markdown(pd.DataFrame(lines, columns=["dataset", "clock", "row
 #
 # ## All perturbations, long training, four datasets
 #
-# The command `python -m experiments described` repeats this comparison for every perturbation with at least ten test cells and for every algorithm.
+# The runs of the first version repeat this comparison for every perturbation with at least ten test cells and for every algorithm; no command makes them any more.
 # The cell below reads its packaged results and prints them in the shape of the paper's Tables 3, 6 and 9, with the references above the twins.
 # Each column is a mean over perturbations, and the twin score is a mean of ratios, so its sign may differ from that of the mean distances.
 # `DTW / path` is the DTW divided by the length of the real path.
