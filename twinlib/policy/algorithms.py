@@ -56,11 +56,6 @@ class Algorithm:
         """Is there a TRPO update in any stage?"""
         return any("TRPO" in stage.updates for stage in self.stages)
 
-    @property
-    def step_size(self) -> str:
-        """What sets the length of its first steps: delta or the learning rate."""
-        return "delta" if self.takes_trust_region_steps else "learning rate"
-
 
 #: PPO with clip, penalty and KL target: what two_stage does after its TRPO steps.
 SECOND_STAGE = Stage(("PPO",), "fine_tuning")
