@@ -162,3 +162,90 @@ def test_skill_is_one_for_a_perfect_prediction_and_negative_for_a_worse_one():
 def test_bad_input_is_refused_in_one_sentence(bad, message):
     with pytest.raises(ValueError, match=message):
         bad()
+
+
+def test_two_genes_have_a_correlation_and_none_exceeds_one():
+    assert m.pearson([1, 2], [3, 5]) == 1
+    rows = np.random.default_rng(4).normal(size=(300, 3))
+    assert all(m.pearson(row, 3 * row) <= 1 and m.pearson(row, -3 * row) >= -1 for row in rows)
+
+
+def test_differences_whose_squares_vanish_count_as_constant():
+    tiny, moving = np.array([[0.0], [1e-200]]), np.array([[0.0], [1.0]])
+    assert m.pearson([0, 1e-200], [0, 1e-200]) == 0
+    assert m.regression_metrics(tiny, tiny)["R2"] == 1
+    assert m.regression_metrics(tiny, moving)["R2"] == 0
+
+
+def test_a_constant_whose_mean_is_rounded_is_constant():
+    flat = np.full((3, 1), 0.1)
+    assert flat.mean() != 0.1  # else this tests nothing
+    assert m.regression_metrics(flat, np.arange(3.0)[:, None])["R2"] == 0
+
+
+def test_a_small_change_has_a_direction_and_rounding_has_none():
+    rng = np.random.default_rng(5)
+    control, change = rng.normal(size=30), rng.normal(size=30)
+    assert m.pearson_delta(control + 0.01 * change, control + 0.001 * change, control) == pytest.approx(1)
+    zero, unit = np.zeros(3), np.array([0.0, 1.0, 0.0])
+    assert m.pearson_delta(unit, 1.5e-12 * unit, zero) == pytest.approx(1)
+    assert m.pearson_delta(unit, 0.5e-12 * unit, zero) == 0
+    assert m.pearson_delta(1e6 * control + change, 1e6 * control + 0.7, 1e6 * control) == 0
+
+
+def test_two_cells_on_each_side_have_an_e_distance():
+    x, y = np.array([[0.0, 0.0], [3.0, 4.0]]), np.array([[0.0, 1.0], [0.0, 3.0]])
+    between = (1 + 3 + np.hypot(3, 3) + np.hypot(3, 1)) / 4
+    assert m.e_distance(x, y) == pytest.approx(2 * between - 5 - 2, abs=1e-12)
+
+
+def test_a_cloud_beside_itself_has_a_finite_e_distance(clouds):
+    x = 100 + clouds[0]
+    distances = np.linalg.norm(x[:, None] - x[None], axis=-1).sum()
+    expected = 2 * distances / 40**2 - 2 * distances / (40 * 39)
+    assert m.e_distance(x, x) == pytest.approx(expected, abs=1e-5)  # roots of rounding on the diagonal
+
+
+@pytest.mark.parametrize("gene", range(3))
+def test_pds_without_targets_leaves_no_gene_out(gene):
+    truth = np.zeros((2, 3))
+    truth[1, gene] = 1
+    assert m.pds(truth, truth).tolist() == [1, 1]
+    assert m.pds(truth, truth, target=[gene, gene]).tolist() == [0.75, 0.75]
+
+
+@pytest.mark.parametrize("target", [[-2, 0], [3, 0], [0.5, 0]])
+def test_a_target_outside_of_the_genes_is_refused(target):
+    with pytest.raises(ValueError, match="from 0 to 2, or -1 for none"):
+        m.pds(np.eye(3)[:2], np.eye(3)[:2], target=target)
+    assert m.pds(np.eye(3)[:2], np.eye(3)[:2], target=[2, -1]).tolist() == [1, 1]
+
+
+def test_one_gene_may_be_asked_for_and_none_may_not():
+    change = np.array([1.0, -3.0, 2.0])
+    assert m.overlap_at_n(change, change, 1) == 1 and m.overlap_at_n(change, [3.0, 1, 2], 1) == 0
+    with pytest.raises(ValueError, match="from 1 to 3"):
+        m.overlap_at_n(change, change, 0)
+
+
+def test_skill_is_the_share_of_the_way_to_the_best_value():
+    assert m.skill("R2", 0.7, 0.4) == pytest.approx(0.5) and m.skill("MSE", 0.1, 0.4) == pytest.approx(0.75)
+    assert m.skill("R2", -0.6, -1.0) == pytest.approx(0.2)
+    assert m.skill("pearson_delta", 0.3, 0.1) == 0.3
+    assert m.skill("MSE", 1.5, 2.5) == pytest.approx(0.4) and np.isnan(m.skill("R2", 0.5, 1.0))
+
+
+def test_metrics_of_populations_read_the_answer_as_their_functions_do(clouds):
+    truth, guess = clouds
+    reference, shift = np.linspace(-1, 1, 12), np.linspace(1, 2, 12) ** 3
+    answer = m.Answer(truth, guess, shift, reference)
+    mean, guessed = truth.mean(axis=0), guess.mean(axis=0)
+    expected = {
+        "pearson_delta": np.corrcoef(mean - reference, shift)[0, 1],
+        "pearson_delta_profile": np.corrcoef(mean - reference, guessed - reference)[0, 1],
+        "pseudobulk_mse": ((mean - guessed) ** 2).mean(),
+        "e_distance": m.e_distance(truth, guess),
+        "w1": m.w1(truth, guess),
+    }
+    values = {name: metric.value(answer) for name, metric in m.POPULATION.items()}
+    assert values == pytest.approx(expected, abs=1e-12)
