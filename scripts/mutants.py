@@ -164,10 +164,8 @@ def opened() -> Any:
     from cosmic_ray.work_db import WorkDB
 
     texts = b"".join(source(module).read_bytes() for module in TESTS)
-    path = f"{hashlib.sha256(texts).hexdigest()[:12]}.sqlite"
-    new = not pathlib.Path(path).exists()
-    db = WorkDB(path, WorkDB.Mode.create)
-    if new:
+    db = WorkDB(f"{hashlib.sha256(texts).hexdigest()[:12]}.sqlite", WorkDB.Mode.create)
+    if not db.num_work_items:
         init([source(module) for module in TESTS], db, {})
     return db
 
@@ -236,7 +234,7 @@ def main() -> int:
     sys.path[:0] = [str(COPY)]
     db = opened()
     items = useful(list(db.work_items))
-    print(f"{len(items)} mutants change a value.")
+    print(f"{len(items)} mutants change a value.", flush=True)
     random.Random(options.seed).shuffle(items)
     items = items[: options.sample or None]
     items = [item for item in items if not options.modules or module_of(item) in options.modules]
