@@ -31,12 +31,12 @@ COPY = ROOT / "_build" / "mutants"
 POLICY = "test_signs test_trust_region test_proximal test_two_stage test_gaussian_mlp test_divergence"
 #: Quick tests of each module, the likeliest to fail first.
 TESTS = {
-    "policy/proximal": f"{POLICY} test_peers test_random_settings",
-    "policy/trust_region": f"{POLICY} test_peers test_random_settings",
-    "policy/training": f"test_two_stage {POLICY} test_training test_random_settings",
+    "policy/proximal": f"{POLICY} test_defaults test_peers test_random_settings",
+    "policy/trust_region": f"{POLICY} test_defaults test_peers test_random_settings",
+    "policy/training": f"test_two_stage {POLICY} test_defaults test_training test_random_settings",
     "policy/rollout": f"test_rollout {POLICY}",
     "policy/distributions": f"test_actor_critic {POLICY}",
-    "policy/actor_critic": f"test_actor_critic test_gaussian_mlp {POLICY}",
+    "policy/actor_critic": f"test_actor_critic test_defaults test_gaussian_mlp {POLICY}",
     "policy/gaussian_mlp": f"test_gaussian_mlp {POLICY}",
     "policy/algorithms": f"test_algorithms {POLICY}",
     "policy/contracts": "test_contracts test_rollout",
