@@ -70,7 +70,7 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, algorithm):
     whole = train(Quadratic(2, 8), config(algorithm), seeds=[0, 1])
     path = tmp_path / "run.pt"
     command = [sys.executable, HERE / "killed_run.py", algorithm, path, str(23 * 8 + 3)]
-    assert subprocess.run(command, cwd=HERE).returncode == -signal.SIGKILL
+    assert subprocess.run(command, cwd=HERE.parents[1]).returncode == -signal.SIGKILL
     assert torch.load(path, weights_only=True)["iteration"] == 23
     resumed = train(Quadratic(2, 8), config(algorithm), seeds=[0, 1], checkpoint=path)
     assert torch.equal(resumed.policy.theta, whole.policy.theta)
