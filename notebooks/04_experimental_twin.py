@@ -932,7 +932,9 @@ if screen is not None:
 #
 # STATE and scGen were trained on the same training cells and asked about the same test controls, each in an environment of its own, and their answers went through the judge as a stranger's saved predictions.
 # Their authors train them on the controls of a held-out context as well; here no row sees those before it is asked.
-# scGen answers each control with one cell; STATE answers with a population, from which nothing can be taken off, so its row on sham labels has to be looked at.
+# scGen answers each control with one cell, so that what truth and prediction owe to the controls is taken off.
+# STATE answers with a population, and nothing says which control a cell of it came from: nothing can be taken off.
+# Read its row together with the last line below: what a row scores on sham labels, where nobody was perturbed, it owes to the controls and not to the perturbation, and a score above the ceiling is no merit then.
 # The licence of STATE's code (arc-state) is non-commercial: it is run for comparison and is no part of this package.
 # The other models that the field names are missing for reasons that are not theirs: GEARS needs files of its authors' that could not be reached, and CPA's package did not install.
 
@@ -1309,7 +1311,7 @@ attempt("4.3", check_3, standardised_change)
 # ## References
 #
 # - Ahlmann-Eltze, Huber & Anders 2025, Nature Methods: simple linear baselines beside deep models of perturbation effects.
-# - Adduri et al. 2025 (STATE): a transformer of sets of cells for perturbation effects across contexts.
+# - Adduri et al. 2025, bioRxiv (STATE): a transformer of sets of cells for perturbation effects across contexts.
 # - Efron & Morris 1973, Journal of the American Statistical Association 68:117: shrinkage of many means.
 # - Lotfollahi, Wolf & Theis 2019, Nature Methods 16:715 (scGen): arithmetic in a latent space.
 # - Norman et al. 2019, Science 365:786: pairs of activated genes.
