@@ -242,12 +242,21 @@ def executed(template: str, folder: pathlib.Path) -> NotebookNode:
         notebook, timeout=TIMEOUT, kernel_name="python3", resources=place, extra_arguments=quiet
     )
     try:
-        client.execute()
+        client.execute(env=environment())
     except CellExecutionError as error:
         raise FolderError(f"The page of {folder} could not be made: {error.ename}: {error.evalue}") from None
     name = template.replace("_template", "")
     write_atomic(folder / name, lambda beside: write(notebook, beside))
     return notebook
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of a page's kernel, which runs elsewhere and has to find this very package."""
+    import twinlib
+
+    ours = str(pathlib.Path(twinlib.__path__[0]).resolve().parent)
+    kept = [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([ours, *kept])}
 
 
 def write_page(notebook: NotebookNode, path: pathlib.Path, title: str) -> None:
