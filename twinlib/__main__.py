@@ -25,6 +25,8 @@ _ENDING = """\
 FILE is an h5ad file: cells in rows, genes in columns, one column of obs that says what was done to each cell.
 Exit codes: 0 done; 2 something is missing or wrong (one sentence says what); 130 interrupted.
 """
+#: Commands that keep what they had computed.
+_GOES_ON = ("report", "score")
 #: What each command has to be given.
 _USAGE = {
     "check": "FILE",
@@ -43,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"twinlib {given.command}: {as_options(str(error))}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:
-        print(f"twinlib {given.command}: interrupted.", file=sys.stderr)
+        more = "; the same call goes on where it stopped" if given.command in _GOES_ON else ""
+        print(f"twinlib {given.command}: interrupted{more}.", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -187,8 +190,8 @@ def _describe_score(commands: argparse._SubParsersAction[argparse.ArgumentParser
         commands,
         "score",
         "score anybody's predictions by the same judge, beside the same baselines",
-        "Reads the files of cell-eval, GEARS, CPA and scPerturb as well. Writes score.html, the notebook that\n"
-        "made it (score.ipynb) and scores.csv into DIR.",
+        "Reads the files of cell-eval, GEARS, CPA and scPerturb as well. Writes score.html, the notebook\n"
+        "that made it (score.ipynb) and scores.csv into DIR.",
         "  twinlib score predicted.h5ad measured.h5ad --out score",
     )
     made.add_argument(

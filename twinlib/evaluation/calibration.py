@@ -170,6 +170,15 @@ def reliability(half: float, share: float, fold: float = 1.0) -> float:
     return 1.0 / (1.0 + noise / fold)
 
 
+def fold_for(half: float, share: float, wanted: float) -> float:
+    """Return how many times the cells `reliability` is `wanted` at: that function turned round.
+
+    >>> fold_for(0.5, 0.5, 6 / 7).__round__(9)
+    3.0
+    """
+    return (1.0 - half) / half * share * wanted / (1.0 - wanted)
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A mean over folds and units with its t interval."""

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from twinlib.evaluation.summaries import MIN_TOTAL
+from twinlib.evaluation.summaries import CEILING, MIN_TOTAL, dose_labels
 from twinlib.page import plots, record
 from twinlib.verdict.judged_file import TWIN
 from twinlib.verdict.parts import SHAM
-from twinlib.verdict.sentences import CALLED, MEASURED, called
+from twinlib.verdict.sentences import CALLED, MEASURED, called, of_row, plain_unit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
     from twinlib.verdict.judged_file import JudgedFile
 
+#: Names of the primary metrics in tables and on axes.
+SHORT = {
+    "pearson_delta": "correlation of changes",
+    "skill_pseudobulk_mse": "share of the change predicted",
+}
 #: Names that an axis can hold.
 NAMED = 40
 #: Genes that a figure names.
@@ -97,28 +102,31 @@ def show_effects(judged: JudgedFile) -> None:
         colour = plots.COLOURS["perturbed" if told else "control"]
         label = "has an effect" if told else "cannot be told"
         ax.plot(part["distance"], part["agreement"], marker, color=colour, label=label, ms=6)
-    for name, row in table[table["has_effect"]].nlargest(GENES, "distance").iterrows():
-        ax.annotate(str(name), (row["distance"], row["agreement"]), fontsize=7, xytext=(4, 3),
+        small = part["distance"][part["agreement"].isna()]
+        ax.plot(small, 0.0 * small, marker, color=colour, fillstyle="none", ms=6)
+    for name, row in table[table["has_effect"]].fillna(0.0).nlargest(GENES, "distance").iterrows():
+        ax.annotate(plain_unit(str(name)), (row["distance"], row["agreement"]), fontsize=7, xytext=(4, 3),
                     textcoords="offset points")  # fmt: skip
     ax.axhline(0, color="0.7", lw=1)
+    ax.margins(0.12)
     ax.set(xlabel="effect: energy distance to the controls", ylabel="two halves agree: correlation")
     ax.set_xscale("symlog", linthresh=0.01)
     ax.legend(fontsize=8)
+    unknown = int(table["agreement"].isna().sum())
     plots.show(
         fig,
         "effects",
         alt=f"Effect size of {len(table)} perturbations against the correlation of two halves of their "
-        "cells; "
-        f"{int(table['has_effect'].sum())} have an effect that the cells show.",
-        caption="Effect against detectability. A dot: the energy test calls the perturbation in most folds.",
+        f"cells; {int(table['has_effect'].sum())} have an effect.",
+        caption="Effect against detectability. A dot: the energy test finds the perturbation in most parts "
+        f"of the cells{f'; empty, at 0: too few cells for halves ({unknown})' if unknown else ''}.",
     )
 
 
 def effects_and_halves(judged: JudgedFile) -> pd.DataFrame:
     """Return distance, p and agreement of halves of each unit."""
-    tests = judged.tests
-    names = tests["perturbation"] + (" | " + tests["cell_context"] if judged.pairs else "")
-    means = tests.assign(unit=names).groupby("unit").agg(distance=("distance", "mean"), p=("p", "median"))
+    tests = judged.tests.assign(unit=judged.unit_names(judged.tests))
+    means = tests.groupby("unit").agg(distance=("distance", "mean"), p=("p", "median"))
     agreement = {unit: top.replicate for unit, top in judged.halves.items()}
     table = judged.units[["has_effect", "resolvable", "ceiling"]].join(means)
     return table.assign(agreement=[agreement.get(unit, np.nan) for unit in table.index])
@@ -152,11 +160,11 @@ def show_volcano(tests: pd.DataFrame, perturbation: str) -> None:
     )
 
 
-def show_predicted(genes: pd.DataFrame, perturbation: str, own: str = TWIN) -> None:
-    """Draw predicted against observed change, one dot a gene."""
+def show_predicted(genes: pd.DataFrame, label: str, own: str = TWIN) -> None:
+    """Draw predicted against observed change under a perturbation and dose, one dot a gene."""
     import matplotlib.pyplot as plt
 
-    mine = genes[genes["perturbation"] == perturbation]
+    mine = genes[dose_labels(genes["perturbation"], genes["dose"]) == label]
     rows = [name for name in ("matching_mean", own) if name in mine and mine[name].notna().all()]
     fig, axes = plt.subplots(
         1, len(rows), figsize=(4 * len(rows), 3.8), sharex=True, sharey=True, squeeze=False
@@ -173,10 +181,10 @@ def show_predicted(genes: pd.DataFrame, perturbation: str, own: str = TWIN) -> N
     plots.show(
         fig,
         "predicted",
-        alt=f"Predicted against observed change of {len(mine)} genes under {perturbation} in cells that "
+        alt=f"Predicted against observed change of {len(mine)} genes under {label} in cells that "
         "no model "
         f"saw: {told}; the line is a perfect prediction.",
-        caption=f"{perturbation}, test cells of the first fold: {told}.",
+        caption=f"{label}, cells of the first fold that no model saw, one dot a gene: {told}.",
     )
 
 
@@ -185,7 +193,9 @@ def show_contexts(judged: JudgedFile) -> None:
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
 
-    names, own = judged.contexts or [""], judged.own
+    names, own = judged.contexts, judged.own
+    if not names:
+        return
     tables = {name: judged.rows("cells", name) for name in names}
     left_out = left_out_scores(judged, own)
     fig, ax = plt.subplots(figsize=(7, 0.4 * len(names) + 1.6))
@@ -195,9 +205,9 @@ def show_contexts(judged: JudgedFile) -> None:
     for place, name in enumerate(names):
         if name in left_out:
             ax.plot(left_out[name], place - 0.3, "x", color=plots.COLOURS["real"], ms=6)
-    ax.set_yticks(np.arange(len(names)), [name or "all cells" for name in names])
+    ax.set_yticks(np.arange(len(names)), names)
     ax.axvline(0, color="0.7", lw=1)
-    ax.set_xlabel(judged.metric)
+    ax.set_xlabel(SHORT[judged.metric])
     handles = [Line2D([], [], marker="o", ls="", color=colour_of(r), label=called(r)) for r in
                (judged.plain_row("cells"), own)]  # fmt: skip
     handles += [Line2D([], [], marker="|", ls="", color="k", label=CALLED["ceiling"])]
@@ -205,15 +215,13 @@ def show_contexts(judged: JudgedFile) -> None:
         cross = Line2D([], [], marker="x", ls="", color="k", label="the twin, type left out of the training")
         handles.append(cross)
     ax.legend(handles=handles, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
-    told = "; ".join(
-        f"{n or 'all cells'} {float(t['mean'].loc[own]):.2f}" for n, t in tables.items() if own in t.index
-    )
+    told = "; ".join(f"{n} {of_row(t, own)}" for n, t in tables.items() if own in t.index)
     plots.show(
         fig,
         "contexts",
         alt=f"Scores by cell type, {called(own)} beside the plain mean, with the ceiling as a tick: {told}.",
-        caption="Scores within each cell type over the perturbations with an effect; no interval: fewer "
-        "than six.",
+        caption="Scores within each cell type, with 95 % intervals where there are six perturbations or more "
+        f"({MEASURED[judged.metric]}).",
     )
 
 
@@ -238,7 +246,7 @@ def draw_row(ax: Axes, table: pd.DataFrame, row: str, place: float) -> None:
     ax.plot(values["mean"], place, "o", color=colour_of(row), ms=5)
     if np.isfinite(values["low"]):
         ax.plot([values["low"], values["high"]], [place, place], color=colour_of(row), lw=1.5)
-    ax.plot(values["ceiling"], place, "|", color=plots.COLOURS["ceiling"], ms=9, mew=2)
+    ax.plot(top_of(table, row), place, "|", color=plots.COLOURS["ceiling"], ms=9, mew=2)
 
 
 def show_null(judged: JudgedFile) -> None:
@@ -256,7 +264,7 @@ def show_null(judged: JudgedFile) -> None:
             ax.plot([low, high], [place - 0.25] * 2, color="0.5", lw=1)
     ax.set_yticks(np.arange(len(names)), [called(name) for name in names])
     ax.axvline(0, color="0.7", lw=1)
-    ax.set_xlabel(judged.metric)
+    ax.set_xlabel(SHORT[judged.metric])
     told = "; ".join(f"{called(name)} {sham.loc[name, 'mean']:.2f}" for name in names if name in sham.index)
     plots.show(
         fig,
@@ -267,6 +275,11 @@ def show_null(judged: JudgedFile) -> None:
     )
 
 
+def top_of(table: pd.DataFrame, row: str) -> float:
+    """Return the ceiling of a row; NaN where it cannot be told of any of its units."""
+    return float("nan") if table.loc[row, "resolvable"] == 0 else float(table.loc[row, "ceiling"])
+
+
 def summary_table(judged: JudgedFile, kind: str, scaled: bool = False) -> pd.DataFrame:
     """Return the rows of a split for the page: mean, interval, ceiling, skill, units."""
     import pandas as pd
@@ -275,18 +288,19 @@ def summary_table(judged: JudgedFile, kind: str, scaled: bool = False) -> pd.Dat
     if rows.empty:
         return rows
     skill = judged.rows(kind, metric="skill_pseudobulk_mse")["mean"]
-    kept = rows[~rows.index.isin(["ceiling"])]
+    kept = rows[~rows.index.isin([CEILING])]
     interval = [
         f"{low:.2f} to {high:.2f}" if np.isfinite(low) else "n/a"
         for low, high in zip(kept["low"], kept["high"], strict=True)
     ]
+    told = judged.shows == "effects" and bool(judged.shown)
     more = {"scaled": kept["scaled"].to_numpy()} if scaled else {}
     return pd.DataFrame(
         {
             "row": [called(name) for name in kept.index],
-            judged.metric: kept["mean"].to_numpy(),
+            SHORT[judged.metric]: kept["mean"].to_numpy(),
             "95 % interval": interval,
-            "ceiling": kept["ceiling"].to_numpy(),
+            "a perfect model": kept["ceiling"].to_numpy() if told else np.nan,
             "skill in squared error": skill.reindex(kept.index).to_numpy(),
             "units": kept["units"].to_numpy(),
             **more,
@@ -294,21 +308,32 @@ def summary_table(judged: JudgedFile, kind: str, scaled: bool = False) -> pd.Dat
     )
 
 
+def contexts_table(judged: JudgedFile) -> pd.DataFrame:
+    """Return what each row scores within each cell type, with its interval."""
+    import pandas as pd
+
+    tables = {name: judged.rows("cells", name) for name in judged.contexts}
+    names = [name for name in judged.rows().index if name != "no_change"]
+    columns = {place: [of_row(table, name) for name in names] for place, table in tables.items()}
+    return pd.DataFrame({"row": [called(name) for name in names], **columns})
+
+
 def unit_table(judged: JudgedFile) -> pd.DataFrame:
-    """Return one row a perturbation for the page: effect, p, scores, ceiling, reliability."""
+    """Return one row a perturbation for the page: cells, effect, p, scores, ceiling, reliability."""
     import pandas as pd
 
     tests, units, sure = effects_and_halves(judged), judged.units, judged.sureness()
     plain, own = judged.plain_row("cells"), judged.own
     return pd.DataFrame(
         {
-            "perturbation": units.index,
+            "perturbation": [plain_unit(name) for name in units.index],
+            "cells, about": units["cells"].map("{:.0f}".format).to_numpy(),
             "effect": np.where(tests["has_effect"], "yes", "cannot be told"),
-            "p, median": tests["p"].to_numpy(),
+            "p, median": tests["p"].map("{:.3f}".format).str.replace("nan", "n/a").to_numpy(),
             called(plain): units[plain].to_numpy(),
             called(own): units[own].to_numpy(),
-            "ceiling": np.where(units["resolvable"], units["ceiling"], np.nan),
-            "reliability": sure["1 x"].to_numpy(),
+            "a perfect model": np.where(units.index.isin(judged.shown), units["ceiling"], np.nan),
+            "repeated": sure["1 x"].to_numpy(),
             "with 2 x the cells": sure["2 x"].to_numpy(),
             "with 4 x": sure["4 x"].to_numpy(),
         }

@@ -11,8 +11,18 @@ import numpy as np
 from twinlib.data.effect_tests import with_has_effect
 from twinlib.data.folds import FOLDS, VALIDATION
 from twinlib.errors import InputError
-from twinlib.evaluation.calibration import Ceiling, Estimate, ceiling, reliability
-from twinlib.evaluation.summaries import MIN_TOTAL, Scores, per_unit, plain_row, summary, with_effects
+from twinlib.evaluation.calibration import Ceiling, Estimate, ceiling, estimate, fold_for, reliability
+from twinlib.evaluation.summaries import (
+    MIN_TOTAL,
+    Scores,
+    dose_labels,
+    of_units,
+    per_unit,
+    plain_row,
+    summary,
+    units_are_contexts,
+    with_effects,
+)
 from twinlib.verdict.parts import SHAM
 
 if TYPE_CHECKING:
@@ -24,6 +34,14 @@ if TYPE_CHECKING:
 FEWEST_GENES = 20
 #: The row of a file's own model: the twin, or predictions from elsewhere.
 TWIN = "experimental"
+#: The row of the mean change of each perturbation.
+PLAIN = "matching_mean"
+#: One of so many units is called by chance.
+CHANCE = 20
+#: The units act together if chance would give the score of one of two rows less often than 1 in 20.
+TOGETHER = 0.05 / 2
+#: Two experiments that agree like this are enough to believe a change.
+ENOUGH = 0.8
 #: Share of a file's cells of a perturbation that one half of a test fold holds.
 HALF = (1 - VALIDATION) / FOLDS / 2
 
@@ -47,7 +65,9 @@ class JudgedFile:
     def of(parts: Parts, own: str = TWIN) -> JudgedFile:
         """Read the finished parts of a file."""
         groups, effects = parts.table("groups"), with_has_effect(parts.table("effects"))
-        told = with_effects(groups, effects)  # sham labels are in no table of effects
+        named = groups.assign(perturbation=dose_labels(groups["perturbation"], groups["dose"]))
+        known = with_effects(named, effects)["has_effect"].astype("boolean")
+        told = groups.assign(has_effect=known.mask(groups["split_kind"] == SHAM))  # nothing acts there
         genes = parts.table("genes")["gene"].nunique()
         return JudgedFile(parts.table("scores"), told, effects, genes, own)
 
@@ -84,20 +104,35 @@ class JudgedFile:
         """The energy tests of the units."""
         return self.effects[(self.effects["cell_context"] != "") == self.pairs]
 
+    def unit_names(self, tests: pd.DataFrame) -> pd.Series:
+        """Return the unit of each energy test."""
+        return tests["perturbation"] + (" | " + tests["cell_context"] if self.pairs else "")
+
     @cached_property
     def units(self) -> pd.DataFrame:
         """One row a unit of the cells: values by row, ceiling, resolvable, has_effect, called folds."""
         scores, groups = self.tables("cells")
         table = per_unit(scores, groups, self.metric)
         halves = self.halves
-        called = self._eligible("has_effect")
+        called = self._called()
         return table.assign(
             has_effect=[unit in called for unit in table.index],
             resolvable=[unit in halves and halves[unit].resolvable is True for unit in table.index],
+            halved=[unit in halves and np.isfinite(halves[unit].replicate) for unit in table.index],
+            cells=self._sizes().reindex(table.index).to_numpy(),
         )
 
-    def _eligible(self, over: str) -> frozenset[str]:
-        return Scores.of(*self.tables("cells"), "pearson_delta", over).eligible
+    def _sizes(self) -> pd.Series:
+        """Return the cells of each unit in the whole file, from those of its test folds."""
+        groups = self.tables("cells")[1]
+        tested = of_units(groups, units_are_contexts(groups)).groupby("unit")["n_cells"].sum()
+        return (tested / (1 - VALIDATION)).round()
+
+    def _called(self) -> frozenset[str]:
+        scores, groups = self.tables("cells")
+        if groups["has_effect"].isna().all():  # no group was large enough to be tested
+            return frozenset()
+        return Scores.of(scores, groups, "pearson_delta", "has_effect").eligible
 
     @cached_property
     def halves(self) -> dict[str, Ceiling]:
@@ -106,15 +141,35 @@ class JudgedFile:
         return {str(unit): ceiling(replicate[unit].to_numpy(dtype=np.float64)) for unit in replicate}
 
     @property
+    def acting(self) -> list[str]:
+        """The units with an effect."""
+        return list(self.units.index[self.units["has_effect"]])
+
+    @property
     def shown(self) -> list[str]:
         """The units with an effect that both the test and the agreement of halves show."""
-        table = self.units
-        return list(table.index[table["has_effect"] & table["resolvable"]])
+        return list(self.units.index[self.units["has_effect"] & self.units["resolvable"]])
+
+    @cached_property
+    def shows(self) -> str:
+        """What these cells show: `effects` of single units, of all `together` only, or `nothing`."""
+        by_chance = len(self.units) // CHANCE
+        if self.shown or len(self.acting) > by_chance:
+            return "effects"
+        sure = min(self._chance(row) for row in dict.fromkeys((PLAIN, self.own)))
+        return "together" if sure < TOGETHER else "nothing"
+
+    def _chance(self, row: str) -> float:
+        """Return how often chance would give a row its score over all units; 1 where it is not above 0."""
+        scores = Scores.of(*self.tables("cells"), self.metric, "all")
+        units = scores.units(row) if row in scores.models else frozenset()
+        whole = estimate(scores.matrix(row, units)) if units else None
+        return whole.p_value() if whole is not None and whole.mean > 0 else 1.0
 
     @property
     def over(self) -> str:
-        """The units of headlines: those with an effect, all where these cells show nothing."""
-        return "has_effect" if self.shown else "all"
+        """The units of headlines: those with an effect, all where no single one has any."""
+        return "has_effect" if self.shows == "effects" else "all"
 
     def rows(self, kind: str = "cells", context: str = "", metric: str = "") -> pd.DataFrame:
         """Return one row a model (`summaries.summary`) over the headline's units that the own row reaches.
@@ -141,16 +196,15 @@ class JudgedFile:
         return plain_row(kind, lambda: self.rows(kind))
 
     def sureness(self, folds: tuple[float, ...] = (1, 2, 4)) -> pd.DataFrame:
-        """Return for each unit the reliability of its change at 1, 2, 4 times its cells; NaN: n/a."""
+        """Return for each unit the reliability of its change at 1, 2, 4 times its cells; NaN: n/a.
+
+        Beside it the lower end of the first, and how many times the cells make it `ENOUGH`, at best guess and
+        at most.
+        """
         import pandas as pd
 
-        sure = {unit: top for unit, top in self.halves.items() if top.resolvable}
-        rows = {
-            unit: {"low": reliability(top.low, HALF, 1)}
-            | {f"{m:g} x": reliability(top.replicate, HALF, m) for m in folds}
-            for unit, top in sure.items()
-        }
-        columns = ["low", *(f"{m:g} x" for m in folds)]
+        rows = {unit: _sureness(self.halves[unit], folds) for unit in self.shown}
+        columns = ["low", *(f"{m:g} x" for m in folds), "times", "at most"]
         return pd.DataFrame.from_dict(rows, orient="index", columns=columns).reindex(self.units.index)
 
     def small(self) -> pd.DataFrame:
@@ -168,6 +222,13 @@ class JudgedFile:
         known = self.groups.groupby(where)[["n_total"]].first()
         effect = self.groups.groupby(where)["has_effect"].first()
         return means.join(known.assign(has_effect=effect), on=where)
+
+
+def _sureness(top: Ceiling, folds: tuple[float, ...]) -> dict[str, float]:
+    """Return the reliability of a change by the agreement of its halves."""
+    times = {"times": fold_for(top.replicate, HALF, ENOUGH), "at most": fold_for(top.low, HALF, ENOUGH)}
+    sure = {f"{m:g} x": reliability(top.replicate, HALF, m) for m in folds}
+    return {"low": reliability(top.low, HALF, 1), **sure, **times}
 
 
 def _complete(scores: pd.DataFrame) -> pd.DataFrame:

@@ -13,7 +13,9 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from twinlib import __version__
 from twinlib.errors import FolderError
+from twinlib.evaluation.summaries import dose_labels
 from twinlib.files import write_atomic, write_json, write_table
 from twinlib.verdict.judged_file import TWIN, JudgedFile
 from twinlib.verdict.keys import Keys
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from nbformat import NotebookNode
 
-#: Where the tables of the parts stand in a folder, and what says what they are of.
-PARTS, REQUEST = "parts", "request.json"
+#: Where the tables of the parts stand in a folder, what says what they are of, and who writes there.
+PARTS, REQUEST, LOCK = "parts", "request.json", ".lock"
 #: Seconds that one cell of the page may take.
 TIMEOUT = 600
 #: A page around its body.
@@ -97,13 +99,13 @@ class Run:
 
     @cached_property
     def chosen(self) -> str:
-        """The perturbation that figures show: of those with an effect the one farthest from the controls."""
+        """The perturbation (at a dose) that figures show: of those that act, the farthest from controls."""
         effects = self.judged.effects
-        within = effects["cell_context"] == ""
-        means = effects[within].groupby("perturbation")["distance"].mean()
-        shown = {unit.partition(" | ")[0].partition(" at dose ")[0] for unit in self.judged.shown}
-        some = means[means.index.isin(shown & set(self.genes["perturbation"]))]
-        return str((some if len(some) else means).idxmax())
+        means = effects[effects["cell_context"] == ""].groupby("perturbation")["distance"].mean()
+        known = set(dose_labels(self.genes["perturbation"], self.genes["dose"]))
+        acting = {unit.partition(" | ")[0] for unit in self.judged.acting}
+        some = means[means.index.isin(acting & known)]
+        return str((some if len(some) else means[means.index.isin(known)]).idxmax())
 
     @property
     def unseen(self) -> str:
@@ -161,7 +163,7 @@ def request_of(source: pathlib.Path, keys: Keys, settings: Settings) -> dict[str
     if not source.exists():
         return {"file": str(source)}
     state = source.stat()
-    facts = {"file": str(source), "bytes": state.st_size, "modified": state.st_mtime_ns}
+    facts = {"file": str(source), "bytes": state.st_size, "modified": state.st_mtime_ns, "by": __version__}
     return json.loads(json.dumps(facts | {"keys": asdict(keys), "asked": asdict(settings)}))
 
 
@@ -173,28 +175,54 @@ def unfinished(target: pathlib.Path, request: Mapping[str, object]) -> Iterator[
     folder = target.with_name(target.name + UNFINISHED)
     asked = folder / PARTS / "asked.json"
     (folder / PARTS).mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / PARTS / ".lock")
+    lock = FileLock(folder / PARTS / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise FolderError(f"Another run writes {folder}: wait for it, or name another --out.") from None
     with lock:
-        if asked.exists() and json.loads(asked.read_text()) != request:
-            for path in (folder / PARTS).glob("*"):
-                if path.is_file() and path.name != ".lock":
-                    path.unlink()
+        if asked.exists() and not goes_on(folder / PARTS, request):
+            clear(folder)
         write_json(asked, request)
-        yield folder
-    (folder / PARTS / ".lock").unlink(missing_ok=True)
-    shutil.rmtree(target)
-    folder.rename(target)
+        try:
+            yield folder
+        finally:
+            if not any((folder / PARTS).glob("*.done")):  # nothing was computed: nothing stays
+                shutil.rmtree(folder)
+                if not any(target.iterdir()):
+                    target.rmdir()
+    (folder / PARTS / LOCK).unlink(missing_ok=True)
+    settle(folder, target)
+
+
+def goes_on(parts: pathlib.Path, request: Mapping[str, object]) -> bool:
+    """Return whether a folder holds the beginning of the run that is asked for."""
+    return json.loads((parts / "asked.json").read_text()) == request and (parts / CELLS).exists()
+
+
+def clear(folder: pathlib.Path) -> None:
+    """Remove what an earlier run left, but for the lock."""
+    for path in [*folder.iterdir(), *(folder / PARTS).iterdir()]:
+        if path.is_dir() and path.name != PARTS:
+            shutil.rmtree(path)
+        elif path.is_file() and path.name != LOCK:
+            path.unlink()
+
+
+def settle(folder: pathlib.Path, target: pathlib.Path) -> None:
+    """Move what a run made to where it was asked for, over what an earlier run made; other files stay."""
+    for path in folder.iterdir():
+        if (target / path.name).is_dir():
+            shutil.rmtree(target / path.name)
+        path.replace(target / path.name)
+    folder.rmdir()
 
 
 def begin(folder: pathlib.Path, source: pathlib.Path, keys: Keys, settings: Settings) -> None:
     """Read the file once, and keep its canonical cells and what was told of it."""
     from twinlib.verdict.inspection import inspect
 
-    if (folder / PARTS / REQUEST).exists() and (folder / PARTS / CELLS).exists():
+    if (folder / PARTS / REQUEST).exists():
         return
     inspection = inspect(source, keys)
     whole = inspection.cells()
@@ -223,9 +251,10 @@ def save_model(run: Run) -> None:
     """Move the twin of the first fold out of the parts, with what is known of genes that nobody perturbed."""
     from twinlib.verdict.twin import Twin
 
-    twin = Twin.load(run.parts.folder / MODEL)
-    replace(twin, unseen=run.unseen).save(run.folder / MODEL)
-    shutil.rmtree(run.parts.folder / MODEL)
+    made = run.parts.folder / MODEL
+    if made.exists():  # a run that goes on may have moved it already
+        replace(Twin.load(made), unseen=run.unseen).save(made)
+        made.rename(run.folder / MODEL)
 
 
 def executed(template: str, folder: pathlib.Path) -> NotebookNode:
