@@ -9,53 +9,37 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from plain_reports import reported
 
 from twinlib.errors import DataError, FolderError
-from twinlib.evaluation import judge
-from twinlib.verdict import page, parts
+from twinlib.evaluation.calibration import reliability
+from twinlib.verdict import parts
+from twinlib.verdict.judged_file import HALF
 from twinlib.verdict.keys import Keys
-from twinlib.verdict.page import Run, report
+from twinlib.verdict.page import report
 from twinlib.verdict.sentences import five_sentences
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "evaluation"))
 from simulated_counts import canonical, screen
+from simulated_counts import cells as simulated
 
 ROWS = ("mean", "matching_mean", "latent_shift", "experimental")
 #: The interval of a row is so much wider where all four are asked together (Bonferroni, 20 d.f.).
 WIDER = 1.3
 
 
-def reported(cells, folder, patch, *, twin=True):
-    """The run of a report on some cells; without the twin it is the plain mean."""
-    patch.setattr(judge, "HALVINGS", 12)
-    if not twin:
-        patch.setattr(parts.Parts, "rows", only_plain)
-        patch.setattr(page, "save_model", lambda run: None)
-    cells.write_h5ad(folder / "screen.h5ad")
-    report(folder / "screen.h5ad", folder / "out", seeds=1, splits=("cells",), jobs=1, progress=False)
-    return Run.read(folder / "out")
-
-
-def only_plain(self, prepared, kind, number):
-    from twinlib.evaluation.judge import supervised
-    from twinlib.experimental.baselines import BASELINES
-
-    named = {"mean": "mean", "matching_mean": "matching_mean", "experimental": "matching_mean"}
-    return [supervised(name, [BASELINES[of](prepared)]) for name, of in named.items()]
-
-
 @pytest.fixture(scope="module")
 def nothing(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         cells = canonical(*screen(0.0, np.random.default_rng(3), arms=20, n=60)[:2])
-        yield reported(cells, tmp_path_factory.mktemp("nothing"), patch)
+        yield reported(cells, tmp_path_factory.mktemp("nothing"), patch, twin=True)
 
 
 @pytest.fixture(scope="module")
 def effects(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         cells = canonical(*screen(0.5, np.random.default_rng(1), controls=400, arms=8, n=90)[:2], contexts=2)
-        yield reported(cells, tmp_path_factory.mktemp("effects"), patch, twin=False)
+        yield reported(cells, tmp_path_factory.mktemp("effects"), patch)
 
 
 def check_nothing(run):
@@ -78,14 +62,17 @@ def test_shuffled_labels_show_nothing(tmp_path, monkeypatch):
     order = np.random.default_rng(0).permutation(cells.n_obs)
     for column in ("perturbation", "perturbation_type", "dose"):
         cells.obs[column] = cells.obs[column].to_numpy()[order]
-    check_nothing(reported(cells, tmp_path, monkeypatch, twin=False))
+    check_nothing(reported(cells, tmp_path, monkeypatch))
 
 
 def test_cells_with_effects_say_so_in_five_sentences(effects):
     said = five_sentences(effects.judged)
-    assert len(said) == 5 and "at this number of cells" in said[0]
+    assert len(said) == 5 and re.search(
+        r"\d of 8 perturbations \(about 9\d cells each\) have an effect", said[0]
+    )
     assert all(re.search(r"-?\d\.\d\d \[-?\d\.\d\d, -?\d\.\d\d\]", text) for text in said[1:3])
     assert all(name in said[3] for name in effects.judged.contexts)
+    assert re.search(r"0\.\d\d \[at least 0\.\d\d\]", said[4])
     sure = effects.judged.sureness()
     assert (sure["1 x"].dropna() < sure["4 x"].dropna()).all()
 
@@ -140,3 +127,20 @@ def test_an_interrupted_report_goes_on_and_another_request_starts_clean(tmp_path
     with pytest.raises(KeyboardInterrupt):
         report(tmp_path / "screen.h5ad", tmp_path / "out", seeds=2, jobs=1, progress=False)
     assert not list(beside.glob("*.done")), "what another request had computed is gone"
+
+
+def test_more_cells_would_show_what_the_page_says(effects):
+    rng = np.random.default_rng(1)
+    base, profiles = screen(0.5, rng, controls=400, arms=8, n=90)[2:]
+    sure = effects.judged.sureness().dropna()
+    for m in (1, 4):
+        real = [agreement(base, profiles[int(unit[1:])], m, rng) for unit in sure.index]
+        assert abs(sure[f"{m} x"].mean() - np.mean(real)) < 0.04
+    one = effects.judged.halves[sure.index[0]]
+    assert reliability(one.replicate, HALF, sure["times"].iloc[0]) == pytest.approx(0.8)
+
+
+def agreement(base, profile, m, rng):
+    """How two experiments with m times the cells agree on a change."""
+    changes = [simulated(profile, 90 * m, rng).mean(0) - simulated(base, 400 * m, rng).mean(0) for _ in "ab"]
+    return np.corrcoef(*changes)[0, 1]

@@ -12,12 +12,13 @@ from twinlib.evaluation.summaries import CEILING, MIN_TOTAL, dose_labels
 from twinlib.page import plots, record
 from twinlib.verdict.judged_file import TWIN
 from twinlib.verdict.parts import SHAM
-from twinlib.verdict.sentences import CALLED, MEASURED, called, of_row, plain_unit
+from twinlib.verdict.sentences import CALLED, MEASURED, NO_INTERVAL, called, of_row, plain_unit, rounded
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from twinlib.verdict.judged_file import JudgedFile
 
@@ -28,6 +29,8 @@ SHORT = {
 }
 #: Names that an axis can hold.
 NAMED = 40
+#: Names that stand upright below an axis.
+UPRIGHT = 6
 #: Genes that a figure names.
 GENES = 8
 #: Rows that figures leave out.
@@ -36,7 +39,7 @@ BESIDE = ("replicate", "ceiling", "no_change")
 
 def table_html(table: pd.DataFrame, label: str) -> str:
     """Return a table as HTML that scrolls sideways on a phone, with a caption for those who cannot see it."""
-    shown = table.to_html(index=False, border=0, float_format="{:.2f}".format, na_rep="n/a")
+    shown = table.to_html(index=False, border=0, float_format=rounded, na_rep="n/a")
     caption = f"<caption>{html.escape(label)}</caption>"
     head, body = shown.split(">", 1)
     region = (
@@ -61,9 +64,10 @@ def show_cells(cells: AnnData) -> None:
         ax.plot(np.arange(len(sizes)), sizes[context], marker, label=str(context), ms=5, alpha=0.8)
     ax.axhline(MIN_TOTAL, color="0.6", lw=1, ls="--")
     name_axis(ax, list(sizes.index))
-    ax.set(ylabel="cells", yscale="log")
+    ax.set(ylabel="cells", xlim=(-0.6, len(sizes) - 0.4))
+    plain_log_axis(ax)
     if 1 < len(sizes.columns) <= 12:
-        ax.legend(fontsize=7, ncols=2)
+        ax.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     low, high = int(sizes.min().min()), int(sizes.max().max())
     plots.show(
         fig,
@@ -73,6 +77,16 @@ def show_cells(cells: AnnData) -> None:
         caption=f"Cells by perturbation and cell type. A perturbation with under {MIN_TOTAL} cells in all "
         "enters no average.",
     )
+
+
+def plain_log_axis(ax: Axes) -> None:
+    """Make the y axis logarithmic, with plain numbers at 1, 2 and 5."""
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.yaxis.set_major_formatter(ScalarFormatter())
+    ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def cells_by_context(cells: AnnData) -> pd.DataFrame:
@@ -86,7 +100,8 @@ def cells_by_context(cells: AnnData) -> pd.DataFrame:
 def name_axis(ax: Axes, names: Sequence[str]) -> None:
     """Name the places 0, 1, ... of the x axis, or say how many there are."""
     if len(names) <= NAMED:
-        ax.set_xticks(np.arange(len(names)), names, rotation=90, fontsize=7)
+        turned = 90 if len(names) > UPRIGHT else 0
+        ax.set_xticks(np.arange(len(names)), names, rotation=turned, fontsize=7 if turned else 9)
     else:
         ax.set_xlabel(f"{len(names)} perturbations, sorted")
 
@@ -99,6 +114,8 @@ def show_effects(judged: JudgedFile) -> None:
     fig, ax = plt.subplots(figsize=(7, 4))
     for told, marker in ((True, "o"), (False, "x")):
         part = table[table["has_effect"] == told]
+        if part.empty:
+            continue
         colour = plots.COLOURS["perturbed" if told else "control"]
         label = "has an effect" if told else "cannot be told"
         ax.plot(part["distance"], part["agreement"], marker, color=colour, label=label, ms=6)
@@ -110,7 +127,6 @@ def show_effects(judged: JudgedFile) -> None:
     ax.axhline(0, color="0.7", lw=1)
     ax.margins(0.12)
     ax.set(xlabel="effect: energy distance to the controls", ylabel="two halves agree: correlation")
-    ax.set_xscale("symlog", linthresh=0.01)
     ax.legend(fontsize=8)
     unknown = int(table["agreement"].isna().sum())
     plots.show(
@@ -156,7 +172,7 @@ def show_volcano(tests: pd.DataFrame, perturbation: str) -> None:
         "change at "
         f"5 % false discoveries. The surest are {named}.",
         caption=f"{perturbation}: {int(sure.sum())} of {len(tests)} genes change at 5 % false discoveries "
-        "(Welch's test within cell types, all cells).",
+        "(each gene by itself, Welch's test within cell types, all cells).",
     )
 
 
@@ -191,46 +207,53 @@ def show_predicted(genes: pd.DataFrame, label: str, own: str = TWIN) -> None:
 def show_contexts(judged: JudgedFile) -> None:
     """Draw the scores of the twin and of the plain mean in each context, left out of the training or not."""
     import matplotlib.pyplot as plt
-    from matplotlib.lines import Line2D
 
-    names, own = judged.contexts, judged.own
+    names = judged.contexts
     if not names:
         return
-    tables = {name: judged.rows("cells", name) for name in names}
-    left_out = left_out_scores(judged, own)
-    fig, ax = plt.subplots(figsize=(7, 0.4 * len(names) + 1.6))
-    for shift, row in ((0.15, judged.plain_row("cells")), (-0.15, own)):
-        for place, name in enumerate(names):
-            draw_row(ax, tables[name], row, place + shift)
-    for place, name in enumerate(names):
-        if name in left_out:
-            ax.plot(left_out[name], place - 0.3, "x", color=plots.COLOURS["real"], ms=6)
-    ax.set_yticks(np.arange(len(names)), names)
-    ax.axvline(0, color="0.7", lw=1)
-    ax.set_xlabel(SHORT[judged.metric])
-    handles = [Line2D([], [], marker="o", ls="", color=colour_of(r), label=called(r)) for r in
-               (judged.plain_row("cells"), own)]  # fmt: skip
-    handles += [Line2D([], [], marker="|", ls="", color="k", label=CALLED["ceiling"])]
-    if left_out:
-        cross = Line2D([], [], marker="x", ls="", color="k", label="the twin, type left out of the training")
-        handles.append(cross)
-    ax.legend(handles=handles, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
-    told = "; ".join(f"{n} {of_row(t, own)}" for n, t in tables.items() if own in t.index)
+    kinds = [kind for kind in ("cells", "contexts") if kind in judged.splits]
+    size = (3.6 * len(kinds) + 1, 0.45 * len(names) + 1.9)
+    fig, axes = plt.subplots(1, len(kinds), figsize=size, sharex=True, sharey=True, squeeze=False)
+    told = [draw_contexts(ax, judged, kind) for ax, kind in zip(axes[0], kinds, strict=True)]
+    axes[0, 0].set_yticks(np.arange(len(names)), names)
+    axes[0, 0].invert_yaxis()
+    label_rows(fig, judged, kinds)
     plots.show(
         fig,
         "contexts",
-        alt=f"Scores by cell type, {called(own)} beside the plain mean, with the ceiling as a tick: {told}.",
+        alt=f"Scores by cell type, {called(judged.own)} beside the plain mean, with what a perfect model "
+        f"could reach as a tick: {'; '.join(told)}.",
         caption="Scores within each cell type, with 95 % intervals where there are six perturbations or more "
         f"({MEASURED[judged.metric]}).",
     )
 
 
-def left_out_scores(judged: JudgedFile, own: str) -> dict[str, float]:
-    """Return the mean score in each context that was left out of the training."""
-    if "contexts" not in judged.splits:
-        return {}
-    tables = {name: judged.rows("contexts", name) for name in judged.contexts}
-    return {name: float(t["mean"].loc[own]) for name, t in tables.items() if own in t.index}
+#: What was left out of the training in a panel of scores by cell type.
+LEFT_OUT = {"cells": "a fifth of its cells left out", "contexts": "the cell type left out"}
+
+
+def draw_contexts(ax: Axes, judged: JudgedFile, kind: str) -> str:
+    """Draw two rows in each context under one split; return what the judged one reaches."""
+    told = []
+    for place, name in enumerate(judged.contexts):
+        table = judged.rows(kind, name)
+        for shift, row in ((-0.15, judged.plain_row(kind)), (0.15, judged.own)):
+            draw_row(ax, table, row, place + shift, bool(judged.shown))
+        told.append(f"{name} {of_row(table, judged.own)}")
+    ax.axvline(0, color="0.7", lw=1)
+    ax.set(xlabel=SHORT[judged.metric])
+    ax.set_title(LEFT_OUT[kind], fontsize=9)
+    return f"{LEFT_OUT[kind]}: {', '.join(told)}"
+
+
+def label_rows(fig: Figure, judged: JudgedFile, kinds: Sequence[str]) -> None:
+    """Say below the panels which row has which colour."""
+    from matplotlib.lines import Line2D
+
+    rows = dict.fromkeys([*(judged.plain_row(kind) for kind in kinds), judged.own])
+    handles = [Line2D([], [], marker="o", ls="", color=colour_of(row), label=called(row)) for row in rows]
+    top = Line2D([], [], marker="|", ls="", color=plots.COLOURS[CEILING], label=CALLED[CEILING])
+    fig.legend(handles=[*handles, top], fontsize=8, ncols=2, loc="outside lower center")
 
 
 def colour_of(row: str) -> str:
@@ -238,15 +261,16 @@ def colour_of(row: str) -> str:
     return plots.COLOURS.get(row, plots.COLOURS["insilico"])
 
 
-def draw_row(ax: Axes, table: pd.DataFrame, row: str, place: float) -> None:
-    """Draw the mean of a row with its interval, and the ceiling as a tick."""
+def draw_row(ax: Axes, table: pd.DataFrame, row: str, place: float, top: bool) -> None:
+    """Draw the mean of a row with its interval, and the ceiling as a tick where it can be told."""
     if row not in table.index:
         return
     values = table.loc[row]
     ax.plot(values["mean"], place, "o", color=colour_of(row), ms=5)
     if np.isfinite(values["low"]):
         ax.plot([values["low"], values["high"]], [place, place], color=colour_of(row), lw=1.5)
-    ax.plot(top_of(table, row), place, "|", color=plots.COLOURS["ceiling"], ms=9, mew=2)
+    if top and values["resolvable"] != 0:
+        ax.plot(values["ceiling"], place, "|", color=plots.COLOURS["ceiling"], ms=9, mew=2)
 
 
 def show_null(judged: JudgedFile) -> None:
@@ -257,12 +281,13 @@ def show_null(judged: JudgedFile) -> None:
     names = [name for name in real.index if name not in BESIDE]
     fig, ax = plt.subplots(figsize=(7, 0.35 * len(names) + 1.4))
     for place, name in enumerate(names):
-        draw_row(ax, real, name, place)
+        draw_row(ax, real, name, place, bool(judged.shown))
         if name in sham.index:
             low, high = sham.loc[name, "low"], sham.loc[name, "high"]
-            ax.plot(sham.loc[name, "mean"], place - 0.25, "o", fillstyle="none", color="0.5", ms=5)
-            ax.plot([low, high], [place - 0.25] * 2, color="0.5", lw=1)
+            ax.plot(sham.loc[name, "mean"], place + 0.25, "o", fillstyle="none", color="0.5", ms=5)
+            ax.plot([low, high], [place + 0.25] * 2, color="0.5", lw=1)
     ax.set_yticks(np.arange(len(names)), [called(name) for name in names])
+    ax.invert_yaxis()
     ax.axvline(0, color="0.7", lw=1)
     ax.set_xlabel(SHORT[judged.metric])
     told = "; ".join(f"{called(name)} {sham.loc[name, 'mean']:.2f}" for name in names if name in sham.index)
@@ -275,11 +300,6 @@ def show_null(judged: JudgedFile) -> None:
     )
 
 
-def top_of(table: pd.DataFrame, row: str) -> float:
-    """Return the ceiling of a row; NaN where it cannot be told of any of its units."""
-    return float("nan") if table.loc[row, "resolvable"] == 0 else float(table.loc[row, "ceiling"])
-
-
 def summary_table(judged: JudgedFile, kind: str, scaled: bool = False) -> pd.DataFrame:
     """Return the rows of a split for the page: mean, interval, ceiling, skill, units."""
     import pandas as pd
@@ -290,7 +310,7 @@ def summary_table(judged: JudgedFile, kind: str, scaled: bool = False) -> pd.Dat
     skill = judged.rows(kind, metric="skill_pseudobulk_mse")["mean"]
     kept = rows[~rows.index.isin([CEILING])]
     interval = [
-        f"{low:.2f} to {high:.2f}" if np.isfinite(low) else "n/a"
+        f"{rounded(low)} to {rounded(high)}" if np.isfinite(low) else "n/a"
         for low, high in zip(kept["low"], kept["high"], strict=True)
     ]
     told = judged.shows == "effects" and bool(judged.shown)
@@ -313,8 +333,11 @@ def contexts_table(judged: JudgedFile) -> pd.DataFrame:
     import pandas as pd
 
     tables = {name: judged.rows("cells", name) for name in judged.contexts}
-    names = [name for name in judged.rows().index if name != "no_change"]
-    columns = {place: [of_row(table, name) for name in names] for place, table in tables.items()}
+    names = [name for name in judged.rows().index if name not in ("no_change", "replicate")]
+    columns = {
+        place: [of_row(table, name).replace(NO_INTERVAL, "") for name in names]
+        for place, table in tables.items()
+    }
     return pd.DataFrame({"row": [called(name) for name in names], **columns})
 
 

@@ -104,6 +104,11 @@ class JudgedFile:
         """The energy tests of the units."""
         return self.effects[(self.effects["cell_context"] != "") == self.pairs]
 
+    def silent(self, context: str) -> bool:
+        """Whether no perturbation has an effect in a context, where headlines stand on those with one."""
+        effects = self.tables("cells", context)[1]["has_effect"].astype("boolean").fillna(False)
+        return self.over == "has_effect" and not effects.any()
+
     def unit_names(self, tests: pd.DataFrame) -> pd.Series:
         """Return the unit of each energy test."""
         return tests["perturbation"] + (" | " + tests["cell_context"] if self.pairs else "")

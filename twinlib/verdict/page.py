@@ -49,6 +49,8 @@ WHOLE = """<!DOCTYPE html>
 </body>
 </html>
 """
+#: How the page marks what holds, what was assumed, and what one has to know.
+HEADS = {"holds": "", "assumed": "*assumed:* ", "defect": "**to know:** "}
 #: What a folder is called until its page is whole.
 UNFINISHED = ".unfinished"
 
@@ -227,7 +229,7 @@ def begin(folder: pathlib.Path, source: pathlib.Path, keys: Keys, settings: Sett
     inspection = inspect(source, keys)
     whole = inspection.cells()
     cells = at_most(whole)
-    told = [s for level in ("holds", "assumed", "defect") for s in inspection.of(level)]
+    told = [head + s for level, head in HEADS.items() for s in inspection.of(level)]
     if cells.n_obs < whole.n_obs:
         told.append(
             f"{whole.n_obs - cells.n_obs:,} of {whole.n_obs:,} cells were left out, drawn once: large groups"

@@ -32,8 +32,10 @@ CALLED = {
     "predictions": "the given prediction",
     "predictions_shuffled": "the given prediction, labels dealt anew",
 }
-#: What is said of `[n/a]`.
-TOO_FEW = " [n/a]: fewer than six give no interval."
+#: What is said of intervals.
+BRACKETS = "in brackets 95 % intervals"
+#: What is said where a number has no interval, and how its place is marked until then.
+TOO_FEW, NO_INTERVAL = " (No intervals: they need six or more.)", " [n/a]"
 #: What the primary metrics measure.
 MEASURED = {
     "pearson_delta": "correlation of the predicted with the observed change of the genes",
@@ -49,7 +51,14 @@ def five_sentences(judged: JudgedFile) -> list[str]:
     """Return the five sentences on a file and the row that is judged."""
     parts = (effects_sentence, scores_sentence, gap_sentence, contexts_sentence, untold_sentence)
     told = [part(judged) for part in parts]
-    return [text + (TOO_FEW if "[n/a]" in text else "") for text in told]
+    return [_without_empty_brackets(text) for text in told]
+
+
+def _without_empty_brackets(text: str) -> str:
+    """Say once where numbers have no interval."""
+    if NO_INTERVAL not in text:
+        return text
+    return text.replace(NO_INTERVAL, "").replace(f"; {BRACKETS}", "") + TOO_FEW
 
 
 def effects_sentence(judged: JudgedFile) -> str:
@@ -57,7 +66,7 @@ def effects_sentence(judged: JudgedFile) -> str:
     table = judged.units
     many = f"{len(table)} {unit_word(judged, len(table))} (about {table['cells'].median():.0f} cells each)"
     single = [int(n) for n in judged.tests.groupby("split")["called"].sum()]
-    tested = f"tested five times, on most of the cells each time, {_span(single)} differ from the controls"
+    tested = f"by all genes together, tested five times on most of the cells, {_span(single)} differ"
     if judged.shows == "nothing":
         return f"**These cells show nothing:** none of {many} can be told from the control cells; {tested}."
     if judged.shows == "together":
@@ -128,7 +137,7 @@ def scores_sentence(judged: JudgedFile) -> str:
     plain = judged.plain_row("cells")
     told = (
         f"{called(plain)} reaches {of_row(rows, plain)} and **{called(own)} {of_row(rows, own)}** "
-        f"({MEASURED[judged.metric]}; 1 is perfect, 0 is no skill; 95 % intervals)."
+        f"({MEASURED[judged.metric]}; 1 is perfect, 0 is no skill; {BRACKETS})."
     )
     if judged.shows != "effects":
         return f"Over all of them, {told} How well a perfect model could do cannot be told (n/a)."
@@ -164,11 +173,11 @@ def of_row(rows: pd.DataFrame, name: str) -> str:
 def with_interval(mean: float, low: float, high: float) -> str:
     """Return a number with its interval, or with n/a where fewer than six units give none."""
     if not np.isfinite(low):
-        return f"{_number(mean)} [n/a]"
-    return f"{_number(mean)} [{_number(low)}, {_number(high)}]"
+        return f"{rounded(mean)}{NO_INTERVAL}"
+    return f"{rounded(mean)} [{rounded(low)}, {rounded(high)}]"
 
 
-def _number(value: float) -> str:
+def rounded(value: float) -> str:
     """Return a number with two digits, never -0.00."""
     return f"{round(value, 2) + 0.0:.2f}" if np.isfinite(value) else "n/a"
 
@@ -206,8 +215,11 @@ def contexts_sentence(judged: JudgedFile) -> str:
     within = {name: judged.rows("cells", name) for name in judged.contexts}
     known = [f"{name} {of_row(rows, own)}" for name, rows in within.items() if own in rows.index]
     missing = [name for name, rows in within.items() if own not in rows.index]
+    silent = [name for name in missing if judged.silent(name)]
+    small = [name for name in missing if name not in silent]
     told = f"**By cell type**, {called(own)} reaches " + "; ".join(known[:LISTED]) if known else ""
-    told += f"; n/a in {listed(missing)} (too few cells)" if missing else ""
+    told += f"; no effect is seen in {listed(silent)} (n/a)" if silent else ""
+    told += f"; too few cells in {listed(small)} (n/a)" if small else ""
     left_out = judged.rows("contexts") if "contexts" in judged.splits else None
     if left_out is None or left_out.empty or own not in left_out.index:
         return told.lstrip("; ") + "."
