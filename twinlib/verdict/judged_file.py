@@ -11,7 +11,15 @@ import numpy as np
 from twinlib.data.effect_tests import with_has_effect
 from twinlib.data.folds import FOLDS, VALIDATION
 from twinlib.errors import InputError
-from twinlib.evaluation.calibration import Ceiling, Estimate, ceiling, estimate, fold_for, reliability
+from twinlib.evaluation.calibration import (
+    MIN_HALF,
+    Ceiling,
+    Estimate,
+    ceiling,
+    estimate,
+    fold_for,
+    reliability,
+)
 from twinlib.evaluation.summaries import (
     MIN_TOTAL,
     Scores,
@@ -34,6 +42,8 @@ if TYPE_CHECKING:
 FEWEST_GENES = 20
 #: The row of a file's own model: the twin, or predictions from elsewhere.
 TWIN = "experimental"
+#: Share of a file's cells of a perturbation that a half of a test fold holds, if no context is too small.
+HALF = (1 - VALIDATION) / FOLDS / 2
 #: The row of the mean change of each perturbation.
 PLAIN = "matching_mean"
 #: One of so many units is called by chance.
@@ -42,8 +52,6 @@ CHANCE = 20
 TOGETHER = 0.05 / 2
 #: Two experiments that agree like this are enough to believe a change.
 ENOUGH = 0.8
-#: Share of a file's cells of a perturbation that one half of a test fold holds.
-HALF = (1 - VALIDATION) / FOLDS / 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +153,16 @@ class JudgedFile:
         replicate = Scores.of(*self.tables("cells"), "pearson_delta", "all").models["replicate"]
         return {str(unit): ceiling(replicate[unit].to_numpy(dtype=np.float64)) for unit in replicate}
 
+    def _shares(self) -> pd.Series:
+        """Return the share of each unit's cells that a half holds; contexts too small for halves leave."""
+        groups = self.tables("cells")[1]
+        within = groups[(groups["cell_context"] != "") == bool(self.contexts)]
+        unit = dose_labels(within["perturbation"], within["dose"])
+        named = within.assign(unit=unit + " | " + within["cell_context"] if self.pairs else unit)
+        large = named[["n_cells", "n_controls"]].min(axis=1) >= 2 * MIN_HALF
+        kept = named["n_cells"].where(large, 0).groupby([named["unit"], named["split"]]).sum()
+        return kept[kept > 0].groupby("unit").mean() / 2 / self._sizes()
+
     @property
     def acting(self) -> list[str]:
         """The units with an effect."""
@@ -208,7 +226,8 @@ class JudgedFile:
         """
         import pandas as pd
 
-        rows = {unit: _sureness(self.halves[unit], folds) for unit in self.shown}
+        shares = self._shares()
+        rows = {unit: _sureness(self.halves[unit], float(shares[unit]), folds) for unit in self.shown}
         columns = ["low", *(f"{m:g} x" for m in folds), "times", "at most"]
         return pd.DataFrame.from_dict(rows, orient="index", columns=columns).reindex(self.units.index)
 
@@ -229,11 +248,11 @@ class JudgedFile:
         return means.join(known.assign(has_effect=effect), on=where)
 
 
-def _sureness(top: Ceiling, folds: tuple[float, ...]) -> dict[str, float]:
-    """Return the reliability of a change by the agreement of its halves."""
-    times = {"times": fold_for(top.replicate, HALF, ENOUGH), "at most": fold_for(top.low, HALF, ENOUGH)}
-    sure = {f"{m:g} x": reliability(top.replicate, HALF, m) for m in folds}
-    return {"low": reliability(top.low, HALF, 1), **sure, **times}
+def _sureness(top: Ceiling, share: float, folds: tuple[float, ...]) -> dict[str, float]:
+    """Return the reliability of a change by the agreement of its halves, which hold a share of its cells."""
+    times = {"times": fold_for(top.replicate, share, ENOUGH), "at most": fold_for(top.low, share, ENOUGH)}
+    sure = {f"{m:g} x": reliability(top.replicate, share, m) for m in folds}
+    return {"low": reliability(top.low, share, 1), **sure, **times}
 
 
 def _complete(scores: pd.DataFrame) -> pd.DataFrame:
