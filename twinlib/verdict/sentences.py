@@ -76,9 +76,9 @@ def effects_sentence(judged: JudgedFile) -> str:
             f"**No single one of {many} can be told from the control cells**; {tested}. **Taken "
             f"together they do**: other cells are predicted ({score}; {MEASURED[judged.metric]})."
         )
-    return f"**{len(judged.acting)} of {many} have an effect**: {acting_units(judged)}; {tested}." + _beside(
-        judged
-    )
+    have = "has" if len(judged.acting) == 1 else "have"
+    told = f"**{len(judged.acting)} of {many} {have} an effect**: {acting_units(judged)}; {tested}."
+    return told + _beside(judged)
 
 
 def _span(numbers: Sequence[int]) -> str:
