@@ -129,13 +129,14 @@ def show_effects(judged: JudgedFile) -> None:
     ax.set(xlabel="effect: energy distance to the controls", ylabel="two halves agree: correlation")
     ax.legend(fontsize=8)
     unknown = int(table["agreement"].isna().sum())
+    empty = f"; empty, at 0: too few cells for halves ({unknown})"
     plots.show(
         fig,
         "effects",
         alt=f"Effect size of {len(table)} perturbations against the correlation of two halves of their "
         f"cells; {int(table['has_effect'].sum())} have an effect.",
         caption="Effect against detectability. A dot: the energy test finds the perturbation in most parts "
-        f"of the cells; a cross: it does not{f'; empty, at 0: too few cells for halves ({unknown})' if unknown else ''}.",
+        f"of the cells; a cross: it does not{empty if unknown else ''}.",
     )
 
 
