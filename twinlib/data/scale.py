@@ -327,7 +327,7 @@ def agreement(x: Matrix, counts: Matrix, kind: str) -> str:
 
 
 def tells(x: Matrix, counts: Matrix) -> bool:
-    """Whether shares that agree with counts [n, G] show X [n, G] to be log1p, in most cells that hold a value.
+    """Whether shares that agree with counts [n, G] show X [n, G] to be log1p, in most cells with a value.
 
     In a cell of one gene, or of equal counts, any transformation gives the shares of the counts: there the
     sum has to be 10,000.
