@@ -217,7 +217,8 @@ def _score(given: argparse.Namespace) -> int:
     """Write the scores of predictions."""
     from twinlib.verdict.score import score_file
 
-    print(score_file(given.predictions, given.truth, given.out, Keys.of(given), overwrite=given.overwrite))
+    page = score_file(given.predictions, given.truth, given.out, Keys.of(given), overwrite=given.overwrite)
+    print(f"Open {page}.")
     return 0
 
 

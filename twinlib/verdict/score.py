@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from twinlib.data.preparation import Prepared
     from twinlib.evaluation.judge import Predictor
+    from twinlib.verdict.inspection import Inspection
     from twinlib.verdict.predictions import Predictions
 
 #: The row of the predictions, and of the same with labels dealt anew.
@@ -114,13 +115,13 @@ def begin_score(
     folder: pathlib.Path, predictions: pathlib.Path, truth: pathlib.Path, keys: Keys, settings: Settings
 ) -> None:
     """Read both files once, and keep them in one form."""
-    from twinlib.verdict.inspection import inspect, opened
+    from twinlib.verdict.inspection import opened
 
     if (folder / PARTS / REQUEST).exists():
         return
-    inspection = inspect(truth, keys)
-    cells = at_most(inspection.cells())
     given = opened(predictions)[0]
+    inspection = _inspected(truth, keys)
+    cells = at_most(inspection.cells())
     read = read_predictions(given, cells, inspection.keys)
     cells = cells[:, list(read.genes)].copy()
     write_atomic(folder / PARTS / CELLS, lambda beside: cells.write_h5ad(beside))
@@ -132,6 +133,15 @@ def begin_score(
     facts: dict[str, object] = {"file": str(truth), "dataset": inspection.name, "sentences": told}
     facts |= {"filled": asdict(inspection.keys), "settings": asdict(settings)}
     write_json(folder / PARTS / REQUEST, facts)
+
+
+def _inspected(truth: pathlib.Path, keys: Keys) -> Inspection:
+    """Read the truth; labels that are no genes need no kind, since a score does not ask what was done."""
+    from twinlib.verdict.inspection import inspect
+
+    inspection = inspect(truth, keys)
+    lacking = [finding.about for finding in inspection.findings if finding.level == "missing"]
+    return inspect(truth, keys.filled(kind="drug")) if lacking == ["kind"] else inspection
 
 
 def keep(predictions: Predictions, path: pathlib.Path) -> None:
