@@ -147,7 +147,12 @@ def _describe_score(commands: argparse._SubParsersAction[argparse.ArgumentParser
         commands,
         "score",
         "score anybody's predictions by the same judge, beside the same baselines",
-        "Reads the files of cell-eval, GEARS, CPA and scPerturb as well.",
+        "PREDICTIONS: predicted cells as log1p(counts per 10,000) or whole counts, with a column of obs\n"
+        "that names the perturbation and, where TRUTH holds several cell types, one that names the cell type.\n"
+        "Controls in it are not read. TRUTH: real perturbed and control cells that the predictions do not\n"
+        "know. The names of cell-eval, GEARS, CPA, pertpy and scPerturb are read on both sides; the options\n"
+        "below are about TRUTH, and tried on PREDICTIONS before the usual names.\n"
+        "Writes score.html, the notebook that made it (score.ipynb) and scores.csv into DIR.",
     )
     made.add_argument(
         "predictions", type=pathlib.Path, metavar="PREDICTIONS", help="h5ad file of predicted cells"
@@ -156,6 +161,7 @@ def _describe_score(commands: argparse._SubParsersAction[argparse.ArgumentParser
         "truth", type=pathlib.Path, metavar="TRUTH", help="h5ad file of measured cells with controls"
     )
     made.add_argument("--out", type=pathlib.Path, required=True, metavar="DIR", help="folder to write into")
+    made.add_argument("--jobs", type=_positive, default=1, metavar="N", help="processes side by side (1)")
     _add_overwrite(made)
     made.set_defaults(run=_score)
     return made
@@ -217,7 +223,9 @@ def _score(given: argparse.Namespace) -> int:
     """Write the scores of predictions."""
     from twinlib.verdict.score import score_file
 
-    page = score_file(given.predictions, given.truth, given.out, Keys.of(given), overwrite=given.overwrite)
+    page = score_file(
+        given.predictions, given.truth, given.out, Keys.of(given), jobs=given.jobs, overwrite=given.overwrite
+    )
     print(f"Open {page}.")
     return 0
 
