@@ -148,10 +148,10 @@ def _describe_score(commands: argparse._SubParsersAction[argparse.ArgumentParser
         "score",
         "score anybody's predictions by the same judge, beside the same baselines",
         "PREDICTIONS: predicted cells as log1p(counts per 10,000) or whole counts, with a column of obs\n"
-        "that names the perturbation and, where TRUTH holds several cell types, one that names the cell type.\n"
-        "Controls in it are not read. TRUTH: real perturbed and control cells that the predictions do not\n"
-        "know. The names of cell-eval, GEARS, CPA, pertpy and scPerturb are read on both sides; the options\n"
-        "below are about TRUTH, and tried on PREDICTIONS before the usual names.\n"
+        "for the perturbation and, where TRUTH holds several cell types, one for the cell type. Controls in\n"
+        "it are not read. TRUTH: real perturbed and control cells that the predictions do not know. The\n"
+        "names of cell-eval, GEARS, CPA, pertpy and scPerturb are read on both sides; the options below are\n"
+        "about TRUTH, and tried on PREDICTIONS before the usual names.\n"
         "Writes score.html, the notebook that made it (score.ipynb) and scores.csv into DIR.",
     )
     made.add_argument(
