@@ -12,6 +12,7 @@ import pytest
 from anndata import AnnData
 
 from twinlib import __main__ as command
+from twinlib.data.canonical import from_anndata
 from twinlib.data.preparation import prepare
 from twinlib.data.schema import CONTROL
 from twinlib.errors import DataError
@@ -267,6 +268,7 @@ def test_a_score_is_a_page_and_a_table_by_one_command(truth, tmp_path, monkeypat
     assert capsys.readouterr().out.strip() == f"Open {page}."
     text = page.read_text()
     assert "the given prediction" in text and "scaled" in text and len(text) < 5e6
+    assert "A model that never saw these perturbations is to be held against the mean of all" in text
     table = pd.read_csv(tmp_path / "out" / "scores.csv", keep_default_na=False)
     assert {"predictions", "mean", "matching_mean", "replicate"} <= set(table["model"])
     assert command.main(call) == 2
@@ -297,7 +299,6 @@ def test_an_interrupted_score_ends_with_130(truth, tmp_path, capsys, monkeypatch
 
 
 def test_counts_on_both_sides_give_the_challenges_metrics():
-    from twinlib.data.canonical import from_anndata
     from twinlib.evaluation.challenge import Screen, challenge_metrics
     from twinlib.verdict.score import challenge_table
 
@@ -344,6 +345,21 @@ def test_labels_that_are_no_genes_need_no_kind(tmp_path):
     paths = [tmp_path / "guess.h5ad", tmp_path / "truth.h5ad"]
     begin_score(tmp_path / "run", *paths, Keys(), Settings(seeds=1, splits=("cells",)))
     assert len(read_kept(tmp_path / "run/parts/predictions.npz").keys) == 480
+
+
+def test_counts_of_fewer_genes_come_to_the_sums_of_the_truth():
+    """The truth was scaled by all its genes: counts of some of them must not fill the whole 10,000."""
+    made = counted(1, 2.0)
+    made.obs["total"] = 4.0 * np.asarray(made.X).sum(axis=1)
+    part = made[(made.obs["context"] == "K562").to_numpy(), 10:].copy()
+    truth = from_anndata(part, "target_gene", control="non-targeting", total_counts="total")
+    given = counted(2, 2.0)[(made.obs["context"] == "K562").to_numpy(), 20:]
+    read = read_predictions(given, truth, Keys())
+    real = np.asarray(truth[:, list(read.genes)].to_df())
+    assert np.expm1(read.values).sum(axis=1).mean() == pytest.approx(
+        np.expm1(real).sum(axis=1).mean(), rel=1e-3
+    )
+    assert read.values.mean() == pytest.approx(real.mean(), abs=0.05)
 
 
 def test_the_same_files_have_the_values_of_cell_eval2(tmp_path):

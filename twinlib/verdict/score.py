@@ -121,12 +121,17 @@ def begin_score(
         return
     given = opened(predictions)[0]
     inspection = _inspected(truth, keys)
-    cells = at_most(inspection.cells())
+    whole = inspection.cells()
+    cells = at_most(whole)
     read = read_predictions(given, cells, inspection.keys)
     cells = cells[:, list(read.genes)].copy()
     write_atomic(folder / PARTS / CELLS, lambda beside: cells.write_h5ad(beside))
     keep(read, folder / PARTS / PREDICTED)
     told = [*told_of_sharing(read), *read.told, *inspection.of("assumed"), *inspection.of("defect")]
+    if cells.n_obs < whole.n_obs:
+        told.append(
+            f"{whole.n_obs - cells.n_obs:,} of {whole.n_obs:,} cells of the truth were left out, drawn once"
+        )
     table = challenge_table(given, cells, read)
     if table is not None:
         write_table(folder / PARTS / "all.challenge.csv.gz", table)
