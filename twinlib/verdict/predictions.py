@@ -175,7 +175,7 @@ def _values(given: AnnData, truth: AnnData) -> tuple[Array, str]:
     in_scale = str(truth.uns["twinlib"]["scale"])
     if in_scale == "log1p" and scale.kind_of_values(x) == "counts":
         # genes that one side lacks: both come to one sum over the genes that they share
-        sums = np.expm1(blocks.dense(truth.X)).sum(axis=1)
+        sums = np.expm1(np.asarray(blocks.dense(truth.X), dtype=np.float64)).sum(axis=1)
         totals = blocks.row_sums(x) * 1e4 / sums[sums > 0].mean()
         logged = np.asarray(blocks.dense(scale.log_normalise(x, totals)), dtype=np.float64)
         return logged, "the predictions are taken for counts and normalised as the truth is"
