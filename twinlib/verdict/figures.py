@@ -212,8 +212,8 @@ def show_contexts(judged: JudgedFile) -> None:
         fig,
         "contexts",
         alt=f"Scores by cell type, {called(own)} beside the plain mean, with the ceiling as a tick: {told}.",
-        caption="Scores within each cell type over the perturbations with an effect; no interval: fewer "
-        "than six.",
+        caption="Scores within each cell type over the perturbations with an effect; no interval where these "
+        "are fewer than six.",
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from twinlib.data import blocks
+from twinlib.data import blocks, schema
 from twinlib.evaluation.judge import supervised
 from twinlib.files import write_atomic, write_json, write_table
 from twinlib.verdict.keys import Keys
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 #: The row of the predictions, and of the same with labels dealt anew.
 OWN, SHUFFLED = "predictions", "predictions_shuffled"
-#: Baselines that need no network.
-BESIDE = ("mean", "matching_mean", "additive", "context_mean", "linear")
+#: Baselines that need no network, and the one that says more than the others of combinations alone.
+BESIDE, OF_PAIRS = ("mean", "matching_mean", "linear"), "additive"
 #: The predictions of a run, and how often their labels are dealt anew.
 PREDICTED, SHUFFLES = "predictions.npz", 5
 
@@ -49,7 +49,9 @@ class ScoredParts(Parts):
         """Fit the baselines of a fold, and put the predictions beside them."""
         from twinlib.experimental.fold_rows import plain_models
 
-        rows: list[Predictor] = [supervised(name, [model]) for name, model in plain_models(prepared, BESIDE)]
+        pairs = any(len(schema.parts(label)) > 1 for label in prepared.train_perturbations)
+        names = (*BESIDE, OF_PAIRS) if pairs else BESIDE
+        rows: list[Predictor] = [supervised(name, [model]) for name, model in plain_models(prepared, names)]
         if kind == SHAM:
             return rows
         predictions = self.predictions
