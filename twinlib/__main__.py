@@ -190,8 +190,12 @@ def _describe_score(commands: argparse._SubParsersAction[argparse.ArgumentParser
         commands,
         "score",
         "score anybody's predictions by the same judge, beside the same baselines",
-        "Reads the files of cell-eval, GEARS, CPA and scPerturb as well. Writes score.html, the notebook\n"
-        "that made it (score.ipynb) and scores.csv into DIR.",
+        "PREDICTIONS: predicted cells as log1p(counts per 10,000) or whole counts, with a column of obs\n"
+        "for the perturbation and, where TRUTH holds several cell types, one for the cell type. Controls in\n"
+        "it are not read. TRUTH: real perturbed and control cells that the predictions do not know. The\n"
+        "names of cell-eval, GEARS, CPA, pertpy and scPerturb are read on both sides; the options below are\n"
+        "about TRUTH, and tried on PREDICTIONS before the usual names.\n"
+        "Writes score.html, the notebook that made it (score.ipynb) and scores.csv into DIR.",
         "  twinlib score predicted.h5ad measured.h5ad --out score",
     )
     made.add_argument(
@@ -201,6 +205,7 @@ def _describe_score(commands: argparse._SubParsersAction[argparse.ArgumentParser
         "truth", type=pathlib.Path, metavar="TRUTH", help="h5ad file of measured cells with controls"
     )
     made.add_argument("--out", type=pathlib.Path, required=True, metavar="DIR", help="folder to write into")
+    made.add_argument("--jobs", type=_positive, default=1, metavar="N", help="processes side by side (1)")
     _add_overwrite(made)
     made.set_defaults(run=_score)
     return made
@@ -262,7 +267,10 @@ def _score(given: argparse.Namespace) -> int:
     """Write the scores of predictions."""
     from twinlib.verdict.score import score_file
 
-    print(score_file(given.predictions, given.truth, given.out, Keys.of(given), overwrite=given.overwrite))
+    page = score_file(
+        given.predictions, given.truth, given.out, Keys.of(given), jobs=given.jobs, overwrite=given.overwrite
+    )
+    print(f"Open {page}.")
     return 0
 
 

@@ -197,6 +197,21 @@ def gap_sentence(judged: JudgedFile) -> str:
     )
 
 
+def opponent_sentence(judged: JudgedFile) -> str:
+    """Say what the plain mean of a score page has seen, and how the row does against what has seen less."""
+    own, rows = judged.own, judged.rows()
+    if not {own, "mean"} <= set(rows.index):
+        return ""
+    gap = judged.gap(own, "mean")
+    verdict = {True: "is better", False: "is worse", None: "cannot be told apart"}[_side(gap)]
+    than = "from" if _side(gap) is None else "than"
+    return (
+        f"**What is fair:** {CALLED['matching_mean']} knows other cells of the same perturbations, those of "
+        f"the truth. A model that never saw these perturbations is to be held against {CALLED['mean']}: "
+        f"{called(own)} {verdict} {than} it, by {with_interval(gap.mean, gap.low, gap.high)}."
+    )
+
+
 def _side(gap: Estimate) -> bool | None:
     """Return whether a difference lies above 0 (True), below it (False), or cannot be told (None)."""
     if not np.isfinite(gap.low) or gap.low <= 0 <= gap.high:
