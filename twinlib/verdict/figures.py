@@ -224,8 +224,8 @@ def show_contexts(judged: JudgedFile) -> None:
         "contexts",
         alt=f"Scores by cell type, {called(judged.own)} beside the plain mean, with what a perfect model "
         f"could reach as a tick: {'; '.join(told)}.",
-        caption="Scores within each cell type over the perturbations with an effect, with 95 % intervals where "
-        f"these are six or more ({MEASURED[judged.metric]}).",
+        caption="Scores within each cell type over the perturbations with an effect, with 95 % intervals "
+        f"where these are six or more ({MEASURED[judged.metric]}).",
     )
 
 
