@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from twinlib import __version__
 from twinlib.errors import REFUSALS
 from twinlib.verdict.keys import Keys, add_arguments, as_options
+from twinlib.verdict.policies import STEPS
 
 #: Exit codes: a question that cannot be answered as it was asked; Ctrl-C.
 REFUSED, INTERRUPTED = 2, 130
@@ -100,6 +101,16 @@ def _describe_report(
         metavar="A,B",
         help="cells, contexts, batches, doses, perturbations, "
         "doubles (default: cells, and contexts where there are several)",
+    )
+    made.add_argument(
+        "--policies",
+        type=_positive,
+        nargs="?",
+        const=STEPS,
+        default=0,
+        metavar="STEPS",
+        help="train the in-silico twin's policies, too, with so many steps "
+        f"({STEPS:,}), and score them beside the twin",
     )
     made.add_argument("--jobs", type=_positive, default=1, metavar="N", help="processes side by side (1)")
     _add_overwrite(made)
@@ -195,7 +206,7 @@ def _report(given: argparse.Namespace) -> int:
 
     page = report(
         given.file, given.out, Keys.of(given), seeds=given.seeds, splits=given.splits,
-        jobs=given.jobs, overwrite=given.overwrite,
+        policies=given.policies, jobs=given.jobs, overwrite=given.overwrite,
     )  # fmt: skip
     print(f"Open {page}.")
     return 0

@@ -14,6 +14,7 @@ from twinlib.errors import InputError
 from twinlib.evaluation.calibration import Ceiling, Estimate, ceiling, reliability
 from twinlib.evaluation.summaries import MIN_TOTAL, Scores, per_unit, plain_row, summary, with_effects
 from twinlib.verdict.parts import SHAM
+from twinlib.verdict.policies import NAMES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +50,8 @@ class JudgedFile:
         groups, effects = parts.table("groups"), with_has_effect(parts.table("effects"))
         told = with_effects(groups, effects)  # sham labels are in no table of effects
         genes = parts.table("genes")["gene"].nunique()
-        return JudgedFile(parts.table("scores"), told, effects, genes, own)
+        scores = only_whole(parts.table("scores"), parts.table("policies"))
+        return JudgedFile(scores, told, effects, genes, own)
 
     @property
     def metric(self) -> str:
@@ -175,3 +177,10 @@ def _complete(scores: pd.DataFrame) -> pd.DataFrame:
     keys = [name for name in scores.columns if name != "value"]
     wide = scores.set_index(keys)["value"].unstack("split")
     return wide.melt(value_name="value", ignore_index=False).reset_index()
+
+
+def only_whole(scores: pd.DataFrame, policies: pd.DataFrame) -> pd.DataFrame:
+    """Return scores without the policies where a fold has none, since rows are averaged over all folds."""
+    if policies.empty or (policies["reason"] == "").all():
+        return scores
+    return scores[~scores["model"].isin(NAMES)]

@@ -51,6 +51,8 @@ class Settings:
     genes: int = 200
     #: Passes of the embedding of a part.
     epochs: int = 1
+    #: Environment steps of the policies of the in-silico twin; 0: none are trained.
+    policies: int = 0
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,8 @@ class Parts:
 
         warnings.filterwarnings("ignore", category=FutureWarning)
         prepared = self.prepared(kind, number)
-        rows = self.rows(prepared, kind, number)
-        tables = as_split(evaluate(prepared, rows, experiment="report"), kind)
+        rows, told = self.rows(prepared, kind, number)
+        tables = told | as_split(evaluate(prepared, rows, experiment="report"), kind)
         if kind != "cells":
             return tables
         tables["effects"] = effects_of(prepared)
@@ -125,9 +127,17 @@ class Parts:
             tables["genes"] = pd.DataFrame(gene_rows(prepared, [r for r in rows if r.name in SHOWN]))
         return tables
 
-    def rows(self, prepared: Prepared, kind: str, number: int) -> list[Predictor]:
-        """Fit the rows of one part: the baselines and the twin, which the first fold keeps."""
+    def rows(
+        self, prepared: Prepared, kind: str, number: int
+    ) -> tuple[list[Predictor], dict[str, pd.DataFrame]]:
+        """Fit the rows of one part: baselines, the twin, which the first fold keeps, and policies if asked.
+
+        A table `policies` beside them says of each fold why it has no policies, "" where it has.
+        """
+        import pandas as pd
+
         from twinlib.experimental.fold_rows import FoldRows, embedding_of
+        from twinlib.verdict.policies import policy_rows
 
         fold = FoldRows(prepared, embedding_of(prepared, self.settings.epochs)[0])
         seeds = 1 if kind == SHAM else self.settings.seeds
@@ -135,7 +145,12 @@ class Parts:
         if (kind, number) == ("cells", 1):
             self._save(twins[0])
         plain = [supervised(name, [model]) for name, model in fold.plain_models()]
-        return [*plain, supervised("experimental", twins)]
+        rows = [*plain, supervised("experimental", twins)]
+        if not self.settings.policies or kind not in ("cells", SHAM):
+            return rows, {}
+        learnt, reason = policy_rows(fold, self.settings.policies, range(seeds))
+        told = pd.DataFrame([{"split_kind": kind, "fold": number, "reason": reason}])
+        return [*rows, *learnt], {"policies": told}
 
     def prepared(self, kind: str, number: int) -> Prepared:
         """Prepare part `number` of a split, from 1 on."""

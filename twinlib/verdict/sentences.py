@@ -10,6 +10,7 @@ import numpy as np
 from twinlib.evaluation.calibration import Estimate
 from twinlib.evaluation.summaries import MIN_TOTAL
 from twinlib.verdict.parts import SHAM
+from twinlib.verdict.policies import NAMES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +31,9 @@ CALLED = {
     "ceiling": "a perfect model",
     "predictions": "the given prediction",
     "predictions_shuffled": "the given prediction, labels dealt anew",
+    "two_stage": "policies trained in two stages (TRPO, then PPO)",
+    "PPO": "policies trained by PPO",
+    "greedy": "the best constant action of the linear model",
 }
 #: What the primary metrics measure.
 MEASURED = {
@@ -226,3 +230,20 @@ def untold_sentence(judged: JudgedFile) -> str:
             "cells it would take can be told (n/a)."
         )
     return told + beside
+
+
+def policies_sentence(judged: JudgedFile, policies: pd.DataFrame, steps: int) -> str:
+    """Say what the policies of the in-silico twin score, or why there are none; "" where none were asked."""
+    if policies.empty:
+        return ""
+    reasons = [str(reason) for reason in policies["reason"] if reason]
+    if reasons:
+        return f"**No in-silico twin** was made of this file (n/a): {reasons[0]}"
+    table = judged.rows()
+    scores = "; ".join(f"{called(name)} {of_row(table, name)}" for name in NAMES if name in table.index)
+    if not scores:
+        return "**The in-silico twin** reaches none of the perturbations that are scored here (n/a)."
+    return (
+        f"**The in-silico twin** learns by trial on the same cells ({steps:,} steps, nothing tuned): {scores}; "
+        f"beside {called(judged.own)} with {of_row(table, judged.own)}."
+    )
