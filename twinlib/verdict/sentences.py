@@ -244,6 +244,6 @@ def policies_sentence(judged: JudgedFile, policies: pd.DataFrame, steps: int) ->
     if not scores:
         return "**The in-silico twin** reaches none of the perturbations that are scored here (n/a)."
     return (
-        f"**The in-silico twin** learns by trial on the same cells ({steps:,} steps, nothing tuned): {scores}; "
-        f"beside {called(judged.own)} with {of_row(table, judged.own)}."
+        f"**The in-silico twin** learns by trial on the same cells ({steps:,} steps, nothing tuned): "
+        f"{scores}; beside {called(judged.own)} with {of_row(table, judged.own)}."
     )
