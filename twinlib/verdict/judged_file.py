@@ -180,7 +180,7 @@ def _complete(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def only_whole(scores: pd.DataFrame, policies: pd.DataFrame) -> pd.DataFrame:
-    """Return scores without the policies where a fold has none, since rows are averaged over all folds."""
-    if policies.empty or (policies["reason"] == "").all():
+    """Return scores without policies where `policies` says why a part has none: rows stand on all folds."""
+    if policies.empty:
         return scores
     return scores[~scores["model"].isin(NAMES)]

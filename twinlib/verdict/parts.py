@@ -114,11 +114,14 @@ class Parts:
 
         from twinlib.evaluation.gene_changes import gene_rows
         from twinlib.evaluation.judge import evaluate
+        from twinlib.verdict.policies import reasons
 
         warnings.filterwarnings("ignore", category=FutureWarning)
         prepared = self.prepared(kind, number)
-        rows, told = self.rows(prepared, kind, number)
-        tables = told | as_split(evaluate(prepared, rows, experiment="report"), kind)
+        rows = self.rows(prepared, kind, number)
+        tables = as_split(evaluate(prepared, rows, experiment="report"), kind)
+        if self.settings.policies:
+            tables["policies"] = pd.DataFrame({"reason": reasons(rows)}, dtype=object)
         if kind != "cells":
             return tables
         tables["effects"] = effects_of(prepared)
@@ -127,15 +130,8 @@ class Parts:
             tables["genes"] = pd.DataFrame(gene_rows(prepared, [r for r in rows if r.name in SHOWN]))
         return tables
 
-    def rows(
-        self, prepared: Prepared, kind: str, number: int
-    ) -> tuple[list[Predictor], dict[str, pd.DataFrame]]:
-        """Fit the rows of one part: baselines, the twin, which the first fold keeps, and policies if asked.
-
-        A table `policies` beside them says of each fold why it has no policies, "" where it has.
-        """
-        import pandas as pd
-
+    def rows(self, prepared: Prepared, kind: str, number: int) -> list[Predictor]:
+        """Fit the rows of one part: baselines, the twin (kept of the first fold), and policies if asked."""
         from twinlib.experimental.fold_rows import FoldRows, embedding_of
         from twinlib.verdict.policies import policy_rows
 
@@ -145,12 +141,9 @@ class Parts:
         if (kind, number) == ("cells", 1):
             self._save(twins[0])
         plain = [supervised(name, [model]) for name, model in fold.plain_models()]
-        rows = [*plain, supervised("experimental", twins)]
-        if not self.settings.policies or kind not in ("cells", SHAM):
-            return rows, {}
-        learnt, reason = policy_rows(fold, self.settings.policies, range(seeds))
-        told = pd.DataFrame([{"split_kind": kind, "fold": number, "reason": reason}])
-        return [*rows, *learnt], {"policies": told}
+        asked = self.settings.policies if kind in ("cells", SHAM) else 0
+        learnt = policy_rows(fold, asked, range(seeds)) if asked else []
+        return [*plain, supervised("experimental", twins), *learnt]
 
     def prepared(self, kind: str, number: int) -> Prepared:
         """Prepare part `number` of a split, from 1 on."""

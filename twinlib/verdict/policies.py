@@ -67,12 +67,39 @@ class PolicyRow:
         return moved.astype(np.float64)
 
 
-def policy_rows(fold: FoldRows, steps: int, seeds: Sequence[int]) -> tuple[list[Predictor], str]:
-    """Train the policies on a fold; return their rows, or none and one sentence that says why."""
+@dataclass(frozen=True)
+class NoPolicies:
+    """A row that reaches nothing, and why."""
+
+    #: One sentence.
+    reason: str
+    #: Name of the row.
+    name: str = "no policies"
+    #: One replica.
+    replicas: int = 1
+    #: Row i answers control i.
+    answers: bool = True
+
+    def reaches(self, group: Group) -> bool:
+        """Return that no group is reached."""
+        return False
+
+    def predict(self, group: Group, cells: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Refuse: there is nothing to predict with."""
+        raise DataError(self.reason)
+
+
+def policy_rows(fold: FoldRows, steps: int, seeds: Sequence[int]) -> list[Predictor]:
+    """Train the policies on a fold; where that is not possible, return one row that says why."""
     try:
-        return _rows(fold, steps, seeds), ""
+        return _rows(fold, steps, seeds)
     except (DataError, WorldError, RunError) as error:
-        return [], str(error)
+        return [NoPolicies(str(error))]
+
+
+def reasons(rows: Sequence[Predictor]) -> list[str]:
+    """Return why a part has no policies; nothing where it has some."""
+    return [row.reason for row in rows if isinstance(row, NoPolicies)]
 
 
 def _rows(fold: FoldRows, steps: int, seeds: Sequence[int]) -> list[Predictor]:

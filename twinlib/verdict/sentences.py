@@ -234,11 +234,10 @@ def untold_sentence(judged: JudgedFile) -> str:
 
 def policies_sentence(judged: JudgedFile, policies: pd.DataFrame, steps: int) -> str:
     """Say what the policies of the in-silico twin score, or why there are none; "" where none were asked."""
-    if policies.empty:
+    if not steps:
         return ""
-    reasons = [str(reason) for reason in policies["reason"] if reason]
-    if reasons:
-        return f"**No in-silico twin** was made of this file (n/a): {reasons[0]}"
+    if len(policies):
+        return f"**No in-silico twin** was made of this file (n/a): {policies['reason'].iloc[0]}"
     table = judged.rows()
     scores = "; ".join(f"{called(name)} {of_row(table, name)}" for name in NAMES if name in table.index)
     if not scores:
