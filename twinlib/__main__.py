@@ -112,7 +112,7 @@ def _describe_report(
         help="train the in-silico twin's policies, too, with so many steps "
         f"({STEPS:,}), and score them beside the twin",
     )
-    made.add_argument("--jobs", type=_positive, default=1, metavar="N", help="processes side by side (1)")
+    _add_jobs(made)
     _add_overwrite(made)
     made.set_defaults(run=_report)
     return made
@@ -167,9 +167,14 @@ def _describe_score(commands: argparse._SubParsersAction[argparse.ArgumentParser
         "truth", type=pathlib.Path, metavar="TRUTH", help="h5ad file of measured cells with controls"
     )
     made.add_argument("--out", type=pathlib.Path, required=True, metavar="DIR", help="folder to write into")
+    _add_jobs(made)
     _add_overwrite(made)
     made.set_defaults(run=_score)
     return made
+
+
+def _add_jobs(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--jobs", type=_positive, default=1, metavar="N", help="processes side by side (1)")
 
 
 def _add_overwrite(made: argparse.ArgumentParser) -> None:
@@ -228,7 +233,10 @@ def _score(given: argparse.Namespace) -> int:
     """Write the scores of predictions."""
     from twinlib.verdict.score import score_file
 
-    print(score_file(given.predictions, given.truth, given.out, Keys.of(given), overwrite=given.overwrite))
+    page = score_file(
+        given.predictions, given.truth, given.out, Keys.of(given), jobs=given.jobs, overwrite=given.overwrite
+    )
+    print(page)
     return 0
 
 
