@@ -17,7 +17,7 @@ def compiled(loops: Loops) -> Loops:
     try:
         fast: Loops = numba.njit(cache=True)(loops)
     except RuntimeError:  # no folder to keep it in
-        fast = numba.njit(loops)
+        fast = numba.njit()(loops)
     return fast
 
 

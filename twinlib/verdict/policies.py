@@ -152,6 +152,6 @@ def settings_of(algorithm: str, steps: int) -> TrainingConfig:
 def _to_ask(world: World, fold: FoldRows) -> World:
     """Return the world with few of its own cells and a code that encodes the same controls once."""
     rows = slice(0, KEPT)
-    few = {"x": world.x[rows], "y": world.y[rows], "z0": world.z0[rows], "label": world.label[rows]}
+    few = replace(world, x=world.x[rows], y=world.y[rows], z0=world.z0[rows], label=world.label[rows])
     # a rollout asks the embedding for encode and decode alone, which a remembered code has, too
-    return replace(world, embedding=cast("Embedding", fold.embedding), **few)
+    return replace(few, embedding=cast("Embedding", fold.embedding))
