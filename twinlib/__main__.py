@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from twinlib import __version__
 from twinlib.errors import REFUSALS
 from twinlib.verdict.keys import Keys, add_arguments, as_options
+from twinlib.verdict.policies import STEPS
 
 #: Exit codes: a question that cannot be answered as it was asked; Ctrl-C.
 REFUSED, INTERRUPTED = 2, 130
@@ -132,12 +133,16 @@ def _describe_report(
         "(donors, plates), doses, perturbations (genes), doubles (combinations) (default: cells, and "
         "contexts where there are several)",
     )
+    _add_jobs(made)
     made.add_argument(
-        "--jobs",
+        "--policies",
         type=_positive,
-        default=1,
-        metavar="N",
-        help="parts computed side by side, each on a core and with memory of its own (default: 1)",
+        nargs="?",
+        const=STEPS,
+        default=0,
+        metavar="STEPS",
+        help="train the in-silico twin's policies, too, with so many steps "
+        f"({STEPS:,}), and score them beside the twin",
     )
     _add_overwrite(made)
     made.set_defaults(run=_report)
@@ -205,10 +210,20 @@ def _describe_score(commands: argparse._SubParsersAction[argparse.ArgumentParser
         "truth", type=pathlib.Path, metavar="TRUTH", help="h5ad file of measured cells with controls"
     )
     made.add_argument("--out", type=pathlib.Path, required=True, metavar="DIR", help="folder to write into")
-    made.add_argument("--jobs", type=_positive, default=1, metavar="N", help="processes side by side (1)")
+    _add_jobs(made)
     _add_overwrite(made)
     made.set_defaults(run=_score)
     return made
+
+
+def _add_jobs(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--jobs",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="parts computed side by side, each on a core and with memory of its own (default: 1)",
+    )
 
 
 def _add_overwrite(made: argparse.ArgumentParser) -> None:
@@ -245,7 +260,7 @@ def _report(given: argparse.Namespace) -> int:
 
     page = report(
         given.file, given.out, Keys.of(given), seeds=given.seeds, splits=given.splits,
-        jobs=given.jobs, overwrite=given.overwrite,
+        policies=given.policies, jobs=given.jobs, overwrite=given.overwrite,
     )  # fmt: skip
     print(f"Open {page}.")
     return 0

@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 from plain_reports import reported
 
+from twinlib.data.preparation import prepare
 from twinlib.errors import DataError, FolderError
-from twinlib.verdict import parts
+from twinlib.verdict import inspection, page, parts
 from twinlib.verdict.keys import Keys
-from twinlib.verdict.page import report
+from twinlib.verdict.page import Run, report
 from twinlib.verdict.sentences import five_sentences
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "evaluation"))
@@ -140,3 +141,21 @@ def agreement(base, profile, m, rng):
     """How two experiments with m times the cells agree on a change."""
     changes = [simulated(profile, 90 * m, rng).mean(0) - simulated(base, 400 * m, rng).mean(0) for _ in "ab"]
     return np.corrcoef(*changes)[0, 1]
+
+
+def test_a_file_that_stays_on_disk_gives_the_same_cells(tmp_path, monkeypatch):
+    cells = canonical(*screen(0.5, np.random.default_rng(4), controls=120, arms=4, n=80)[:2], contexts=2)
+    cells.write_h5ad(tmp_path / "screen.h5ad")
+    monkeypatch.setattr(parts, "MOST_PERTURBED", 30)
+    kept = {}
+    for name, limit in (("memory", cells.n_obs), ("disk", cells.n_obs - 1)):
+        monkeypatch.setattr(inspection, "IN_MEMORY", limit)
+        (tmp_path / name / page.PARTS).mkdir(parents=True)
+        page.begin(tmp_path / name, tmp_path / "screen.h5ad", Keys(), parts.Settings())
+        kept[name] = Run.read(tmp_path / name).parts.cells
+    assert kept["disk"].n_obs < cells.n_obs
+    assert list(kept["disk"].obs_names) == list(kept["memory"].obs_names)
+    dense = [np.asarray(kept[name].X.toarray()) for name in kept]
+    np.testing.assert_allclose(*dense, rtol=1e-6)
+    first = [prepare(kept[name], 20).fingerprint for name in kept]
+    assert first[0] == first[1]

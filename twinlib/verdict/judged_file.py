@@ -32,6 +32,7 @@ from twinlib.evaluation.summaries import (
     with_effects,
 )
 from twinlib.verdict.parts import SHAM
+from twinlib.verdict.policies import NAMES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,7 +78,8 @@ class JudgedFile:
         known = with_effects(named, effects)["has_effect"].astype("boolean")
         told = groups.assign(has_effect=known.mask(groups["split_kind"] == SHAM))  # nothing acts there
         genes = parts.table("genes")["gene"].nunique()
-        return JudgedFile(parts.table("scores"), told, effects, genes, own)
+        scores = only_whole(parts.table("scores"), parts.table("policies"))
+        return JudgedFile(scores, told, effects, genes, own)
 
     @property
     def metric(self) -> str:
@@ -260,3 +262,10 @@ def _complete(scores: pd.DataFrame) -> pd.DataFrame:
     keys = [name for name in scores.columns if name != "value"]
     wide = scores.set_index(keys)["value"].unstack("split")
     return wide.melt(value_name="value", ignore_index=False).reset_index()
+
+
+def only_whole(scores: pd.DataFrame, policies: pd.DataFrame) -> pd.DataFrame:
+    """Return scores without policies where `policies` says why a part has none: rows stand on all folds."""
+    if policies.empty:
+        return scores
+    return scores[~scores["model"].isin(NAMES)]

@@ -116,6 +116,13 @@ class Run:
             return ""
         return unseen_sentence(*self.judged.tables("perturbations"))
 
+    @property
+    def policies(self) -> str:
+        """What the policies of the in-silico twin score, or why there are none; "" where none were asked."""
+        from twinlib.verdict.sentences import policies_sentence
+
+        return policies_sentence(self.judged, self.parts.table("policies"), self.parts.settings.policies)
+
 
 def report(
     file: str | os.PathLike[str],
@@ -124,6 +131,7 @@ def report(
     *,
     seeds: int = 3,
     splits: tuple[str, ...] = (),
+    policies: int = 0,
     jobs: int = 2,
     overwrite: bool = False,
     progress: bool = True,
@@ -142,6 +150,8 @@ def report(
         Training seeds of the twin.
     splits
         Splits beside `cells`; none named: contexts, where there are several.
+    policies
+        Environment steps of the in-silico twin's policies; 0: none are trained.
     jobs
         Parts that are computed side by side.
     progress
@@ -151,7 +161,10 @@ def report(
     page is whole, it stands beside `out` under a name that ends in .unfinished.
     """
     target = fresh_folder(out, overwrite)
-    source, settings = pathlib.Path(file).resolve(), Settings(seeds=seeds, splits=tuple(splits))
+    source, settings = (
+        pathlib.Path(file).resolve(),
+        Settings(seeds=seeds, splits=tuple(splits), policies=policies),
+    )
     with unfinished(target, request_of(source, keys or Keys(), settings)) as folder:
         begin(folder, source, keys or Keys(), settings)
         run = Run.read(folder)

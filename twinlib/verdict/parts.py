@@ -56,6 +56,8 @@ class Settings:
     genes: int = 200
     #: Passes of the embedding of a part.
     epochs: int = 1
+    #: Environment steps of the policies of the in-silico twin; 0: none are trained.
+    policies: int = 0
 
 
 @dataclass(frozen=True)
@@ -119,10 +121,13 @@ class Parts:
 
         from twinlib.evaluation.gene_changes import gene_rows
         from twinlib.evaluation.judge import evaluate
+        from twinlib.verdict.policies import reasons
 
         warnings.filterwarnings("ignore", category=FutureWarning)
         rows = self.rows(prepared, kind, number)
         tables = as_split(evaluate(prepared, rows, experiment="report"), kind)
+        if self.settings.policies:
+            tables["policies"] = pd.DataFrame({"reason": reasons(rows)}, dtype=object)
         if kind != "cells":
             return tables
         tables["effects"] = effects_of(prepared)
@@ -132,8 +137,9 @@ class Parts:
         return tables
 
     def rows(self, prepared: Prepared, kind: str, number: int) -> list[Predictor]:
-        """Fit the rows of one part: the baselines and the twin, which the first fold keeps."""
+        """Fit the rows of one part: baselines, the twin (kept of the first fold), and policies if asked."""
         from twinlib.experimental.fold_rows import PLAIN, FoldRows, embedding_of, plain_models
+        from twinlib.verdict.policies import policy_rows
 
         fold = FoldRows(prepared, embedding_of(prepared, self.settings.epochs)[0])
         seeds = 1 if kind == SHAM else self.settings.seeds
@@ -142,7 +148,9 @@ class Parts:
             self._save(twins[0])
         known = plain_models(prepared, applicable(PLAIN, prepared), fold.embedding)
         plain = [supervised(name, [model]) for name, model in known]
-        return [*plain, supervised("experimental", twins)]
+        asked = self.settings.policies if kind in ("cells", SHAM) else 0
+        learnt = policy_rows(fold, asked, range(seeds)) if asked else []
+        return [*plain, supervised("experimental", twins), *learnt]
 
     def prepared(self, kind: str, number: int) -> Prepared:
         """Prepare part `number` of a split, from 1 on."""

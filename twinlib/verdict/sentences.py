@@ -11,6 +11,7 @@ from twinlib.evaluation.calibration import Estimate
 from twinlib.evaluation.summaries import CEILING, MIN_TOTAL
 from twinlib.verdict.judged_file import ENOUGH
 from twinlib.verdict.parts import SHAM
+from twinlib.verdict.policies import NAMES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +32,9 @@ CALLED = {
     "ceiling": "a perfect model",
     "predictions": "the given prediction",
     "predictions_shuffled": "the given prediction, labels dealt anew",
+    "two_stage": "policies trained in two stages (TRPO, then PPO)",
+    "PPO": "policies trained by PPO",
+    "greedy": "the best constant action of the linear model",
 }
 #: What is said of intervals.
 BRACKETS = "in brackets 95 % intervals"
@@ -281,7 +285,7 @@ def cells_sentence(judged: JudgedFile, sure: pd.DataFrame) -> str:
         f"least so for {plain_unit(least)}, {now['1 x']:.2f} [at least {max(now['low'], 0):.2f}]"
     )
     if now["1 x"] < ENOUGH:
-        cells = now["times"] * judged.units.loc[least, "cells"]
+        cells = float(now["times"]) * float(judged.units["cells"].loc[least])
         most = f"at most {now['at most']:.1f}" if np.isfinite(now["at most"]) else "n/a"
         told += (
             f", where {now['times']:.1f} [{most}] times its cells (about {cells:.0f}) and controls would do"
@@ -303,3 +307,19 @@ def kept_sentence(kept: pd.DataFrame, acting: Sequence[str]) -> str:
     )
     few = ", which is less than half: what happens in other genes is not judged."
     return told + (few if share < KEPT else ".")
+
+
+def policies_sentence(judged: JudgedFile, policies: pd.DataFrame, steps: int) -> str:
+    """Say what the policies of the in-silico twin score, or why there are none; "" where none were asked."""
+    if not steps:
+        return ""
+    if len(policies):
+        return f"**No in-silico twin** was made of this file (n/a): {policies['reason'].iloc[0]}"
+    table = judged.rows()
+    scores = "; ".join(f"{called(name)} {of_row(table, name)}" for name in NAMES if name in table.index)
+    if not scores:
+        return "**The in-silico twin** reaches none of the perturbations that are scored here (n/a)."
+    return (
+        f"**The in-silico twin** learns by trial on the same cells ({steps:,} steps, nothing tuned): "
+        f"{scores}; beside {called(judged.own)} with {of_row(table, judged.own)}."
+    )
