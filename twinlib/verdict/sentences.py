@@ -285,7 +285,7 @@ def cells_sentence(judged: JudgedFile, sure: pd.DataFrame) -> str:
         f"least so for {plain_unit(least)}, {now['1 x']:.2f} [at least {max(now['low'], 0):.2f}]"
     )
     if now["1 x"] < ENOUGH:
-        cells = float(now["times"]) * float(judged.units["cells"].loc[least])
+        cells = float(sure["times"].loc[least]) * float(judged.units["cells"].loc[least])
         most = f"at most {now['at most']:.1f}" if np.isfinite(now["at most"]) else "n/a"
         told += (
             f", where {now['times']:.1f} [{most}] times its cells (about {cells:.0f}) and controls would do"
