@@ -129,18 +129,22 @@ def test_more_cells_would_show_what_the_page_says(effects):
     rng = np.random.default_rng(1)
     base, profiles = screen(0.5, rng, controls=400, arms=8, n=90)[2:]
     sure = effects.judged.sureness().dropna()
-    for m in (1, 4):
+    for m, off in ((1, 0.1), (4, 0.05)):  # those whose halves agree are a choice that leans upward
         real = [agreement(base, profiles[int(unit[1:])], m, rng) for unit in sure.index]
-        assert abs(sure[f"{m} x"].mean() - np.mean(real)) < 0.04
+        assert abs(sure[f"{m} x"].mean() - np.mean(real)) < off
+        assert m > 1 or (sure["low"] < real).all()
     noise = 1 / sure["1 x"] - 1
     assert np.allclose(1 / (1 + noise / sure["times"]), 0.8), "so many times the cells are enough"
     assert (sure["times"] < sure["at most"]).all()
 
 
 def agreement(base, profile, m, rng):
-    """How two experiments with m times the cells agree on a change."""
-    changes = [simulated(profile, 90 * m, rng).mean(0) - simulated(base, 400 * m, rng).mean(0) for _ in "ab"]
-    return np.corrcoef(*changes)[0, 1]
+    """How two experiments with m times the cells agree on a change, on average."""
+
+    def change():
+        return simulated(profile, 90 * m, rng).mean(0) - simulated(base, 400 * m, rng).mean(0)
+
+    return np.mean([np.corrcoef(change(), change())[0, 1] for _ in range(30)])
 
 
 def test_a_file_that_stays_on_disk_gives_the_same_cells(tmp_path, monkeypatch):

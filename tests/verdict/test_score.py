@@ -295,7 +295,7 @@ def test_an_interrupted_score_ends_with_130(truth, tmp_path, capsys, monkeypatch
 
     monkeypatch.setattr(score, "begin_score", stopped)
     assert command.main(written(tmp_path, truth)) == 130
-    assert capsys.readouterr().err == "twinlib score: interrupted.\n"
+    assert capsys.readouterr().err == "twinlib score: interrupted; the same call goes on where it stopped.\n"
 
 
 def test_counts_on_both_sides_give_the_challenges_metrics():

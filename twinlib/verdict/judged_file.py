@@ -128,12 +128,13 @@ class JudgedFile:
         """One row a unit of the cells: values by row, ceiling, resolvable, has_effect, called folds."""
         scores, groups = self.tables("cells")
         table = per_unit(scores, groups, self.metric)
-        halves = self.halves
-        called = self._called()
+        halves, called = self.halves, self._called()
         return table.assign(
             has_effect=[unit in called for unit in table.index],
             resolvable=[unit in halves and halves[unit].resolvable is True for unit in table.index],
-            halved=[unit in halves and np.isfinite(halves[unit].replicate) for unit in table.index],
+            halved=[
+                unit in self._replicate and np.isfinite(self._replicate[unit]).all() for unit in table.index
+            ],
             cells=self._sizes().reindex(table.index).to_numpy(),
         )
 
@@ -152,8 +153,13 @@ class JudgedFile:
     @cached_property
     def halves(self) -> dict[str, Ceiling]:
         """How well two halves of the test cells of each unit agree, over folds."""
-        replicate = Scores.of(*self.tables("cells"), "pearson_delta", "all").models["replicate"]
-        return {str(unit): ceiling(replicate[unit].to_numpy(dtype=np.float64)) for unit in replicate}
+        return {unit: ceiling(values) for unit, values in self._replicate.items()}
+
+    @cached_property
+    def _replicate(self) -> dict[str, np.ndarray]:
+        """Correlations [F] of two halves of each unit; NaN where a fold has too few cells for halves."""
+        table = Scores.of(*self.tables("cells"), "pearson_delta", "all").models["replicate"]
+        return {str(unit): table[unit].to_numpy(dtype=np.float64) for unit in table}
 
     def _shares(self) -> pd.Series:
         """Return the share of each unit's cells that a half holds; contexts too small for halves leave."""
