@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from twinlib import __version__
 from twinlib.errors import REFUSALS
 from twinlib.verdict.keys import Keys, add_arguments, as_options
+from twinlib.verdict.policies import STEPS
 
 #: Exit codes: a question that cannot be answered as it was asked; Ctrl-C.
 REFUSED, INTERRUPTED = 2, 130
@@ -25,6 +26,15 @@ _ENDING = """\
 FILE is an h5ad file: cells in rows, genes in columns, one column of obs that says what was done to each cell.
 Exit codes: 0 done; 2 something is missing or wrong (one sentence says what); 130 interrupted.
 """
+#: Commands that keep what they had computed.
+_GOES_ON = ("report", "score")
+#: What each command has to be given.
+_USAGE = {
+    "check": "FILE",
+    "report": "FILE --out DIR",
+    "predict": "MODEL FILE --perturbation X [--dose D] --out P.h5ad",
+    "score": "PREDICTIONS TRUTH --out DIR",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"twinlib {given.command}: {as_options(str(error))}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:
-        print(f"twinlib {given.command}: interrupted.", file=sys.stderr)
+        more = "; the same call goes on where it stopped" if given.command in _GOES_ON else ""
+        print(f"twinlib {given.command}: interrupted{more}.", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -58,10 +69,19 @@ class _AsWritten(argparse.RawDescriptionHelpFormatter):
 
 
 def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, words: str, more: str
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    words: str,
+    more: str,
+    examples: str,
 ) -> argparse.ArgumentParser:
     return commands.add_parser(
-        name, help=words, description=f"{words[0].upper()}{words[1:]}.\n\n{more}", formatter_class=_AsWritten
+        name,
+        help=words,
+        usage=f"twinlib {name} {_USAGE[name]} [options]",
+        description=f"{words[0].upper()}{words[1:]}.\n\n{more}",
+        epilog=f"examples:\n{examples}",
+        formatter_class=_AsWritten,
     )
 
 
@@ -71,6 +91,8 @@ def _describe_check(commands: argparse._SubParsersAction[argparse.ArgumentParser
         "check",
         "say what is in a file, what was assumed and what is missing",
         "Takes seconds and writes nothing. Every defect is one sentence.",
+        "  twinlib check screen.h5ad\n"
+        "  twinlib check screen.h5ad --perturbation-key target_gene --control non-targeting",
     )
     made.add_argument(
         "file", type=pathlib.Path, metavar="FILE", help="an h5ad file with perturbed and control cells"
@@ -86,22 +108,42 @@ def _describe_report(
         commands,
         "report",
         "write a page on a file: effects, ceilings, baselines and the twin",
-        "Writes report.html, the notebook that made it (report.ipynb), scores.csv and model/ into DIR.",
+        "Writes report.html, the notebook that made it (report.ipynb), scores.csv and model/ into DIR.\n"
+        "Takes minutes. Ctrl-C stops it; the same call goes on where it stopped.",
+        "  twinlib report screen.h5ad --out screen_report --jobs 2\n"
+        "  twinlib report drugs.h5ad --out drugs_report --log-dose --splits cells,doses,batches",
     )
     made.add_argument(
         "file", type=pathlib.Path, metavar="FILE", help="an h5ad file with perturbed and control cells"
     )
     made.add_argument("--out", type=pathlib.Path, required=True, metavar="DIR", help="folder to write into")
-    made.add_argument("--seeds", type=_positive, default=3, metavar="N", help="trained copies of a model (3)")
+    made.add_argument(
+        "--seeds",
+        type=_positive,
+        default=3,
+        metavar="N",
+        help="how often the twin is trained anew, to see how much chance there is in it (default: 3)",
+    )
     made.add_argument(
         "--splits",
         type=_names,
         default=(),
         metavar="A,B",
-        help="cells, contexts, batches, doses, perturbations, "
-        "doubles (default: cells, and contexts where there are several)",
+        help="what is left out of the training and predicted, any of: cells, contexts (cell types), batches "
+        "(donors, plates), doses, perturbations (genes), doubles (combinations) (default: cells, and "
+        "contexts where there are several)",
     )
-    made.add_argument("--jobs", type=_positive, default=1, metavar="N", help="processes side by side (1)")
+    _add_jobs(made)
+    made.add_argument(
+        "--policies",
+        type=_positive,
+        nargs="?",
+        const=STEPS,
+        default=0,
+        metavar="STEPS",
+        help="train the in-silico twin's policies, too, with so many steps "
+        f"({STEPS:,}), and score them beside the twin",
+    )
     _add_overwrite(made)
     made.set_defaults(run=_report)
     return made
@@ -115,7 +157,9 @@ def _describe_predict(
         "predict",
         "predict what a perturbation does to the control cells of a file",
         "MODEL is the folder model/ that 'twinlib report' wrote. The answer is an h5ad file with one\n"
-        "predicted cell for each control, with the columns of obs and var kept.",
+        "predicted cell for each control, in log1p(counts per 10,000), with the columns of obs and var kept.",
+        "  twinlib predict screen_report/model screen.h5ad --perturbation JAK2 --out JAK2.h5ad\n"
+        "  twinlib predict drugs_report/model drugs.h5ad --perturbation Nutlin --dose 0.5 --out nutlin.h5ad",
     )
     made.add_argument("model", type=pathlib.Path, metavar="MODEL", help="folder of a saved model")
     made.add_argument("file", type=pathlib.Path, metavar="FILE", help="an h5ad file with control cells")
@@ -127,7 +171,11 @@ def _describe_predict(
         help="what to predict, such as JAK2 or JAK2+IRF1",
     )
     made.add_argument(
-        "--dose", dest="at_dose", type=float, metavar="D", help="dose, needed where several were trained"
+        "--dose",
+        dest="at_dose",
+        type=float,
+        metavar="D",
+        help="dose in the unit of your file's column of doses; needed where several were trained",
     )
     made.add_argument("--out", type=pathlib.Path, required=True, metavar="P.h5ad", help="file to write")
     made.add_argument(
@@ -135,7 +183,7 @@ def _describe_predict(
         choices=("twinlib", "cell-eval2", "scperturb"),
         default="twinlib",
         help="names of columns and of the control: twinlib's own, cell-eval2's (target_gene, context, "
-        "non-targeting), or scPerturb's (perturbation, control)",
+        "non-targeting), or scPerturb's (perturbation, control) (default: twinlib)",
     )
     _add_overwrite(made)
     made.set_defaults(run=_predict)
@@ -147,7 +195,13 @@ def _describe_score(commands: argparse._SubParsersAction[argparse.ArgumentParser
         commands,
         "score",
         "score anybody's predictions by the same judge, beside the same baselines",
-        "Reads the files of cell-eval, GEARS, CPA and scPerturb as well.",
+        "PREDICTIONS: predicted cells as log1p(counts per 10,000) or whole counts, with a column of obs\n"
+        "for the perturbation and, where TRUTH holds several cell types, one for the cell type. Controls in\n"
+        "it are not read. TRUTH: real perturbed and control cells that the predictions do not know. The\n"
+        "names of cell-eval, GEARS, CPA, pertpy and scPerturb are read on both sides; the options below are\n"
+        "about TRUTH, and tried on PREDICTIONS before the usual names.\n"
+        "Writes score.html, the notebook that made it (score.ipynb) and scores.csv into DIR.",
+        "  twinlib score predicted.h5ad measured.h5ad --out score",
     )
     made.add_argument(
         "predictions", type=pathlib.Path, metavar="PREDICTIONS", help="h5ad file of predicted cells"
@@ -156,9 +210,20 @@ def _describe_score(commands: argparse._SubParsersAction[argparse.ArgumentParser
         "truth", type=pathlib.Path, metavar="TRUTH", help="h5ad file of measured cells with controls"
     )
     made.add_argument("--out", type=pathlib.Path, required=True, metavar="DIR", help="folder to write into")
+    _add_jobs(made)
     _add_overwrite(made)
     made.set_defaults(run=_score)
     return made
+
+
+def _add_jobs(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--jobs",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="parts computed side by side, each on a core and with memory of its own (default: 1)",
+    )
 
 
 def _add_overwrite(made: argparse.ArgumentParser) -> None:
@@ -195,7 +260,7 @@ def _report(given: argparse.Namespace) -> int:
 
     page = report(
         given.file, given.out, Keys.of(given), seeds=given.seeds, splits=given.splits,
-        jobs=given.jobs, overwrite=given.overwrite,
+        policies=given.policies, jobs=given.jobs, overwrite=given.overwrite,
     )  # fmt: skip
     print(f"Open {page}.")
     return 0
@@ -217,7 +282,10 @@ def _score(given: argparse.Namespace) -> int:
     """Write the scores of predictions."""
     from twinlib.verdict.score import score_file
 
-    print(score_file(given.predictions, given.truth, given.out, Keys.of(given), overwrite=given.overwrite))
+    page = score_file(
+        given.predictions, given.truth, given.out, Keys.of(given), jobs=given.jobs, overwrite=given.overwrite
+    )
+    print(f"Open {page}.")
     return 0
 
 

@@ -16,6 +16,7 @@ const profile = mkdtempSync(join(tmpdir(), "report-"));
 const context = await chromium.launchPersistentContext(profile, {
   executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
   headless: true,
+  ignoreDefaultArgs: ["--hide-scrollbars"],
   args: ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"],
 });
 const found = statSync(file).size > LARGEST ? [`larger than ${LARGEST} bytes`] : [];
@@ -24,6 +25,14 @@ function inspect() {
   const wrong = [];
   const width = document.documentElement.clientWidth;
   if (document.documentElement.scrollWidth > width + 1) wrong.push(`scrolls sideways at ${width} px`);
+  for (const box of document.querySelectorAll("main *")) {
+    const style = getComputedStyle(box);
+    const wider = box.scrollWidth > box.clientWidth + 1 && box.clientWidth > 0;
+    if (!wider || style.display.startsWith("inline")) continue;
+    const bar = box.offsetHeight - box.clientHeight;
+    if (/auto|scroll/.test(style.overflowX) ? bar < 4 : style.overflowX !== "visible")
+      wrong.push(`cut without a scroll bar: ${box.tagName} ${box.id || box.className}`);
+  }
   for (const image of document.images) {
     if (!image.complete || image.naturalWidth === 0) wrong.push("missing image");
     if (image.alt.length < 20) wrong.push(`image without a description: ${image.alt}`);

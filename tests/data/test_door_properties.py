@@ -10,7 +10,7 @@ import functools
 import anndata
 import numpy as np
 import pandas as pd
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
@@ -106,6 +106,16 @@ def files(draw):
     return raw, counts, separator, [frozenset(groups[i]) - {"ctrl"} for i in index]
 
 
+def one_gene(kind):
+    """12 cells of one gene beside their counts, whose shares are 1 whatever was done to them."""
+    counts = np.random.default_rng(0).poisson(5, (12, 1)) + 1
+    obs = pd.DataFrame({"label": ["ctrl"] * 10 + ["G0"] * 2, "uM": ["-"] * 10 + ["2.5"] * 2})
+    obs.index = [f"c{i}" for i in range(12)]
+    raw = anndata.AnnData(SCALES[kind](counts).astype(float), obs=obs, var=pd.DataFrame(index=["G0"]))
+    raw.layers["counts"] = sparse.csr_matrix(counts, dtype=np.float32)
+    return raw, counts, "+", [frozenset()] * 10 + [frozenset(["G0"])] * 2
+
+
 def brought(raw, **named):
     """The cells, or None when they were refused in one sentence."""
     try:
@@ -117,6 +127,9 @@ def brought(raw, **named):
 
 @SLOW
 @given(files(), st.booleans())
+@example(one_gene("log1p twice"), False)
+@example(one_gene("log1p"), False)
+@example(one_gene("blurred"), False)
 def test_a_file_is_refused_doubted_or_read_right(file, with_dose):
     raw, counts, separator, parts = file
     made = brought(raw, separator=separator, dose_key="uM" if with_dose else None)

@@ -163,6 +163,7 @@ def test_effects_of_single_folds_join_to_one_answer():
             "split": [f"fold {i}" for i in range(1, 6) for _ in "ab"],
             "perturbation": ["a", "b"] * 5,
             "cell_context": "",
+            "p": 0.5,
             "called": [True, False, True, True, True, False, False, True, False, False],
         }
     )

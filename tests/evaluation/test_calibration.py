@@ -127,6 +127,23 @@ def test_intervals_cover(units):
     assert coverage(200, units=units) >= 0.9
 
 
+def overlapping_folds(rng, folds=5, units=20, genes=40, own=0.5):
+    """Agreement of each unit's error in a fold with what the other folds share: nothing is to be found."""
+    shared = rng.normal(size=(folds, genes))
+    trained = (shared.sum(axis=0) - shared) / (folds - 1)
+    tested = shared[:, None] + own * rng.normal(size=(folds, units, genes))
+    return np.einsum("kug,kg->ku", tested, trained) / genes
+
+
+@pytest.mark.parametrize("units", [8, 20])
+@pytest.mark.parametrize("own", [0.5, 2.0])
+def test_intervals_cover_where_all_units_share_an_error_and_folds_their_training(units, own):
+    """As the row `mean` on shuffled labels: folds taken as independent held 0 in 83 to 90 of 100 screens."""
+    rng = np.random.default_rng(4)
+    intervals = [estimate(overlapping_folds(rng, units=units, own=own)) for _ in range(300)]
+    assert np.mean([found.low <= 0 <= found.high for found in intervals]) >= 0.92
+
+
 def test_intervals_stay_finite_where_nothing_but_noise_is_left():
     """By chance the three variances nearly cancel: degrees of freedom of their sum gave any width."""
     rng = np.random.default_rng(3)
@@ -134,7 +151,7 @@ def test_intervals_stay_finite_where_nothing_but_noise_is_left():
         (found.high - found.low) * 60**0.5
         for found in (estimate(folds_by_units(rng, units=12, sd=(0, 0, 1))) for _ in range(200))
     ]
-    assert max(widths) < 12 and coverage(200, units=12, sd=(0, 0, 1)) >= 0.9
+    assert max(widths) < 20 and coverage(200, units=12, sd=(0, 0, 1)) >= 0.9
 
 
 def test_the_scaled_column_is_zero_for_the_mean_and_one_for_a_replicate():

@@ -16,6 +16,7 @@ from defect_files import FILES, drug_screen, weak_crispr
 
 from twinlib import __main__ as command
 from twinlib.errors import FolderError
+from twinlib.verdict import page, parts
 from twinlib.verdict.inspection import inspect
 from twinlib.verdict.keys import Keys
 from twinlib.verdict.outputs import fresh_file, fresh_folder
@@ -151,6 +152,60 @@ def test_an_interrupted_command_ends_with_130(tmp_path):
     _, err = running.communicate(timeout=30)
     assert running.returncode == 130
     assert err == "twinlib check: interrupted.\n"
+
+
+#: A report whose third part never ends.
+ENDLESS = """
+import sys, time, twinlib.__main__ as m
+from twinlib.verdict import parts
+done = []
+def compute(self, name):
+    if len(done) == 2:
+        print("third", flush=True)
+        time.sleep(60)
+    done.append(name)
+    (self.folder / f"{name}.done").write_text("")
+    return name
+parts.Parts.compute = compute
+sys.exit(m.main(["report", sys.argv[1], "--out", sys.argv[2], "--seeds", "1"]))
+"""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_a_report_that_is_stopped_keeps_what_it_had(sent, file, tmp_path):
+    call = [sys.executable, "-c", ENDLESS, str(file), str(tmp_path / "out")]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    for kept in (2, 4):  # the second call goes on where the first one stopped
+        running = subprocess.Popen(call, text=True, cwd=ROOT, **pipes)
+        assert running.stdout.readline() == "third\n"
+        os.kill(running.pid, sent)
+        _, err = running.communicate(timeout=30)
+        assert running.returncode == (130 if sent == signal.SIGINT else -sent)
+        assert "Traceback" not in err
+        if sent == signal.SIGINT:
+            assert err.endswith("twinlib report: interrupted; the same call goes on where it stopped.\n")
+        done = list((tmp_path / "out.unfinished" / "parts").glob("*.done"))
+        assert len(done) == kept and not any((tmp_path / "out").iterdir())
+
+
+def test_a_report_on_no_file_leaves_nothing_behind(tmp_path, capsys):
+    assert command.main(["report", str(tmp_path / "x.h5ad"), "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.startswith("twinlib report: There is no file")
+    assert not any(tmp_path.iterdir())
+
+
+def test_overwriting_leaves_files_alone_that_no_report_made(file, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    monkeypatch.setattr(parts.Parts, "compute", lambda self, name: (self.folder / f"{name}.done").touch())
+    monkeypatch.setattr(page, "finish", lambda run: (run.folder / "report.html").write_text("new"))
+    out.mkdir()
+    (out / "report.html").write_text("old")
+    (out / "mine.txt").write_text("mine")
+    call = ["report", str(file), "--out", str(out)]
+    assert command.main(call) == 2 and (out / "report.html").read_text() == "old"
+    assert command.main([*call, "--overwrite"]) == 0
+    assert (out / "report.html").read_text() == "new" and (out / "mine.txt").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "weak.h5ad"]
 
 
 def test_folders_and_files_that_hold_something_are_not_overwritten(tmp_path):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import pathlib
 import sys
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
 
+from twinlib import __main__ as command
+from twinlib.data.canonical import from_anndata
 from twinlib.data.preparation import prepare
 from twinlib.data.schema import CONTROL
 from twinlib.errors import DataError
@@ -17,9 +20,11 @@ from twinlib.evaluation import judge
 from twinlib.evaluation.judge import evaluate, supervised
 from twinlib.evaluation.summaries import Scores, summary
 from twinlib.experimental.baselines import BASELINES
+from twinlib.verdict import score
 from twinlib.verdict.keys import Keys
+from twinlib.verdict.parts import Settings
 from twinlib.verdict.predictions import on_fold, read_predictions, shuffled_on_fold, told_of_sharing
-from twinlib.verdict.score import score_file
+from twinlib.verdict.score import begin_score, read_kept
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "evaluation"))
 from simulated_counts import GENES, canonical, screen
@@ -74,8 +79,6 @@ def only_controls(cells: AnnData) -> AnnData:
         part.obs["perturbation"] = label
         part.obs_names = [f"{label} {name}" for name in part.obs_names]
         parts.append(part)
-    import anndata
-
     return anndata.concat(parts)
 
 
@@ -184,8 +187,6 @@ def test_a_model_that_forgets_its_controls_gains_nothing_from_them(monkeypatch):
 
 
 def test_controls_of_the_user_change_nothing(truth, other, rows):
-    import anndata
-
     guess = half_effect(other)
     others = guess[:50].copy()
     others.obs["perturbation"], others.obs_names = "non-targeting", [f"theirs {i}" for i in range(50)]
@@ -196,17 +197,37 @@ def test_controls_of_the_user_change_nothing(truth, other, rows):
     assert read.keys == rows[2]["guess"].keys
 
 
-def test_names_of_other_tools_are_read(truth, other, rows):
-    guess, own = half_effect(other), rows[2]["guess"]
-    labels = guess.obs["perturbation"].astype(str)
-    forms = {
-        "cell-eval2": pd.DataFrame({"target_gene": labels, "context": guess.obs["cell_context"]}),
-        "GEARS": pd.DataFrame({"condition": labels + "+ctrl", "cell_type": guess.obs["cell_context"]}),
-        "CPA": pd.DataFrame({"condition": labels, "cell_type": guess.obs["cell_context"], "dose_val": 1.0}),
-    }
-    for obs in forms.values():
-        read = read_predictions(AnnData(guess.X, obs=obs, var=guess.var), truth, Keys())
-        assert read.keys == own.keys
+#: How tools name perturbation, context and dose of a guess, and their controls.
+TOOLS = {
+    "cell-eval2": ("target_gene", "context", None, "{}", "non-targeting"),
+    "GEARS": ("condition", "cell_type", None, "{}+ctrl", "ctrl"),
+    "CPA": ("condition", "cell_type", "dose_val", "{}", "control"),
+    "scPerturb": ("perturbation", "celltype", "dose_value", "{}", "control"),
+    "pertpy": ("gene_target", "cell_type", None, "{}", "NT"),
+}
+
+
+def as_of(tool: str, made: AnnData) -> AnnData:
+    """Predicted or measured cells under a tool's names."""
+    label, context, dose, form, control = TOOLS[tool]
+    names = made.obs["perturbation"].astype(str)
+    obs = pd.DataFrame({label: names.map(form.format).where(names != CONTROL, control)})
+    obs[context] = made.obs["cell_context"].astype(str)
+    if dose:
+        obs[dose] = np.where(names == CONTROL, "0.0", "1.0")  # CPA keeps doses as text
+    return AnnData(np.clip(np.asarray(made.X), 0, None), obs=obs, var=made.var)
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_names_of_other_tools_are_read_on_both_sides(tool, truth, other, tmp_path):
+    for name, made in {"truth": truth, "guess": half_effect(other)}.items():
+        as_of(tool, made).write_h5ad(tmp_path / f"{name}.h5ad")
+    paths = [tmp_path / "guess.h5ad", tmp_path / "truth.h5ad"]
+    begin_score(tmp_path / "run", *paths, Keys(), Settings(seeds=1, splits=("cells",)))
+    own = read_predictions(half_effect(other), truth, Keys())
+    read = read_kept(tmp_path / "run/parts/predictions.npz")
+    assert read.keys == own.keys
+    np.testing.assert_allclose(read.values, np.clip(own.values, 0, None), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -232,21 +253,52 @@ def test_a_file_that_cannot_be_scored_is_refused_in_one_sentence(truth, broken, 
         read_predictions(guess, truth, Keys())
 
 
-def test_a_score_is_a_page_and_a_table(truth, tmp_path, monkeypatch):
+def written(folder, truth) -> list[str]:
+    """The command that scores a guess, its files written."""
+    truth.write_h5ad(folder / "truth.h5ad")
+    as_of("GEARS", half_effect(truth)).write_h5ad(folder / "guess.h5ad")
+    return ["score", str(folder / "guess.h5ad"), str(folder / "truth.h5ad"), "--out", str(folder / "out")]
+
+
+def test_a_score_is_a_page_and_a_table_by_one_command(truth, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(judge, "HALVINGS", 6)
-    truth.write_h5ad(tmp_path / "truth.h5ad")
-    half_effect(truth).write_h5ad(tmp_path / "guess.h5ad")
-    page = score_file(
-        tmp_path / "guess.h5ad", tmp_path / "truth.h5ad", tmp_path / "out", jobs=1, progress=False
-    )
+    call = written(tmp_path, truth)
+    assert command.main(call) == 0
+    page = tmp_path / "out" / "score.html"
+    assert capsys.readouterr().out.strip() == f"Open {page}."
     text = page.read_text()
     assert "the given prediction" in text and "scaled" in text and len(text) < 5e6
+    assert "A model that never saw these perturbations is to be held against the mean of all" in text
     table = pd.read_csv(tmp_path / "out" / "scores.csv", keep_default_na=False)
     assert {"predictions", "mean", "matching_mean", "replicate"} <= set(table["model"])
+    assert command.main(call) == 2
+    err = capsys.readouterr().err
+    assert "holds files already" in err and err.count("\n") == 1 and page.read_text() == text
+
+
+def test_a_score_that_cannot_be_made_ends_with_two_and_one_sentence(truth, tmp_path, capsys):
+    call = written(tmp_path, truth)
+    for place, words in ((1, "There is no file"), (2, "There is no file")):
+        wrong = [*call]
+        wrong[place] = str(tmp_path / "nowhere.h5ad")
+        assert command.main(wrong) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("twinlib score: ") and words in err and err.count("\n") == 1
+    assert command.main([*call, "--perturbation-key", "cell_type"]) == 2
+    err = capsys.readouterr().err
+    assert "--perturbation-key" in err and err.count("\n") == 1
+
+
+def test_an_interrupted_score_ends_with_130(truth, tmp_path, capsys, monkeypatch):
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(score, "begin_score", stopped)
+    assert command.main(written(tmp_path, truth)) == 130
+    assert capsys.readouterr().err == "twinlib score: interrupted; the same call goes on where it stopped.\n"
 
 
 def test_counts_on_both_sides_give_the_challenges_metrics():
-    from twinlib.data.canonical import from_anndata
     from twinlib.evaluation.challenge import Screen, challenge_metrics
     from twinlib.verdict.score import challenge_table
 
@@ -272,3 +324,61 @@ def test_counts_on_both_sides_give_the_challenges_metrics():
     assert table is not None and len(table) == 1
     for name, value in wanted.items():
         assert table[name].iloc[0] == pytest.approx(value, abs=1e-9)
+
+
+def counted(seed: int, moved: float, names=("g0", "g10", "g20", "g30")) -> AnnData:
+    """Counts of two cell types under cell-eval2's names: four perturbations that each move ten genes."""
+    rng = np.random.default_rng(seed)
+    base = np.exp(np.random.default_rng(0).normal(1.5, 0.5, (2, 60)))
+    which, context = np.tile(np.repeat(np.arange(5), 60), 2), np.repeat([0, 1], 300)
+    own = np.arange(60) // 10 == which[:, None]
+    counts = rng.poisson(base[context] * np.where(own & (which < 4)[:, None], moved, 1.0))
+    obs = pd.DataFrame({"target_gene": np.array([*names, "non-targeting"])[which]})
+    obs["context"] = np.array(["K562", "RPE1"])[context]
+    obs.index = [f"seed {seed} cell {i}" for i in range(600)]
+    return AnnData(counts.astype(np.float32), obs=obs, var=pd.DataFrame(index=[f"g{i}" for i in range(60)]))
+
+
+def test_labels_that_are_no_genes_need_no_kind(tmp_path):
+    for name, made in {"truth": counted(1, 2.0, "ABCD"), "guess": counted(2, 1.6, "ABCD")}.items():
+        made.write_h5ad(tmp_path / f"{name}.h5ad")
+    paths = [tmp_path / "guess.h5ad", tmp_path / "truth.h5ad"]
+    begin_score(tmp_path / "run", *paths, Keys(), Settings(seeds=1, splits=("cells",)))
+    assert len(read_kept(tmp_path / "run/parts/predictions.npz").keys) == 480
+
+
+def test_counts_of_fewer_genes_come_to_the_sums_of_the_truth():
+    """The truth was scaled by all its genes: counts of some of them must not fill the whole 10,000."""
+    made = counted(1, 2.0)
+    made.obs["total"] = 4.0 * np.asarray(made.X).sum(axis=1)
+    part = made[(made.obs["context"] == "K562").to_numpy(), 10:].copy()
+    truth = from_anndata(part, "target_gene", control="non-targeting", total_counts="total")
+    given = counted(2, 2.0)[(made.obs["context"] == "K562").to_numpy(), 20:]
+    read = read_predictions(given, truth, Keys())
+    real = np.asarray(truth[:, list(read.genes)].to_df())
+    assert np.expm1(read.values).sum(axis=1).mean() == pytest.approx(
+        np.expm1(real).sum(axis=1).mean(), rel=1e-3
+    )
+    assert read.values.mean() == pytest.approx(real.mean(), abs=0.05)
+
+
+def test_the_same_files_have_the_values_of_cell_eval2(tmp_path):
+    cell_eval2 = pytest.importorskip("cell_eval2", reason="pip install 'twinlib[oracle]'")
+    files = {"truth": counted(1, 2.0), "guess": counted(2, 1.6)}
+    for name, made in files.items():
+        made.write_h5ad(tmp_path / f"{name}.h5ad")
+    paths = [tmp_path / "guess.h5ad", tmp_path / "truth.h5ad"]
+    begin_score(tmp_path / "run", *paths, Keys(), Settings(seeds=1, splits=("cells",)))
+    ours = pd.read_csv(tmp_path / "run/parts/all.challenge.csv.gz").set_index("cell_context")
+    config = cell_eval2.EvalConfig.from_preset("vcc2026")
+    for context in ("K562", "RPE1"):
+        for path in paths:
+            whole = anndata.read_h5ad(path)
+            whole[(whole.obs["context"] == context).to_numpy()].write_h5ad(tmp_path / f"one {path.name}")
+        sides = [str(tmp_path / f"one {path.name}") for path in paths]
+        tidy = cell_eval2.compute_metrics(*sides, config=config, pert_col="target_gene", num_threads=1)
+        table = cell_eval2.aggregate_metrics(tidy)
+        theirs = dict(zip(table["metric"], table["mean"], strict=True))
+        gaps = [abs(ours.loc[context, name] - theirs[name]) for name in ours.columns]
+        print(f"largest difference in {context}: {max(gaps):.1e}", theirs)
+        assert len(gaps) == 6 and max(gaps) < 1e-6

@@ -376,10 +376,13 @@ def _beside_counts(x: Matrix, counts: Matrix, kind: str) -> Values:
             f"layers['counts'] holds the {order} of X in another order: give both in one order, or leave the "
             "layer out."
         )
-    if order == "same" and kind in ("log1p", "unknown"):
+    if order == "same" and (kind == "log1p" or (kind == "unknown" and scale.tells(x, counts))):
         told = _taken_for_log("log1p") + (", as the counts beside it say" if kind == "unknown" else "")
         return Values(counts, x, "given: the layer counts", told)
-    wrong = scale.MENDS.get(kind, "its values are not those of the counts").split(",")[0]
+    plain = (
+        "its values do not tell their scale" if order == "same" else "its values are not those of the counts"
+    )
+    wrong = scale.MENDS.get(kind, plain).split(", ")[0]
     return _from_layer(counts, wrong)
 
 

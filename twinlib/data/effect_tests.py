@@ -130,9 +130,9 @@ def _suffices(arm: NDArray[np.bool_]) -> bool:
 
 def _distances(x: Array) -> Array:
     """Return the Euclidean distances [n, n] of cells [n, G]."""
-    from scipy.spatial.distance import cdist
+    from sklearn.metrics import euclidean_distances
 
-    distances: Array = cdist(x, x)
+    distances: Array = euclidean_distances(x)
     return distances
 
 
@@ -159,9 +159,11 @@ def _permuted(distances: Array, labels: NDArray[np.bool_], number: int, rng: np.
 
 def _energy_of_few(distances: Array, labels: NDArray[np.bool_]) -> Array:
     """Return `_energy` [K] where few cells are perturbed: only their own distances are looked up."""
+    from twinlib.data.lookups import inner_sums
+
     size = int(labels[:, 0].sum())
     chosen = np.nonzero(labels.T)[1].reshape(-1, size)
-    within = np.array([distances[np.ix_(rows, rows)].sum() for rows in chosen])
+    within = inner_sums(distances, chosen)
     across = distances.sum(axis=1)[chosen].sum(axis=1) - within
     m = len(labels) - size
     controls = distances.sum() - within - 2.0 * across

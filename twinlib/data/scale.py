@@ -61,7 +61,7 @@ MENDS = {
     "sqrt": "it looks like square roots of counts, give the counts",
     "mixed": "some of its cells hold raw counts or another logarithm than others, as if studies were joined, "
     "bring all of them to counts first",
-    "impossible": "its values are larger than log1p(counts per 10,000) can be (9.21, and 10,000 a cell after "
+    "impossible": "its values are larger than log1p(counts per 10,000) can be (9.21; 10,000 a cell after "
     "expm1), as a log2 or a corrected logarithm gives them, give the counts",
     "empty": "it holds no count at all, every value is 0",
 }
@@ -324,6 +324,19 @@ def agreement(x: Matrix, counts: Matrix, kind: str) -> str:
         if _is_shuffled(one, other):
             return order
     return "other"
+
+
+def tells(x: Matrix, counts: Matrix) -> bool:
+    """Whether shares that agree with counts [n, G] show X [n, G] to be log1p, in most cells with a value.
+
+    In a cell of one gene, or of equal counts, any transformation gives the shares of the counts: there the
+    sum has to be 10,000.
+    """
+    rows, logged = plain_rows(counts), plain_rows(x)
+    starts = rows.indptr[:-1][np.diff(rows.indptr) > 0]
+    least, most = (of.reduceat(rows.data, starts) for of in (np.minimum, np.maximum))
+    sums = np.add.reduceat(np.expm1(logged.data), starts)
+    return bool(((most >= 2 * least) | np.isclose(sums, 1e4, rtol=0.02)).mean() > 0.5)
 
 
 def _is_shuffled(one: np.ndarray, other: np.ndarray) -> bool:

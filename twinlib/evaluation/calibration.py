@@ -170,6 +170,15 @@ def reliability(half: float, share: float, fold: float = 1.0) -> float:
     return 1.0 / (1.0 + noise / fold)
 
 
+def fold_for(half: float, share: float, wanted: float) -> float:
+    """Return how many times the cells `reliability` is `wanted` at: that function turned round.
+
+    >>> fold_for(0.5, 0.5, 6 / 7).__round__(9)
+    3.0
+    """
+    return (1.0 - half) / half * share * wanted / (1.0 - wanted)
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A mean over folds and units with its t interval."""
@@ -202,8 +211,9 @@ class Estimate:
 def estimate(scores: ArrayLike, level: float = 0.95, seeds: float = 0.0) -> Estimate:
     """Return the mean of scores folds x units [F, U] with an interval that both kinds of chance widen.
 
-    v = var(unit means) / U + var(fold means) / F - var(residual) / (U F), not below the larger of the first
-    two, with Satterthwaite's degrees of freedom (min(U, F) - 1 below 12 units); one fold: v = var(units) / U.
+    v = var(unit means) / U + var(fold means) / F - var(residual) / (U F), not below the first of these nor
+    below `_overlapping` folds, with Satterthwaite's degrees of freedom (F - 1 where the folds decide, min(U,
+    F) - 1 below 12 units); one fold: v = var(units) / U.
     Under `MIN_UNITS` units the interval is NaN. For a comparison of two rows, give their differences. `seeds`
     is the variance of the mean that comes from training seeds, over which the scores are averaged.
     """
@@ -230,11 +240,24 @@ def _variance(table: Array) -> tuple[float, float]:
     by_fold = float(table.mean(1).var(ddof=1)) / folds
     residual = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
     shared = float((residual**2).sum()) / ((folds - 1) * (units - 1)) / (units * folds)
-    variance = max(by_unit + by_fold - shared, by_unit, by_fold)
+    sums = max(by_unit + by_fold - shared, by_unit)
+    variance = max(sums, _overlapping(by_fold, folds))
     if units < 12:
         return variance, min(units, folds) - 1.0
+    if variance > sums:
+        return variance, folds - 1.0
     spread = by_unit**2 / (units - 1) + by_fold**2 / (folds - 1) + shared**2 / ((folds - 1) * (units - 1))
     return variance, variance**2 / spread if spread > 0 else units - 1.0
+
+
+def _overlapping(by_fold: float, folds: int) -> float:
+    """Return the variance of the mean of F folds, given var(fold means) / F, whose training cells overlap.
+
+    Where all labels share an error (the controls, the one vector of the row `mean`) fold k scores E_k . sum
+    of the other E_l: two folds share the term E_k . E_l, and their scores correlate by 1 / (F - 1). The
+    variance of their mean is then 1 + F / (F - 2) times what folds with nothing in common would give.
+    """
+    return by_fold * (1.0 + folds / max(folds - 2.0, 1.0))
 
 
 def scaled(score: ArrayLike, mean_row: ArrayLike, replicate_row: ArrayLike) -> float:

@@ -126,8 +126,11 @@ def e_distance(x: ArrayLike, y: ArrayLike) -> float:
 def _mean_distance(x: Array, y: Array | None = None) -> float:
     """Return the mean Euclidean distance of x [n, G] to y [m, G], or of distinct cells of x."""
     other = x if y is None else y
-    square = (x**2).sum(axis=1)[:, None] + (other**2).sum(axis=1) - 2.0 * x @ other.T
-    distance = np.sqrt(np.maximum(square, 0.0))
+    distance = x @ other.T
+    distance *= -2.0
+    distance += (x**2).sum(axis=1)[:, None]
+    distance += (other**2).sum(axis=1)
+    np.sqrt(np.maximum(distance, 0.0, out=distance), out=distance)  # in place: no copy of n x m numbers
     if y is not None:
         return float(distance.mean())
     np.fill_diagonal(distance, 0.0)

@@ -146,7 +146,7 @@ class Scores:
     def of(scores: pd.DataFrame, groups: pd.DataFrame, metric: str, over: str | Sequence[str]) -> Scores:
         """Select the values of a metric and the units that are averaged."""
         _require_one_scope(scores)
-        by_context = _units_are_contexts(groups)
+        by_context = units_are_contexts(groups)
         models = _skills(scores, metric, by_context)
         tops = _unit_ceilings(models) if metric == "pearson_delta" else {}
         perfect = {unit: top.value for unit, top in tops.items()} or _perfect(scores, metric, by_context)
@@ -223,21 +223,26 @@ def _require_one_scope(scores: pd.DataFrame) -> None:
             raise InputError(f"The scores hold {len(held)} of {column} ({held[:3]}): select one first.")
 
 
-def _units_are_contexts(groups: pd.DataFrame) -> bool:
+def units_are_contexts(groups: pd.DataFrame) -> bool:
     """Whether a unit is a perturbation in a context."""
     few = len(groups[["perturbation", "dose"]].drop_duplicates()) < MIN_UNITS
     held_out = (groups["split_kind"] == "contexts").all()
     return bool((few or held_out) and (groups["cell_context"].fillna("") != "").any())
 
 
-def _of_units(table: pd.DataFrame, by_context: bool) -> pd.DataFrame:
+def dose_labels(perturbation: pd.Series, dose: pd.Series) -> pd.Series:
+    """Return labels [n] that name their dose, where their perturbation has several or another than 1."""
+    names, doses = perturbation.astype(str), dose.astype(float)
+    several = doses.groupby(names).transform("nunique") > 1
+    return names.mask(several | (doses != 1), names + doses.map(" at dose {:g}".format))
+
+
+def of_units(table: pd.DataFrame, by_context: bool) -> pd.DataFrame:
     """Return the rows that are units, with their names."""
     table = table.reset_index(drop=True)
     context = table["cell_context"].fillna("").astype(str)
     rows = table[(context != "") == by_context]
-    names = rows["perturbation"].astype(str)
-    other = rows.loc[rows["dose"] != 1, "dose"].map(" at dose {:g}".format)
-    names = names + other.reindex(rows.index).fillna("")
+    names = dose_labels(rows["perturbation"], rows["dose"])
     held_out = rows["split_kind"].isin(LEFT_OUT_LEVELS)  # the same perturbation, once in each of them
     names = names.where(~held_out, names + " | " + rows["split"].astype(str))
     return rows.assign(unit=names + " | " + context[rows.index] if by_context else names)
@@ -245,7 +250,7 @@ def _of_units(table: pd.DataFrame, by_context: bool) -> pd.DataFrame:
 
 def _eligible(groups: pd.DataFrame, over: str | Sequence[str], by_context: bool) -> frozenset[str]:
     """Return the units that `over` names, but for perturbations with under `MIN_TOTAL` cells."""
-    table = _of_units(groups, by_context)
+    table = of_units(groups, by_context)
     table = table[table["n_total"] >= MIN_TOTAL]
     if over in ("has_effect", "undetected"):
         effect = table["has_effect"].astype("boolean")
@@ -265,7 +270,7 @@ def _tables(scores: pd.DataFrame, metric: str, by_context: bool) -> dict[str, pd
         raise InputError(
             f"The scores hold no {metric!r}: choose one of {', '.join(scores['metric'].unique())}."
         )
-    rows = _of_units(rows, by_context)
+    rows = of_units(rows, by_context)
     setting = rows["setting"].fillna("").astype(str)
     rows = rows.assign(
         row=(rows["model"].astype(str) + " " + setting).str.strip(),

@@ -8,21 +8,29 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from twinlib.evaluation.summaries import MIN_TOTAL
+from twinlib.evaluation.summaries import CEILING, MIN_TOTAL, dose_labels
 from twinlib.page import plots, record
 from twinlib.verdict.judged_file import TWIN
 from twinlib.verdict.parts import SHAM
-from twinlib.verdict.sentences import CALLED, MEASURED, called
+from twinlib.verdict.sentences import CALLED, MEASURED, NO_INTERVAL, called, of_row, plain_unit, rounded
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from twinlib.verdict.judged_file import JudgedFile
 
+#: Names of the primary metrics in tables and on axes.
+SHORT = {
+    "pearson_delta": "correlation of changes",
+    "skill_pseudobulk_mse": "share of the change predicted",
+}
 #: Names that an axis can hold.
 NAMED = 40
+#: Names that stand upright below an axis.
+UPRIGHT = 6
 #: Genes that a figure names.
 GENES = 8
 #: Rows that figures leave out.
@@ -31,7 +39,7 @@ BESIDE = ("replicate", "ceiling", "no_change")
 
 def table_html(table: pd.DataFrame, label: str) -> str:
     """Return a table as HTML that scrolls sideways on a phone, with a caption for those who cannot see it."""
-    shown = table.to_html(index=False, border=0, float_format="{:.2f}".format, na_rep="n/a")
+    shown = table.to_html(index=False, border=0, float_format=rounded, na_rep="n/a")
     caption = f"<caption>{html.escape(label)}</caption>"
     head, body = shown.split(">", 1)
     region = (
@@ -56,9 +64,10 @@ def show_cells(cells: AnnData) -> None:
         ax.plot(np.arange(len(sizes)), sizes[context], marker, label=str(context), ms=5, alpha=0.8)
     ax.axhline(MIN_TOTAL, color="0.6", lw=1, ls="--")
     name_axis(ax, list(sizes.index))
-    ax.set(ylabel="cells", yscale="log")
+    ax.set(ylabel="cells", xlim=(-0.6, len(sizes) - 0.4))
+    plain_log_axis(ax)
     if 1 < len(sizes.columns) <= 12:
-        ax.legend(fontsize=7, ncols=2)
+        ax.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     low, high = int(sizes.min().min()), int(sizes.max().max())
     plots.show(
         fig,
@@ -68,6 +77,16 @@ def show_cells(cells: AnnData) -> None:
         caption=f"Cells by perturbation and cell type. A perturbation with under {MIN_TOTAL} cells in all "
         "enters no average.",
     )
+
+
+def plain_log_axis(ax: Axes) -> None:
+    """Make the y axis logarithmic, with plain numbers at 1, 2 and 5."""
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.yaxis.set_major_formatter(ScalarFormatter())
+    ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def cells_by_context(cells: AnnData) -> pd.DataFrame:
@@ -81,7 +100,8 @@ def cells_by_context(cells: AnnData) -> pd.DataFrame:
 def name_axis(ax: Axes, names: Sequence[str]) -> None:
     """Name the places 0, 1, ... of the x axis, or say how many there are."""
     if len(names) <= NAMED:
-        ax.set_xticks(np.arange(len(names)), names, rotation=90, fontsize=7)
+        turned = 90 if len(names) > UPRIGHT else 0
+        ax.set_xticks(np.arange(len(names)), names, rotation=turned, fontsize=7 if turned else 9)
     else:
         ax.set_xlabel(f"{len(names)} perturbations, sorted")
 
@@ -94,31 +114,36 @@ def show_effects(judged: JudgedFile) -> None:
     fig, ax = plt.subplots(figsize=(7, 4))
     for told, marker in ((True, "o"), (False, "x")):
         part = table[table["has_effect"] == told]
+        if part.empty:
+            continue
         colour = plots.COLOURS["perturbed" if told else "control"]
         label = "has an effect" if told else "cannot be told"
         ax.plot(part["distance"], part["agreement"], marker, color=colour, label=label, ms=6)
-    for name, row in table[table["has_effect"]].nlargest(GENES, "distance").iterrows():
-        ax.annotate(str(name), (row["distance"], row["agreement"]), fontsize=7, xytext=(4, 3),
+        small = part["distance"][part["agreement"].isna()]
+        ax.plot(small, 0.0 * small, marker, color=colour, fillstyle="none", ms=6)
+    for name, row in table[table["has_effect"]].fillna(0.0).nlargest(GENES, "distance").iterrows():
+        ax.annotate(plain_unit(str(name)), (row["distance"], row["agreement"]), fontsize=7, xytext=(4, 3),
                     textcoords="offset points")  # fmt: skip
     ax.axhline(0, color="0.7", lw=1)
+    ax.margins(0.12)
     ax.set(xlabel="effect: energy distance to the controls", ylabel="two halves agree: correlation")
-    ax.set_xscale("symlog", linthresh=0.01)
     ax.legend(fontsize=8)
+    unknown = int(table["agreement"].isna().sum())
+    empty = f"; empty, at 0: too few cells for halves ({unknown})"
     plots.show(
         fig,
         "effects",
         alt=f"Effect size of {len(table)} perturbations against the correlation of two halves of their "
-        "cells; "
-        f"{int(table['has_effect'].sum())} have an effect that the cells show.",
-        caption="Effect against detectability. A dot: the energy test calls the perturbation in most folds.",
+        f"cells; {int(table['has_effect'].sum())} have an effect.",
+        caption="Effect against detectability. A dot: the energy test finds the perturbation in most parts "
+        f"of the cells; a cross: it does not{empty if unknown else ''}.",
     )
 
 
 def effects_and_halves(judged: JudgedFile) -> pd.DataFrame:
     """Return distance, p and agreement of halves of each unit."""
-    tests = judged.tests
-    names = tests["perturbation"] + (" | " + tests["cell_context"] if judged.pairs else "")
-    means = tests.assign(unit=names).groupby("unit").agg(distance=("distance", "mean"), p=("p", "median"))
+    tests = judged.tests.assign(unit=judged.unit_names(judged.tests))
+    means = tests.groupby("unit").agg(distance=("distance", "mean"), p=("p", "median"))
     agreement = {unit: top.replicate for unit, top in judged.halves.items()}
     table = judged.units[["has_effect", "resolvable", "ceiling"]].join(means)
     return table.assign(agreement=[agreement.get(unit, np.nan) for unit in table.index])
@@ -148,15 +173,15 @@ def show_volcano(tests: pd.DataFrame, perturbation: str) -> None:
         "change at "
         f"5 % false discoveries. The surest are {named}.",
         caption=f"{perturbation}: {int(sure.sum())} of {len(tests)} genes change at 5 % false discoveries "
-        "(Welch's test within cell types, all cells).",
+        "(each gene by itself, Welch's test within cell types, all cells).",
     )
 
 
-def show_predicted(genes: pd.DataFrame, perturbation: str, own: str = TWIN) -> None:
-    """Draw predicted against observed change, one dot a gene."""
+def show_predicted(genes: pd.DataFrame, label: str, own: str = TWIN) -> None:
+    """Draw predicted against observed change under a perturbation and dose, one dot a gene."""
     import matplotlib.pyplot as plt
 
-    mine = genes[genes["perturbation"] == perturbation]
+    mine = genes[dose_labels(genes["perturbation"], genes["dose"]) == label]
     rows = [name for name in ("matching_mean", own) if name in mine and mine[name].notna().all()]
     fig, axes = plt.subplots(
         1, len(rows), figsize=(4 * len(rows), 3.8), sharex=True, sharey=True, squeeze=False
@@ -173,56 +198,63 @@ def show_predicted(genes: pd.DataFrame, perturbation: str, own: str = TWIN) -> N
     plots.show(
         fig,
         "predicted",
-        alt=f"Predicted against observed change of {len(mine)} genes under {perturbation} in cells that "
+        alt=f"Predicted against observed change of {len(mine)} genes under {label} in cells that "
         "no model "
         f"saw: {told}; the line is a perfect prediction.",
-        caption=f"{perturbation}, test cells of the first fold: {told}.",
+        caption=f"{label}, cells of the first fold that no model saw, one dot a gene: {told}.",
     )
 
 
 def show_contexts(judged: JudgedFile) -> None:
     """Draw the scores of the twin and of the plain mean in each context, left out of the training or not."""
     import matplotlib.pyplot as plt
-    from matplotlib.lines import Line2D
 
-    names, own = judged.contexts or [""], judged.own
-    tables = {name: judged.rows("cells", name) for name in names}
-    left_out = left_out_scores(judged, own)
-    fig, ax = plt.subplots(figsize=(7, 0.4 * len(names) + 1.6))
-    for shift, row in ((0.15, judged.plain_row("cells")), (-0.15, own)):
-        for place, name in enumerate(names):
-            draw_row(ax, tables[name], row, place + shift)
-    for place, name in enumerate(names):
-        if name in left_out:
-            ax.plot(left_out[name], place - 0.3, "x", color=plots.COLOURS["real"], ms=6)
-    ax.set_yticks(np.arange(len(names)), [name or "all cells" for name in names])
-    ax.axvline(0, color="0.7", lw=1)
-    ax.set_xlabel(judged.metric)
-    handles = [Line2D([], [], marker="o", ls="", color=colour_of(r), label=called(r)) for r in
-               (judged.plain_row("cells"), own)]  # fmt: skip
-    handles += [Line2D([], [], marker="|", ls="", color="k", label=CALLED["ceiling"])]
-    if left_out:
-        cross = Line2D([], [], marker="x", ls="", color="k", label="the twin, type left out of the training")
-        handles.append(cross)
-    ax.legend(handles=handles, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
-    told = "; ".join(
-        f"{n or 'all cells'} {float(t['mean'].loc[own]):.2f}" for n, t in tables.items() if own in t.index
-    )
+    names = judged.contexts
+    if not names:
+        return
+    kinds = [kind for kind in ("cells", "contexts") if kind in judged.splits]
+    size = (3.6 * len(kinds) + 1, 0.45 * len(names) + 1.9)
+    fig, axes = plt.subplots(1, len(kinds), figsize=size, sharex=True, sharey=True, squeeze=False)
+    told = [draw_contexts(ax, judged, kind) for ax, kind in zip(axes[0], kinds, strict=True)]
+    axes[0, 0].set_yticks(np.arange(len(names)), names)
+    axes[0, 0].invert_yaxis()
+    label_rows(fig, judged, kinds)
     plots.show(
         fig,
         "contexts",
-        alt=f"Scores by cell type, {called(own)} beside the plain mean, with the ceiling as a tick: {told}.",
-        caption="Scores within each cell type over the perturbations with an effect; no interval: fewer "
-        "than six.",
+        alt=f"Scores by cell type, {called(judged.own)} beside the plain mean, with what a perfect model "
+        f"could reach as a tick: {'; '.join(told)}.",
+        caption="Scores within each cell type over the perturbations with an effect, with 95 % intervals "
+        f"where these are six or more ({MEASURED[judged.metric]}).",
     )
 
 
-def left_out_scores(judged: JudgedFile, own: str) -> dict[str, float]:
-    """Return the mean score in each context that was left out of the training."""
-    if "contexts" not in judged.splits:
-        return {}
-    tables = {name: judged.rows("contexts", name) for name in judged.contexts}
-    return {name: float(t["mean"].loc[own]) for name, t in tables.items() if own in t.index}
+#: What was left out of the training in a panel of scores by cell type.
+LEFT_OUT = {"cells": "a fifth of its cells left out", "contexts": "the cell type left out"}
+
+
+def draw_contexts(ax: Axes, judged: JudgedFile, kind: str) -> str:
+    """Draw two rows in each context under one split; return what the judged one reaches."""
+    told = []
+    for place, name in enumerate(judged.contexts):
+        table = judged.rows(kind, name)
+        for shift, row in ((-0.15, judged.plain_row(kind)), (0.15, judged.own)):
+            draw_row(ax, table, row, place + shift, bool(judged.shown))
+        told.append(f"{name} {of_row(table, judged.own)}")
+    ax.axvline(0, color="0.7", lw=1)
+    ax.set(xlabel=SHORT[judged.metric])
+    ax.set_title(LEFT_OUT[kind], fontsize=9)
+    return f"{LEFT_OUT[kind]}: {', '.join(told)}"
+
+
+def label_rows(fig: Figure, judged: JudgedFile, kinds: Sequence[str]) -> None:
+    """Say below the panels which row has which colour."""
+    from matplotlib.lines import Line2D
+
+    rows = dict.fromkeys([*(judged.plain_row(kind) for kind in kinds), judged.own])
+    handles = [Line2D([], [], marker="o", ls="", color=colour_of(row), label=called(row)) for row in rows]
+    top = Line2D([], [], marker="|", ls="", color=plots.COLOURS[CEILING], label=CALLED[CEILING])
+    fig.legend(handles=[*handles, top], fontsize=8, ncols=2, loc="outside lower center")
 
 
 def colour_of(row: str) -> str:
@@ -230,15 +262,16 @@ def colour_of(row: str) -> str:
     return plots.COLOURS.get(row, plots.COLOURS["insilico"])
 
 
-def draw_row(ax: Axes, table: pd.DataFrame, row: str, place: float) -> None:
-    """Draw the mean of a row with its interval, and the ceiling as a tick."""
+def draw_row(ax: Axes, table: pd.DataFrame, row: str, place: float, top: bool) -> None:
+    """Draw the mean of a row with its interval, and the ceiling as a tick where it can be told."""
     if row not in table.index:
         return
     values = table.loc[row]
     ax.plot(values["mean"], place, "o", color=colour_of(row), ms=5)
     if np.isfinite(values["low"]):
         ax.plot([values["low"], values["high"]], [place, place], color=colour_of(row), lw=1.5)
-    ax.plot(values["ceiling"], place, "|", color=plots.COLOURS["ceiling"], ms=9, mew=2)
+    if top and values["resolvable"] != 0:
+        ax.plot(values["ceiling"], place, "|", color=plots.COLOURS["ceiling"], ms=9, mew=2)
 
 
 def show_null(judged: JudgedFile) -> None:
@@ -249,14 +282,15 @@ def show_null(judged: JudgedFile) -> None:
     names = [name for name in real.index if name not in BESIDE]
     fig, ax = plt.subplots(figsize=(7, 0.35 * len(names) + 1.4))
     for place, name in enumerate(names):
-        draw_row(ax, real, name, place)
+        draw_row(ax, real, name, place, bool(judged.shown))
         if name in sham.index:
             low, high = sham.loc[name, "low"], sham.loc[name, "high"]
-            ax.plot(sham.loc[name, "mean"], place - 0.25, "o", fillstyle="none", color="0.5", ms=5)
-            ax.plot([low, high], [place - 0.25] * 2, color="0.5", lw=1)
+            ax.plot(sham.loc[name, "mean"], place + 0.25, "o", fillstyle="none", color="0.5", ms=5)
+            ax.plot([low, high], [place + 0.25] * 2, color="0.5", lw=1)
     ax.set_yticks(np.arange(len(names)), [called(name) for name in names])
+    ax.invert_yaxis()
     ax.axvline(0, color="0.7", lw=1)
-    ax.set_xlabel(judged.metric)
+    ax.set_xlabel(SHORT[judged.metric])
     told = "; ".join(f"{called(name)} {sham.loc[name, 'mean']:.2f}" for name in names if name in sham.index)
     plots.show(
         fig,
@@ -275,18 +309,19 @@ def summary_table(judged: JudgedFile, kind: str, scaled: bool = False) -> pd.Dat
     if rows.empty:
         return rows
     skill = judged.rows(kind, metric="skill_pseudobulk_mse")["mean"]
-    kept = rows[~rows.index.isin(["ceiling"])]
+    kept = rows[~rows.index.isin([CEILING])]
     interval = [
-        f"{low:.2f} to {high:.2f}" if np.isfinite(low) else "n/a"
+        f"{rounded(low)} to {rounded(high)}" if np.isfinite(low) else "n/a"
         for low, high in zip(kept["low"], kept["high"], strict=True)
     ]
+    told = judged.shows == "effects" and bool(judged.shown)
     more = {"scaled": kept["scaled"].to_numpy()} if scaled else {}
     return pd.DataFrame(
         {
             "row": [called(name) for name in kept.index],
-            judged.metric: kept["mean"].to_numpy(),
+            SHORT[judged.metric]: kept["mean"].to_numpy(),
             "95 % interval": interval,
-            "ceiling": kept["ceiling"].to_numpy(),
+            "a perfect model": kept["ceiling"].to_numpy() if told else np.nan,
             "skill in squared error": skill.reindex(kept.index).to_numpy(),
             "units": kept["units"].to_numpy(),
             **more,
@@ -294,21 +329,35 @@ def summary_table(judged: JudgedFile, kind: str, scaled: bool = False) -> pd.Dat
     )
 
 
+def contexts_table(judged: JudgedFile) -> pd.DataFrame:
+    """Return what each row scores within each cell type, with its interval."""
+    import pandas as pd
+
+    tables = {name: judged.rows("cells", name) for name in judged.contexts}
+    names = [name for name in judged.rows().index if name not in ("no_change", "replicate")]
+    columns = {
+        place: [of_row(table, name).replace(NO_INTERVAL, "") for name in names]
+        for place, table in tables.items()
+    }
+    return pd.DataFrame({"row": [called(name) for name in names], **columns})
+
+
 def unit_table(judged: JudgedFile) -> pd.DataFrame:
-    """Return one row a perturbation for the page: effect, p, scores, ceiling, reliability."""
+    """Return one row a perturbation for the page: cells, effect, p, scores, ceiling, reliability."""
     import pandas as pd
 
     tests, units, sure = effects_and_halves(judged), judged.units, judged.sureness()
     plain, own = judged.plain_row("cells"), judged.own
     return pd.DataFrame(
         {
-            "perturbation": units.index,
+            "perturbation": [plain_unit(name) for name in units.index],
+            "cells, about": units["cells"].map("{:.0f}".format).to_numpy(),
             "effect": np.where(tests["has_effect"], "yes", "cannot be told"),
-            "p, median": tests["p"].to_numpy(),
+            "p, median": tests["p"].map("{:.3f}".format).str.replace("nan", "n/a").to_numpy(),
             called(plain): units[plain].to_numpy(),
             called(own): units[own].to_numpy(),
-            "ceiling": np.where(units["resolvable"], units["ceiling"], np.nan),
-            "reliability": sure["1 x"].to_numpy(),
+            "a perfect model": np.where(units.index.isin(judged.shown), units["ceiling"], np.nan),
+            "repeated": sure["1 x"].to_numpy(),
             "with 2 x the cells": sure["2 x"].to_numpy(),
             "with 4 x": sure["4 x"].to_numpy(),
         }

@@ -186,7 +186,8 @@ def separator(labels: Iterable[str], genes: Iterable[str], controls: Sequence[st
     for sign in SEPARATORS:
         joined = [name for name in names if sign in name]
         pieces = {name: [piece.strip() for piece in name.split(sign)] for name in joined}
-        sure = known if sign == "_" else known | set(genes)
+        alone = {piece for cut in pieces.values() if any(map(is_control, cut)) for piece in cut}  # A+ctrl
+        sure = known if sign == "_" else known | set(genes) | alone
         fitting = [
             name for name in joined if all(piece in sure or is_control(piece) for piece in pieces[name])
         ]

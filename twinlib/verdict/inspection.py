@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -298,6 +299,7 @@ def _brought(filling: _Filling, name: str) -> AnnData | None:
         made = guides.with_shares(made, filling.adata)
         if filling.keys.single_guides:
             made = guides.without_multiplets(made)
+        _name_layer(filling, made)
         return schema.check(made)
     except DataError as error:
         filling.told.append(missing("file", as_options(str(error)).rstrip(".")))
@@ -372,6 +374,13 @@ def _with_totals(filling: _Filling, made: AnnData, name: str) -> AnnData:
             return _bring(filling, name)
     filling.keys = filling.keys.filled(total_counts=NONE)
     return made
+
+
+def _name_layer(filling: _Filling, made: AnnData) -> None:
+    """Tell what a layer was taken for under its own name: X was not read."""
+    layer, facts = filling.keys.column("layer"), made.uns["twinlib"]
+    for name in ("taken_for", "counts") if layer else ():
+        facts[name] = re.sub(r"\bX (was taken|holds)", rf"the layer {layer!r} \1", str(facts[name]))
 
 
 def _from_counts(made: AnnData) -> bool:

@@ -11,9 +11,28 @@ import numpy as np
 from twinlib.data.effect_tests import with_has_effect
 from twinlib.data.folds import FOLDS, VALIDATION
 from twinlib.errors import InputError
-from twinlib.evaluation.calibration import Ceiling, Estimate, ceiling, reliability
-from twinlib.evaluation.summaries import MIN_TOTAL, Scores, per_unit, plain_row, summary, with_effects
+from twinlib.evaluation.calibration import (
+    MIN_HALF,
+    Ceiling,
+    Estimate,
+    ceiling,
+    estimate,
+    fold_for,
+    reliability,
+)
+from twinlib.evaluation.summaries import (
+    MIN_TOTAL,
+    Scores,
+    dose_labels,
+    of_units,
+    per_unit,
+    plain_row,
+    summary,
+    units_are_contexts,
+    with_effects,
+)
 from twinlib.verdict.parts import SHAM
+from twinlib.verdict.policies import NAMES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,8 +43,16 @@ if TYPE_CHECKING:
 FEWEST_GENES = 20
 #: The row of a file's own model: the twin, or predictions from elsewhere.
 TWIN = "experimental"
-#: Share of a file's cells of a perturbation that one half of a test fold holds.
+#: Share of a file's cells of a perturbation that a half of a test fold holds, if no context is too small.
 HALF = (1 - VALIDATION) / FOLDS / 2
+#: The row of the mean change of each perturbation.
+PLAIN = "matching_mean"
+#: One of so many units is called by chance.
+CHANCE = 20
+#: The units act together if chance would give the score of one of two rows less often than 1 in 20.
+TOGETHER = 0.05 / 2
+#: Two experiments that agree like this are enough to believe a change.
+ENOUGH = 0.8
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +74,12 @@ class JudgedFile:
     def of(parts: Parts, own: str = TWIN) -> JudgedFile:
         """Read the finished parts of a file."""
         groups, effects = parts.table("groups"), with_has_effect(parts.table("effects"))
-        told = with_effects(groups, effects)  # sham labels are in no table of effects
+        named = groups.assign(perturbation=dose_labels(groups["perturbation"], groups["dose"]))
+        known = with_effects(named, effects)["has_effect"].astype("boolean")
+        told = groups.assign(has_effect=known.mask(groups["split_kind"] == SHAM))  # nothing acts there
         genes = parts.table("genes")["gene"].nunique()
-        return JudgedFile(parts.table("scores"), told, effects, genes, own)
+        scores = only_whole(parts.table("scores"), parts.table("policies"))
+        return JudgedFile(scores, told, effects, genes, own)
 
     @property
     def metric(self) -> str:
@@ -84,37 +114,93 @@ class JudgedFile:
         """The energy tests of the units."""
         return self.effects[(self.effects["cell_context"] != "") == self.pairs]
 
+    def silent(self, context: str) -> bool:
+        """Whether no perturbation has an effect in a context, where headlines stand on those with one."""
+        effects = self.tables("cells", context)[1]["has_effect"].astype("boolean").fillna(False)
+        return self.over == "has_effect" and not effects.any()
+
+    def unit_names(self, tests: pd.DataFrame) -> pd.Series:
+        """Return the unit of each energy test."""
+        return tests["perturbation"] + (" | " + tests["cell_context"] if self.pairs else "")
+
     @cached_property
     def units(self) -> pd.DataFrame:
         """One row a unit of the cells: values by row, ceiling, resolvable, has_effect, called folds."""
         scores, groups = self.tables("cells")
         table = per_unit(scores, groups, self.metric)
-        halves = self.halves
-        called = self._eligible("has_effect")
+        halves, called = self.halves, self._called()
         return table.assign(
             has_effect=[unit in called for unit in table.index],
             resolvable=[unit in halves and halves[unit].resolvable is True for unit in table.index],
+            halved=[
+                unit in self._replicate and np.isfinite(self._replicate[unit]).all() for unit in table.index
+            ],
+            cells=self._sizes().reindex(table.index).to_numpy(),
         )
 
-    def _eligible(self, over: str) -> frozenset[str]:
-        return Scores.of(*self.tables("cells"), "pearson_delta", over).eligible
+    def _sizes(self) -> pd.Series:
+        """Return the cells of each unit in the whole file, from those of its test folds."""
+        groups = self.tables("cells")[1]
+        tested = of_units(groups, units_are_contexts(groups)).groupby("unit")["n_cells"].sum()
+        return (tested / (1 - VALIDATION)).round()
+
+    def _called(self) -> frozenset[str]:
+        scores, groups = self.tables("cells")
+        if groups["has_effect"].isna().all():  # no group was large enough to be tested
+            return frozenset()
+        return Scores.of(scores, groups, "pearson_delta", "has_effect").eligible
 
     @cached_property
     def halves(self) -> dict[str, Ceiling]:
         """How well two halves of the test cells of each unit agree, over folds."""
-        replicate = Scores.of(*self.tables("cells"), "pearson_delta", "all").models["replicate"]
-        return {str(unit): ceiling(replicate[unit].to_numpy(dtype=np.float64)) for unit in replicate}
+        return {unit: ceiling(values) for unit, values in self._replicate.items()}
+
+    @cached_property
+    def _replicate(self) -> dict[str, np.ndarray]:
+        """Correlations [F] of two halves of each unit; NaN where a fold has too few cells for halves."""
+        table = Scores.of(*self.tables("cells"), "pearson_delta", "all").models["replicate"]
+        return {str(unit): table[unit].to_numpy(dtype=np.float64) for unit in table}
+
+    def _shares(self) -> pd.Series:
+        """Return the share of each unit's cells that a half holds; contexts too small for halves leave."""
+        groups = self.tables("cells")[1]
+        within = groups[(groups["cell_context"] != "") == bool(self.contexts)]
+        unit = dose_labels(within["perturbation"], within["dose"])
+        named = within.assign(unit=unit + " | " + within["cell_context"] if self.pairs else unit)
+        large = named[["n_cells", "n_controls"]].min(axis=1) >= 2 * MIN_HALF
+        kept = named["n_cells"].where(large, 0).groupby([named["unit"], named["split"]]).sum()
+        return kept[kept > 0].groupby("unit").mean() / 2 / self._sizes()
+
+    @property
+    def acting(self) -> list[str]:
+        """The units with an effect."""
+        return list(self.units.index[self.units["has_effect"]])
 
     @property
     def shown(self) -> list[str]:
         """The units with an effect that both the test and the agreement of halves show."""
-        table = self.units
-        return list(table.index[table["has_effect"] & table["resolvable"]])
+        return list(self.units.index[self.units["has_effect"] & self.units["resolvable"]])
+
+    @cached_property
+    def shows(self) -> str:
+        """What these cells show: `effects` of single units, of all `together` only, or `nothing`."""
+        by_chance = len(self.units) // CHANCE
+        if self.shown or len(self.acting) > by_chance:
+            return "effects"
+        sure = min(self._chance(row) for row in dict.fromkeys((PLAIN, self.own)))
+        return "together" if sure < TOGETHER else "nothing"
+
+    def _chance(self, row: str) -> float:
+        """Return how often chance would give a row its score over all units; 1 where it is not above 0."""
+        scores = Scores.of(*self.tables("cells"), self.metric, "all")
+        units = scores.units(row) if row in scores.models else frozenset()
+        whole = estimate(scores.matrix(row, units)) if units else None
+        return whole.p_value() if whole is not None and whole.mean > 0 else 1.0
 
     @property
     def over(self) -> str:
-        """The units of headlines: those with an effect, all where these cells show nothing."""
-        return "has_effect" if self.shown else "all"
+        """The units of headlines: those with an effect, all where no single one has any."""
+        return "has_effect" if self.shows == "effects" else "all"
 
     def rows(self, kind: str = "cells", context: str = "", metric: str = "") -> pd.DataFrame:
         """Return one row a model (`summaries.summary`) over the headline's units that the own row reaches.
@@ -141,16 +227,16 @@ class JudgedFile:
         return plain_row(kind, lambda: self.rows(kind))
 
     def sureness(self, folds: tuple[float, ...] = (1, 2, 4)) -> pd.DataFrame:
-        """Return for each unit the reliability of its change at 1, 2, 4 times its cells; NaN: n/a."""
+        """Return for each unit the reliability of its change at 1, 2, 4 times its cells; NaN: n/a.
+
+        Beside it the lower end of the first, and how many times the cells make it `ENOUGH`, at best guess and
+        at most.
+        """
         import pandas as pd
 
-        sure = {unit: top for unit, top in self.halves.items() if top.resolvable}
-        rows = {
-            unit: {"low": reliability(top.low, HALF, 1)}
-            | {f"{m:g} x": reliability(top.replicate, HALF, m) for m in folds}
-            for unit, top in sure.items()
-        }
-        columns = ["low", *(f"{m:g} x" for m in folds)]
+        shares = self._shares()
+        rows = {unit: _sureness(self.halves[unit], float(shares[unit]), folds) for unit in self.shown}
+        columns = ["low", *(f"{m:g} x" for m in folds), "times", "at most"]
         return pd.DataFrame.from_dict(rows, orient="index", columns=columns).reindex(self.units.index)
 
     def small(self) -> pd.DataFrame:
@@ -170,8 +256,22 @@ class JudgedFile:
         return means.join(known.assign(has_effect=effect), on=where)
 
 
+def _sureness(top: Ceiling, share: float, folds: tuple[float, ...]) -> dict[str, float]:
+    """Return the reliability of a change by the agreement of its halves, which hold a share of its cells."""
+    times = {"times": fold_for(top.replicate, share, ENOUGH), "at most": fold_for(top.low, share, ENOUGH)}
+    sure = {f"{m:g} x": reliability(top.replicate, share, m) for m in folds}
+    return {"low": reliability(top.low, share, 1), **sure, **times}
+
+
 def _complete(scores: pd.DataFrame) -> pd.DataFrame:
     """Return scores with NaN where a row has no value in a fold: too few cells there, which is no error."""
     keys = [name for name in scores.columns if name != "value"]
     wide = scores.set_index(keys)["value"].unstack("split")
     return wide.melt(value_name="value", ignore_index=False).reset_index()
+
+
+def only_whole(scores: pd.DataFrame, policies: pd.DataFrame) -> pd.DataFrame:
+    """Return scores without policies where `policies` says why a part has none: rows stand on all folds."""
+    if policies.empty:
+        return scores
+    return scores[~scores["model"].isin(NAMES)]

@@ -79,20 +79,60 @@ class Keys:
 
 #: Option, key, what it says in `--help`; the name of what follows it.
 _OPTIONS = (
-    ("--perturbation-key", "perturbation", "column of obs with the perturbation of each cell", "COLUMN"),
-    ("--context-key", "context", "column of obs with cell types or cell lines", "COLUMN"),
-    ("--batch-key", "batch", "column of obs with donors, plates or batches", "COLUMN"),
-    ("--dose-key", "dose", "column of obs with doses", "COLUMN"),
-    ("--guide-key", "guide", "column of obs with the guide of each cell", "COLUMN"),
-    ("--layer", "layer", "layer to read in place of X ('raw' for adata.raw)", "LAYER"),
-    ("--gene-symbols", "gene_symbols", "column of var with the gene symbols that the labels use", "COLUMN"),
+    (
+        "--perturbation-key",
+        "perturbation",
+        "column of obs that says what was done to each cell, such as perturbation, target_gene, condition",
+        "COLUMN",
+    ),
+    (
+        "--context-key",
+        "context",
+        "column of obs with cell types or cell lines, such as cell_type; changes are taken within each",
+        "COLUMN",
+    ),
+    (
+        "--batch-key",
+        "batch",
+        "column of obs with donors, plates or batches, such as donor or plate",
+        "COLUMN",
+    ),
+    (
+        "--dose-key",
+        "dose",
+        "column of obs with doses as numbers, all in one unit (which one does not matter)",
+        "COLUMN",
+    ),
+    (
+        "--guide-key",
+        "guide",
+        "column of obs with the CRISPR guide of each cell, such as guide_id or sgRNA",
+        "COLUMN",
+    ),
+    (
+        "--layer",
+        "layer",
+        "layer to read in place of X, best one of raw counts ('raw' for adata.raw)",
+        "LAYER",
+    ),
+    (
+        "--gene-symbols",
+        "gene_symbols",
+        "column of var with gene symbols, where var_names are other names (such as ENSEMBL's)",
+        "COLUMN",
+    ),
     (
         "--total-counts",
         "total_counts",
-        "column of obs with total counts, if genes were left out of the file",
+        "column of obs with the total counts of each cell, where genes were left out of the file",
         "COLUMN",
     ),
-    ("--separator", "separator", "the sign between the parts of a combination, such as + or _", "SIGN"),
+    (
+        "--separator",
+        "separator",
+        "the sign between the parts of a combination: + for labels such as JAK2+IRF1",
+        "SIGN",
+    ),
 )
 
 
@@ -100,8 +140,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the keys to a command; what is left out is guessed, and said."""
     group = parser.add_argument_group(
         "what is where in your file",
-        "What you leave out is guessed from the usual names, and the page says what was guessed. Give 'none' "
-        "for something that your file does not have.",
+        "What you leave out is guessed from the usual names of columns, and 'twinlib check' says what was\n"
+        "guessed. Give 'none' for something that your file does not have.",
     )
     for option, name, words, after in _OPTIONS:
         group.add_argument(option, dest=name, metavar=after, help=words)
@@ -109,17 +149,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--control",
         action="append",
         metavar="LABEL",
-        help="label of the unperturbed cells; repeat the option where several labels are controls",
+        help="label of the unperturbed cells, such as non-targeting or DMSO; repeat the option where "
+        "several labels are controls",
     )
-    group.add_argument("--kind", choices=tuple(KINDS), help="what kind of perturbation was made")
-    group.add_argument("--log-dose", action="store_true", help="doses act by their logarithm")
+    group.add_argument(
+        "--kind",
+        choices=tuple(KINDS),
+        help="what was done: genes knocked down (crispri), raised (crispra) or knocked out, cytokines or "
+        "drugs given; guessed from labels, columns and the targets' own expression",
+    )
+    group.add_argument(
+        "--log-dose",
+        action="store_true",
+        help="effects grow with the logarithm of the dose, as they do where doses span a hundredfold "
+        "(default: in proportion to the dose)",
+    )
     group.add_argument(
         "--fractional",
         choices=("round", "given"),
-        help="fractional counts (corrected for ambient RNA): round them, or take them as given",
+        help="fractional counts, as corrections for ambient RNA leave them: round them, or take them as "
+        "given (default: given, and said)",
     )
     group.add_argument(
-        "--single-guides", action="store_true", help="leave out cells with more than one guide (multiplets)"
+        "--single-guides",
+        action="store_true",
+        help="leave out cells that carry several guides (the leading one holds 80 %% of the guide counts "
+        "or less)",
     )
 
 

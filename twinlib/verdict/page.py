@@ -13,7 +13,9 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from twinlib import __version__
 from twinlib.errors import FolderError
+from twinlib.evaluation.summaries import dose_labels
 from twinlib.files import write_atomic, write_json, write_table
 from twinlib.verdict.judged_file import TWIN, JudgedFile
 from twinlib.verdict.keys import Keys
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from nbformat import NotebookNode
 
-#: Where the tables of the parts stand in a folder, and what says what they are of.
-PARTS, REQUEST = "parts", "request.json"
+#: Where the tables of the parts stand in a folder, what says what they are of, and who writes there.
+PARTS, REQUEST, LOCK = "parts", "request.json", ".lock"
 #: Seconds that one cell of the page may take.
 TIMEOUT = 600
 #: A page around its body.
@@ -47,6 +49,8 @@ WHOLE = """<!DOCTYPE html>
 </body>
 </html>
 """
+#: How the page marks what holds, what was assumed, and what one has to know.
+HEADS = {"holds": "", "assumed": "*assumed:* ", "defect": "**to know:** "}
 #: What a folder is called until its page is whole.
 UNFINISHED = ".unfinished"
 
@@ -97,13 +101,13 @@ class Run:
 
     @cached_property
     def chosen(self) -> str:
-        """The perturbation that figures show: of those with an effect the one farthest from the controls."""
+        """The perturbation (at a dose) that figures show: of those that act, the farthest from controls."""
         effects = self.judged.effects
-        within = effects["cell_context"] == ""
-        means = effects[within].groupby("perturbation")["distance"].mean()
-        shown = {unit.partition(" | ")[0].partition(" at dose ")[0] for unit in self.judged.shown}
-        some = means[means.index.isin(shown & set(self.genes["perturbation"]))]
-        return str((some if len(some) else means).idxmax())
+        means = effects[effects["cell_context"] == ""].groupby("perturbation")["distance"].mean()
+        known = set(dose_labels(self.genes["perturbation"], self.genes["dose"]))
+        acting = {unit.partition(" | ")[0] for unit in self.judged.acting}
+        some = means[means.index.isin(acting & known)]
+        return str((some if len(some) else means[means.index.isin(known)]).idxmax())
 
     @property
     def unseen(self) -> str:
@@ -111,6 +115,13 @@ class Run:
         if "perturbations" not in self.judged.splits:
             return ""
         return unseen_sentence(*self.judged.tables("perturbations"))
+
+    @property
+    def policies(self) -> str:
+        """What the policies of the in-silico twin score, or why there are none; "" where none were asked."""
+        from twinlib.verdict.sentences import policies_sentence
+
+        return policies_sentence(self.judged, self.parts.table("policies"), self.parts.settings.policies)
 
 
 def report(
@@ -120,6 +131,7 @@ def report(
     *,
     seeds: int = 3,
     splits: tuple[str, ...] = (),
+    policies: int = 0,
     jobs: int = 2,
     overwrite: bool = False,
     progress: bool = True,
@@ -138,6 +150,8 @@ def report(
         Training seeds of the twin.
     splits
         Splits beside `cells`; none named: contexts, where there are several.
+    policies
+        Environment steps of the in-silico twin's policies; 0: none are trained.
     jobs
         Parts that are computed side by side.
     progress
@@ -147,7 +161,10 @@ def report(
     page is whole, it stands beside `out` under a name that ends in .unfinished.
     """
     target = fresh_folder(out, overwrite)
-    source, settings = pathlib.Path(file).resolve(), Settings(seeds=seeds, splits=tuple(splits))
+    source, settings = (
+        pathlib.Path(file).resolve(),
+        Settings(seeds=seeds, splits=tuple(splits), policies=policies),
+    )
     with unfinished(target, request_of(source, keys or Keys(), settings)) as folder:
         begin(folder, source, keys or Keys(), settings)
         run = Run.read(folder)
@@ -161,7 +178,7 @@ def request_of(source: pathlib.Path, keys: Keys, settings: Settings) -> dict[str
     if not source.exists():
         return {"file": str(source)}
     state = source.stat()
-    facts = {"file": str(source), "bytes": state.st_size, "modified": state.st_mtime_ns}
+    facts = {"file": str(source), "bytes": state.st_size, "modified": state.st_mtime_ns, "by": __version__}
     return json.loads(json.dumps(facts | {"keys": asdict(keys), "asked": asdict(settings)}))
 
 
@@ -173,33 +190,59 @@ def unfinished(target: pathlib.Path, request: Mapping[str, object]) -> Iterator[
     folder = target.with_name(target.name + UNFINISHED)
     asked = folder / PARTS / "asked.json"
     (folder / PARTS).mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / PARTS / ".lock")
+    lock = FileLock(folder / PARTS / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise FolderError(f"Another run writes {folder}: wait for it, or name another --out.") from None
     with lock:
-        if asked.exists() and json.loads(asked.read_text()) != request:
-            for path in (folder / PARTS).glob("*"):
-                if path.is_file() and path.name != ".lock":
-                    path.unlink()
+        if asked.exists() and not goes_on(folder / PARTS, request):
+            clear(folder)
         write_json(asked, request)
-        yield folder
-    (folder / PARTS / ".lock").unlink(missing_ok=True)
-    shutil.rmtree(target)
-    folder.rename(target)
+        try:
+            yield folder
+        finally:
+            if not any((folder / PARTS).glob("*.done")):  # nothing was computed: nothing stays
+                shutil.rmtree(folder)
+                if not any(target.iterdir()):
+                    target.rmdir()
+    (folder / PARTS / LOCK).unlink(missing_ok=True)
+    settle(folder, target)
+
+
+def goes_on(parts: pathlib.Path, request: Mapping[str, object]) -> bool:
+    """Return whether a folder holds the beginning of the run that is asked for."""
+    return json.loads((parts / "asked.json").read_text()) == request and (parts / CELLS).exists()
+
+
+def clear(folder: pathlib.Path) -> None:
+    """Remove what an earlier run left, but for the lock."""
+    for path in [*folder.iterdir(), *(folder / PARTS).iterdir()]:
+        if path.is_dir() and path.name != PARTS:
+            shutil.rmtree(path)
+        elif path.is_file() and path.name != LOCK:
+            path.unlink()
+
+
+def settle(folder: pathlib.Path, target: pathlib.Path) -> None:
+    """Move what a run made to where it was asked for, over what an earlier run made; other files stay."""
+    for path in folder.iterdir():
+        if (target / path.name).is_dir():
+            shutil.rmtree(target / path.name)
+        path.replace(target / path.name)
+    folder.rmdir()
 
 
 def begin(folder: pathlib.Path, source: pathlib.Path, keys: Keys, settings: Settings) -> None:
     """Read the file once, and keep its canonical cells and what was told of it."""
     from twinlib.verdict.inspection import inspect
 
-    if (folder / PARTS / REQUEST).exists() and (folder / PARTS / CELLS).exists():
+    if (folder / PARTS / REQUEST).exists():
         return
     inspection = inspect(source, keys)
     whole = inspection.cells()
     cells = at_most(whole)
-    told = [s for level in ("holds", "assumed", "defect") for s in inspection.of(level)]
+    told = [head + s for level, head in HEADS.items() for s in inspection.of(level)]
     if cells.n_obs < whole.n_obs:
         told.append(
             f"{whole.n_obs - cells.n_obs:,} of {whole.n_obs:,} cells were left out, drawn once: large groups"
@@ -223,9 +266,10 @@ def save_model(run: Run) -> None:
     """Move the twin of the first fold out of the parts, with what is known of genes that nobody perturbed."""
     from twinlib.verdict.twin import Twin
 
-    twin = Twin.load(run.parts.folder / MODEL)
-    replace(twin, unseen=run.unseen).save(run.folder / MODEL)
-    shutil.rmtree(run.parts.folder / MODEL)
+    made = run.parts.folder / MODEL
+    if made.exists():  # a run that goes on may have moved it already
+        replace(Twin.load(made), unseen=run.unseen).save(made)
+        made.rename(run.folder / MODEL)
 
 
 def executed(template: str, folder: pathlib.Path) -> NotebookNode:
@@ -242,12 +286,21 @@ def executed(template: str, folder: pathlib.Path) -> NotebookNode:
         notebook, timeout=TIMEOUT, kernel_name="python3", resources=place, extra_arguments=quiet
     )
     try:
-        client.execute()
+        client.execute(env=environment())
     except CellExecutionError as error:
         raise FolderError(f"The page of {folder} could not be made: {error.ename}: {error.evalue}") from None
     name = template.replace("_template", "")
     write_atomic(folder / name, lambda beside: write(notebook, beside))
     return notebook
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of a page's kernel, which runs elsewhere and has to find this very package."""
+    import twinlib
+
+    ours = str(pathlib.Path(twinlib.__path__[0]).resolve().parent)
+    kept = [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([ours, *kept])}
 
 
 def write_page(notebook: NotebookNode, path: pathlib.Path, title: str) -> None:

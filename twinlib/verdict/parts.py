@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import pathlib
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from twinlib.data import schema
+from twinlib.data.doses import unlogged
 from twinlib.data.folds import FOLDS
 from twinlib.errors import DataError
 from twinlib.evaluation.judge import supervised
+from twinlib.evaluation.summaries import dose_labels
 from twinlib.files import write_json, write_table
+from twinlib.verdict.defects import given_doses
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,6 +56,8 @@ class Settings:
     genes: int = 200
     #: Passes of the embedding of a part.
     epochs: int = 1
+    #: Environment steps of the policies of the in-silico twin; 0: none are trained.
+    policies: int = 0
 
 
 @dataclass(frozen=True)
@@ -92,8 +99,10 @@ class Parts:
     def compute(self, name: str) -> str:
         """Compute a part and keep its tables; its mark is written last."""
         kind, _, number = name.partition("~")
-        for table, rows in self._tables(kind, int(number)).items():
-            write_table(self.folder / f"{name}.{table}.csv.gz", rows)
+        prepared = self.prepared(kind, int(number))
+        for table, rows in self._tables(prepared, kind, int(number)).items():
+            given = in_given_doses(rows, smallest_dose(prepared))
+            write_table(self.folder / f"{name}.{table}.csv.gz", given)
         write_json(self.folder / f"{name}.done", asdict(self.settings))
         return name
 
@@ -106,17 +115,19 @@ class Parts:
         read = [pd.read_csv(path, keep_default_na=False, na_values=missing) for path in paths]
         return pd.concat(read, ignore_index=True) if read else pd.DataFrame()
 
-    def _tables(self, kind: str, number: int) -> dict[str, pd.DataFrame]:
+    def _tables(self, prepared: Prepared, kind: str, number: int) -> dict[str, pd.DataFrame]:
         """Compute one part."""
         import pandas as pd
 
         from twinlib.evaluation.gene_changes import gene_rows
         from twinlib.evaluation.judge import evaluate
+        from twinlib.verdict.policies import reasons
 
         warnings.filterwarnings("ignore", category=FutureWarning)
-        prepared = self.prepared(kind, number)
         rows = self.rows(prepared, kind, number)
         tables = as_split(evaluate(prepared, rows, experiment="report"), kind)
+        if self.settings.policies:
+            tables["policies"] = pd.DataFrame({"reason": reasons(rows)}, dtype=object)
         if kind != "cells":
             return tables
         tables["effects"] = effects_of(prepared)
@@ -126,16 +137,20 @@ class Parts:
         return tables
 
     def rows(self, prepared: Prepared, kind: str, number: int) -> list[Predictor]:
-        """Fit the rows of one part: the baselines and the twin, which the first fold keeps."""
-        from twinlib.experimental.fold_rows import FoldRows, embedding_of
+        """Fit the rows of one part: baselines, the twin (kept of the first fold), and policies if asked."""
+        from twinlib.experimental.fold_rows import PLAIN, FoldRows, embedding_of, plain_models
+        from twinlib.verdict.policies import policy_rows
 
         fold = FoldRows(prepared, embedding_of(prepared, self.settings.epochs)[0])
         seeds = 1 if kind == SHAM else self.settings.seeds
         twins = [fold.fit(seed) for seed in range(seeds)]
         if (kind, number) == ("cells", 1):
             self._save(twins[0])
-        plain = [supervised(name, [model]) for name, model in fold.plain_models()]
-        return [*plain, supervised("experimental", twins)]
+        known = plain_models(prepared, applicable(PLAIN, prepared), fold.embedding)
+        plain = [supervised(name, [model]) for name, model in known]
+        asked = self.settings.policies if kind in ("cells", SHAM) else 0
+        learnt = policy_rows(fold, asked, range(seeds)) if asked else []
+        return [*plain, supervised("experimental", twins), *learnt]
 
     def prepared(self, kind: str, number: int) -> Prepared:
         """Prepare part `number` of a split, from 1 on."""
@@ -167,13 +182,53 @@ def as_split(judged: Tables, kind: str) -> dict[str, pd.DataFrame]:
     return {"scores": scores.assign(split_kind=kind), "groups": judged.groups.assign(split_kind=kind)}
 
 
+def in_given_doses(table: pd.DataFrame, smallest: float) -> pd.DataFrame:
+    """Return a table with its doses in the unit of the file, where they were taken by their logarithm."""
+    if not smallest or "dose" not in table:
+        return table
+    return table.assign(dose=np.round(unlogged(table["dose"], smallest), 10))
+
+
+def applicable(names: Sequence[str], prepared: Prepared) -> list[str]:
+    """Leave out the rows that repeat another's where there is one cell type, or no combination."""
+    several = prepared.cells.obs["cell_context"].astype(str).nunique() > 1
+    combined = any(len(schema.parts(label)) > 1 for label in prepared.perturbations)
+    same = {"context_mean": not several, "additive": not combined}
+    return [name for name in names if not same.get(name, False)]
+
+
+def smallest_dose(prepared: Prepared) -> float:
+    """Return the smallest dose of the file where doses act by their logarithm, else 0."""
+    return float(prepared.cells.uns["twinlib"].get("log_dose", 0.0))
+
+
+def labels_by_dose(cells: AnnData) -> pd.Series:
+    """Return the labels [n] of canonical cells, with their doses where a perturbation has several."""
+    import pandas as pd
+
+    given = pd.Series(given_doses(cells), index=cells.obs_names)
+    names = cells.obs["perturbation"].astype(str)
+    control = names == schema.CONTROL
+    return names.where(control, dose_labels(names[~control], given[~control]))
+
+
+def each_dose(prepared: Prepared) -> Prepared:
+    """Return a fold in which a dose of a perturbation is a label of its own, where there are several."""
+    labels = labels_by_dose(prepared.cells)
+    if (labels == prepared.cells.obs["perturbation"].astype(str)).all():
+        return prepared
+    cells = prepared.cells.copy()
+    cells.obs["perturbation"] = labels
+    return replace(prepared, cells=cells, perturbations=tuple(sorted(set(labels) - {schema.CONTROL})))
+
+
 def effects_of(prepared: Prepared) -> pd.DataFrame:
-    """Test the perturbations of a fold, and those of every context where there are several."""
+    """Test each perturbation and dose of a fold, and those of every context where there are several."""
     import pandas as pd
 
     from twinlib.data.effect_tests import effect_table
 
-    few = fewer_controls(prepared)
+    few = each_dose(fewer_controls(prepared))
     several = prepared.cells.obs["cell_context"].astype(str).nunique() > 1
     ways = (False, True) if several else (False,)
     return pd.concat(effect_table([few], np.random.default_rng(0), by_context=way) for way in ways)

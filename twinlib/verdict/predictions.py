@@ -86,7 +86,7 @@ def read_predictions(given: AnnData, truth: AnnData, keys: Keys) -> Predictions:
     known = np.flatnonzero(labels != "")
     chosen = given[known]
     groups = _keys(chosen.obs, labels[known], truth, keys)
-    values, in_scale = _values(chosen[:, genes], truth)
+    values, in_scale = _values(chosen[:, genes], truth[:, genes])
     copies = _copies(values, truth[:, genes])
     named = _named(chosen.obs, truth)
     shared = float((copies != "").mean())
@@ -174,8 +174,11 @@ def _values(given: AnnData, truth: AnnData) -> tuple[Array, str]:
     x = given.X
     in_scale = str(truth.uns["twinlib"]["scale"])
     if in_scale == "log1p" and scale.kind_of_values(x) == "counts":
-        logged = np.asarray(blocks.dense(scale.log_normalise(x)), dtype=np.float64)
-        return logged, "the predictions are taken for counts and normalised"
+        # genes that one side lacks: both come to one sum over the genes that they share
+        sums = np.expm1(np.asarray(blocks.dense(truth.X), dtype=np.float64)).sum(axis=1)
+        totals = blocks.row_sums(x) * 1e4 / sums[sums > 0].mean()
+        logged = np.asarray(blocks.dense(scale.log_normalise(x, totals)), dtype=np.float64)
+        return logged, "the predictions are taken for counts and normalised as the truth is"
     values = np.asarray(blocks.dense(x), dtype=np.float64)
     if not np.isfinite(values).all():
         raise DataError("The predictions hold NaN or infinite values: give finite numbers.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from twinlib.data import blocks
+from twinlib.data import blocks, schema
 from twinlib.evaluation.judge import supervised
 from twinlib.files import write_atomic, write_json, write_table
 from twinlib.verdict.keys import Keys
@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 
     from twinlib.data.preparation import Prepared
     from twinlib.evaluation.judge import Predictor
+    from twinlib.verdict.inspection import Inspection
     from twinlib.verdict.predictions import Predictions
 
 #: The row of the predictions, and of the same with labels dealt anew.
 OWN, SHUFFLED = "predictions", "predictions_shuffled"
-#: Baselines that need no network.
-BESIDE = ("mean", "matching_mean", "additive", "context_mean", "linear")
+#: Baselines that need no network, and the one that says more than the others of combinations alone.
+BESIDE, OF_PAIRS = ("mean", "matching_mean", "linear"), "additive"
 #: The predictions of a run, and how often their labels are dealt anew.
 PREDICTED, SHUFFLES = "predictions.npz", 5
 
@@ -48,7 +49,9 @@ class ScoredParts(Parts):
         """Fit the baselines of a fold, and put the predictions beside them."""
         from twinlib.experimental.fold_rows import plain_models
 
-        rows: list[Predictor] = [supervised(name, [model]) for name, model in plain_models(prepared, BESIDE)]
+        pairs = any(len(schema.parts(label)) > 1 for label in prepared.train_perturbations)
+        names = (*BESIDE, OF_PAIRS) if pairs else BESIDE
+        rows: list[Predictor] = [supervised(name, [model]) for name, model in plain_models(prepared, names)]
         if kind == SHAM:
             return rows
         predictions = self.predictions
@@ -114,24 +117,38 @@ def begin_score(
     folder: pathlib.Path, predictions: pathlib.Path, truth: pathlib.Path, keys: Keys, settings: Settings
 ) -> None:
     """Read both files once, and keep them in one form."""
-    from twinlib.verdict.inspection import inspect, opened
+    from twinlib.verdict.inspection import opened
 
     if (folder / PARTS / REQUEST).exists():
         return
-    inspection = inspect(truth, keys)
-    cells = at_most(inspection.cells())
     given = opened(predictions)[0]
+    inspection = _inspected(truth, keys)
+    whole = inspection.cells()
+    cells = at_most(whole)
     read = read_predictions(given, cells, inspection.keys)
     cells = cells[:, list(read.genes)].copy()
     write_atomic(folder / PARTS / CELLS, lambda beside: cells.write_h5ad(beside))
     keep(read, folder / PARTS / PREDICTED)
     told = [*told_of_sharing(read), *read.told, *inspection.of("assumed"), *inspection.of("defect")]
+    if cells.n_obs < whole.n_obs:
+        told.append(
+            f"{whole.n_obs - cells.n_obs:,} of {whole.n_obs:,} cells of the truth were left out, drawn once"
+        )
     table = challenge_table(given, cells, read)
     if table is not None:
         write_table(folder / PARTS / "all.challenge.csv.gz", table)
     facts: dict[str, object] = {"file": str(truth), "dataset": inspection.name, "sentences": told}
     facts |= {"filled": asdict(inspection.keys), "settings": asdict(settings)}
     write_json(folder / PARTS / REQUEST, facts)
+
+
+def _inspected(truth: pathlib.Path, keys: Keys) -> Inspection:
+    """Read the truth; labels that are no genes need no kind, since a score does not ask what was done."""
+    from twinlib.verdict.inspection import inspect
+
+    inspection = inspect(truth, keys)
+    lacking = [finding.about for finding in inspection.findings if finding.level == "missing"]
+    return inspect(truth, keys.filled(kind="drug")) if lacking == ["kind"] else inspection
 
 
 def keep(predictions: Predictions, path: pathlib.Path) -> None:

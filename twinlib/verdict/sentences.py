@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from twinlib.evaluation.calibration import Estimate
-from twinlib.evaluation.summaries import MIN_TOTAL
+from twinlib.evaluation.summaries import CEILING, MIN_TOTAL
+from twinlib.verdict.judged_file import ENOUGH
 from twinlib.verdict.parts import SHAM
+from twinlib.verdict.policies import NAMES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,49 +32,84 @@ CALLED = {
     "ceiling": "a perfect model",
     "predictions": "the given prediction",
     "predictions_shuffled": "the given prediction, labels dealt anew",
+    "two_stage": "policies trained in two stages (TRPO, then PPO)",
+    "PPO": "policies trained by PPO",
+    "greedy": "the best constant action of the linear model",
 }
+#: What is said of intervals.
+BRACKETS = "in brackets 95 % intervals"
+#: What is said where a number has no interval, and how its place is marked until then.
+TOO_FEW, NO_INTERVAL = " (No intervals: they need six or more.)", " [n/a]"
 #: What the primary metrics measure.
 MEASURED = {
     "pearson_delta": "correlation of the predicted with the observed change of the genes",
     "skill_pseudobulk_mse": "share of the squared change of the genes that is predicted",
 }
+#: A panel that keeps less than this share of the change is told.
+KEPT = 0.5
 #: Names that a sentence lists at most.
 LISTED = 8
 
 
 def five_sentences(judged: JudgedFile) -> list[str]:
     """Return the five sentences on a file and the row that is judged."""
-    return [
-        effects_sentence(judged),
-        scores_sentence(judged),
-        gap_sentence(judged),
-        contexts_sentence(judged),
-        untold_sentence(judged),
-    ]
+    parts = (effects_sentence, scores_sentence, gap_sentence, contexts_sentence, untold_sentence)
+    told = [part(judged) for part in parts]
+    return [_without_empty_brackets(text) for text in told]
+
+
+def _without_empty_brackets(text: str) -> str:
+    """Say once where numbers have no interval."""
+    if NO_INTERVAL not in text:
+        return text
+    return text.replace(NO_INTERVAL, "").replace(f"; {BRACKETS}", "") + TOO_FEW
 
 
 def effects_sentence(judged: JudgedFile) -> str:
     """Say which perturbations have an effect at this number of cells."""
-    table, shown = judged.units, judged.shown
-    many = f"{len(table)} {unit_word(judged, len(table))}"
-    size = f"median {_median_cells(judged):.0f} cells each"
-    if not shown:
-        called = int(table["has_effect"].sum())
-        return (
-            f"**These cells show nothing:** of {many} ({size}) none can be told from the control cells "
-            f"({called} called by the energy test in most folds; in none of these do two halves of the cells "
-            "agree on a change)."
-        )
-    acting = list(table.index[table["has_effect"]])
+    table = judged.units
+    many = f"{len(table)} {unit_word(judged, len(table))} (about {table['cells'].median():.0f} cells each)"
     single = [int(n) for n in judged.tests.groupby("split")["called"].sum()]
-    rest = sorted(set(table.index) - set(acting))
-    vague = sorted(set(acting) - set(shown))
-    return (
-        f"**{len(acting)} of {many} have an effect at this number of cells** ({size}): {listed(acting)}; in "
-        f"single folds {min(single)} to {max(single)} are called. "
-        + (f"Of {listed(vague)} it can be told that it acts, but not on which genes. " if vague else "")
-        + (f"Nothing can be told of the other {len(rest)}: {listed(rest)}." if rest else "None is left over.")
-    )
+    tested = f"by all genes together, tested five times on most of the cells, {_span(single)} differ"
+    if judged.shows == "nothing":
+        return f"**These cells show nothing:** none of {many} can be told from the control cells; {tested}."
+    if judged.shows == "together":
+        rows, plain = judged.rows(), judged.plain_row("cells")
+        score = f"{called(plain)} {of_row(rows, plain)}, {called(judged.own)} {of_row(rows, judged.own)}"
+        return (
+            f"**No single one of {many} can be told from the control cells**; {tested}. **Taken "
+            f"together they do**: other cells are predicted ({score}; {MEASURED[judged.metric]})."
+        )
+    have = "has" if len(judged.acting) == 1 else "have"
+    told = f"**{len(judged.acting)} of {many} {have} an effect**: {acting_units(judged)}; {tested}."
+    return told + _beside(judged)
+
+
+def _span(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low} to {high}" if low < high else f"{low}"
+
+
+def acting_units(judged: JudgedFile) -> str:
+    """Return the units with an effect, the farthest from the controls first."""
+    named = judged.tests.assign(unit=judged.unit_names(judged.tests))
+    distances = named.groupby("unit")["distance"].mean().reindex(judged.acting)
+    return listed(list(distances.sort_values(ascending=False).index))
+
+
+def _beside(judged: JudgedFile) -> str:
+    """Say of which units it cannot be told what they do, or whether they do anything."""
+    table, told = judged.units, ""
+    vague = list(table.index[table["has_effect"] & ~table["resolvable"] & table["halved"]])
+    small = list(table.index[table["has_effect"] & ~table["halved"]])
+    rest = list(table.index[~table["has_effect"]])
+    if vague:
+        told += f" Of {listed(vague)} it can be told that it acts, but not on which genes."
+    if small:
+        told += f" {len(small)} of these have too few cells to ask whether two halves agree (n/a)."
+    if rest:
+        told += f" Of the other {len(rest)} nothing can be told: {listed(rest)}."
+    return told
 
 
 def unit_word(judged: JudgedFile, number: int) -> str:
@@ -81,15 +118,19 @@ def unit_word(judged: JudgedFile, number: int) -> str:
     return f"pair{plural} of a perturbation and a cell type" if judged.pairs else f"perturbation{plural}"
 
 
-def _median_cells(judged: JudgedFile) -> float:
-    groups = judged.tables("cells")[1]
-    return float(groups[groups["cell_context"] == ""].groupby("perturbation")["n_total"].first().median())
-
-
 def listed(names: Sequence[str]) -> str:
     """Return names in a row, the first `LISTED` of them."""
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more
+    return ", ".join(map(plain_unit, names[:LISTED])) + more
+
+
+def plain_unit(unit: str) -> str:
+    """Return how a page calls a unit.
+
+    >>> plain_unit("IFN-beta | CD4 T")
+    'IFN-beta in CD4 T'
+    """
+    return unit.replace(" | ", " in ")
 
 
 def scores_sentence(judged: JudgedFile) -> str:
@@ -100,12 +141,19 @@ def scores_sentence(judged: JudgedFile) -> str:
     plain = judged.plain_row("cells")
     told = (
         f"{called(plain)} reaches {of_row(rows, plain)} and **{called(own)} {of_row(rows, own)}** "
-        f"({MEASURED[judged.metric]}; 1 is perfect, 0 is no skill; 95 % intervals)."
+        f"({MEASURED[judged.metric]}; 1 is perfect, 0 is no skill; {BRACKETS})."
     )
-    if not judged.shown:
-        return f"Over all of them, where nothing is to be found and no ceiling can be told (n/a), {told}"
-    top = _number(float(rows["ceiling"].loc[own]))
-    return f"Averaged over the {_units(rows)}, **{CALLED['ceiling']} could reach {top}**; {told}"
+    if judged.shows != "effects":
+        return f"Over all of them, {told} How well a perfect model could do cannot be told (n/a)."
+    return f"Averaged over the {_units(rows)}, **{_top(judged, rows)}**; {told}"
+
+
+def _top(judged: JudgedFile, rows: pd.DataFrame) -> str:
+    """Return what a perfect model could reach, or why that is not known."""
+    if CEILING in rows.index and judged.shown:
+        return f"{CALLED[CEILING]} could reach {of_row(rows, CEILING)}"
+    why = "too few cells for halves" if not judged.units["halved"].any() else "two halves agree on no change"
+    return f"what {CALLED[CEILING]} could reach cannot be told (n/a: {why})"
 
 
 def _units(rows: pd.DataFrame) -> str:
@@ -129,12 +177,13 @@ def of_row(rows: pd.DataFrame, name: str) -> str:
 def with_interval(mean: float, low: float, high: float) -> str:
     """Return a number with its interval, or with n/a where fewer than six units give none."""
     if not np.isfinite(low):
-        return f"{_number(mean)} [interval n/a: fewer than six]"
-    return f"{mean:.2f} [{low:.2f}, {high:.2f}]"
+        return f"{rounded(mean)}{NO_INTERVAL}"
+    return f"{rounded(mean)} [{rounded(low)}, {rounded(high)}]"
 
 
-def _number(value: float) -> str:
-    return f"{value:.2f}" if np.isfinite(value) else "n/a"
+def rounded(value: float) -> str:
+    """Return a number with two digits, never -0.00."""
+    return f"{round(value, 2) + 0.0:.2f}" if np.isfinite(value) else "n/a"
 
 
 def gap_sentence(judged: JudgedFile) -> str:
@@ -148,7 +197,22 @@ def gap_sentence(judged: JudgedFile) -> str:
     return (
         f"{called(own).capitalize()} **{verdict} {CALLED[plain]}**: the difference is "
         f"{with_interval(gap.mean, gap.low, gap.high)}"
-        + (f", and one below {gap.smallest:.2f} could not have been seen." if np.isfinite(gap.low) else ".")
+        + (f"; one below {gap.smallest:.2f} could not have been seen." if np.isfinite(gap.low) else ".")
+    )
+
+
+def opponent_sentence(judged: JudgedFile) -> str:
+    """Say what the plain mean of a score page has seen, and how the row does against what has seen less."""
+    own, rows = judged.own, judged.rows()
+    if not {own, "mean"} <= set(rows.index):
+        return ""
+    gap = judged.gap(own, "mean")
+    verdict = {True: "is better", False: "is worse", None: "cannot be told apart"}[_side(gap)]
+    than = "from" if _side(gap) is None else "than"
+    return (
+        f"**What is fair:** {CALLED['matching_mean']} knows other cells of the same perturbations, those of "
+        f"the truth. A model that never saw these perturbations is to be held against {CALLED['mean']}: "
+        f"{called(own)} {verdict} {than} it, by {with_interval(gap.mean, gap.low, gap.high)}."
     )
 
 
@@ -163,16 +227,18 @@ def contexts_sentence(judged: JudgedFile) -> str:
     """Say in which contexts the twin does well, seen in training or left out of it."""
     if not judged.contexts:
         return (
-            "All cells count as **one cell type**, so nothing is said about another one: name a column of "
-            "cell "
-            "types with --context-key to learn more."
+            "All cells count as **one cell type**, so nothing is said about another one (n/a): name a column "
+            "of cell types with --context-key to learn more."
         )
     own = judged.own
     within = {name: judged.rows("cells", name) for name in judged.contexts}
     known = [f"{name} {of_row(rows, own)}" for name, rows in within.items() if own in rows.index]
     missing = [name for name, rows in within.items() if own not in rows.index]
+    silent = [name for name in missing if judged.silent(name)]
+    small = [name for name in missing if name not in silent]
     told = f"**By cell type**, {called(own)} reaches " + "; ".join(known[:LISTED]) if known else ""
-    told += f"; n/a in {listed(missing)} (too few cells)" if missing else ""
+    told += f"; no effect is seen in {listed(silent)} (n/a)" if silent else ""
+    told += f"; too few cells in {listed(small)} (n/a)" if small else ""
     left_out = judged.rows("contexts") if "contexts" in judged.splits else None
     if left_out is None or left_out.empty or own not in left_out.index:
         return told.lstrip("; ") + "."
@@ -196,33 +262,64 @@ def null_sentence(judged: JudgedFile) -> str:
 
 def untold_sentence(judged: JudgedFile) -> str:
     """Say what cannot be told, how many more cells it would take, and what labels without a meaning score."""
-    sure = judged.sureness()
-    unknown = [unit for unit in sure.index if not np.isfinite(sure.loc[unit, "1 x"])]
-    beside = null_sentence(judged)
-    small = judged.small()
-    beside += (
-        f" Left out of every average, with under {MIN_TOTAL} cells: {listed(list(small['perturbation']))}."
-        if len(small)
-        else ""
-    )
-    if len(unknown) == len(sure) or not judged.shown:
-        return (
-            "**What cannot be told:** how many more cells it would take (n/a): two halves of the cells "
-            "agree on no "
-            "change, so that its size is unknown." + beside
-        )
+    sure = judged.sureness().dropna()
+    beside, small = null_sentence(judged), judged.small()
+    if len(small):
+        names = listed(list(small["perturbation"].unique()))
+        beside += f" Left out of every average, with under {MIN_TOTAL} cells: {names}."
+    if sure.empty:
+        why = "two halves of the cells agree on no change, so that its size is unknown"
+        if not judged.units["halved"].any():
+            why = "a fifth of the cells is too few to be halved"
+        return f"**How many more cells it would take** cannot be told (n/a): {why}." + beside
+    return cells_sentence(judged, sure) + beside
+
+
+def cells_sentence(judged: JudgedFile, sure: pd.DataFrame) -> str:
+    """Say how surely the changes are known, and what number of cells would make the least sure one known."""
     least = str(sure["1 x"].idxmin())
-    now = sure.loc[least]
+    now, enough = sure.loc[least], int((sure["1 x"] >= ENOUGH).sum())
     told = (
-        f"**Least sure** is the change of {least}: two such experiments would agree with a correlation of "
-        f"{now['1 x']:.2f} [at least {max(now['low'], 0):.2f}], with twice the cells {now['2 x']:.2f}, "
-        "with four "
-        f"times {now['4 x']:.2f}."
+        f"**How many cells it takes:** done again with as many cells, the experiment would show the same "
+        f"change (correlation {ENOUGH} or more) for {enough} of the {len(sure)} whose change is seen; "
+        f"least so for {plain_unit(least)}, {now['1 x']:.2f} [at least {max(now['low'], 0):.2f}]"
     )
-    if unknown:
+    if now["1 x"] < ENOUGH:
+        cells = float(sure["times"].loc[least]) * float(judged.units["cells"].loc[least])
+        most = f"at most {now['at most']:.1f}" if np.isfinite(now["at most"]) else "n/a"
         told += (
-            f" For {len(unknown)} of {len(sure)} the halves agree on no change, so that not even the "
-            "number of "
-            "cells it would take can be told (n/a)."
+            f", where {now['times']:.1f} [{most}] times its cells (about {cells:.0f}) and controls would do"
         )
-    return told + beside
+    unknown = len(judged.units) - len(sure)
+    if unknown:
+        told += f"; for the other {unknown} not even that number can be told (n/a)"
+    return told + "."
+
+
+def kept_sentence(kept: pd.DataFrame, acting: Sequence[str]) -> str:
+    """Say how much of the change of all measured genes the panel keeps, and under permuted labels."""
+    names = {unit.partition(" | ")[0].partition(" at dose ")[0] for unit in acting}
+    some = kept[kept["perturbation"].isin(names)] if names else kept
+    share, permuted = some["share"].mean(), some["permuted"].mean()
+    told = (
+        f"The genes that are compared keep {share:.2f} of the squared change of all measured genes "
+        f"({permuted:.2f} under permuted labels)"
+    )
+    few = ", which is less than half: what happens in other genes is not judged."
+    return told + (few if share < KEPT else ".")
+
+
+def policies_sentence(judged: JudgedFile, policies: pd.DataFrame, steps: int) -> str:
+    """Say what the policies of the in-silico twin score, or why there are none; "" where none were asked."""
+    if not steps:
+        return ""
+    if len(policies):
+        return f"**No in-silico twin** was made of this file (n/a): {policies['reason'].iloc[0]}"
+    table = judged.rows()
+    scores = "; ".join(f"{called(name)} {of_row(table, name)}" for name in NAMES if name in table.index)
+    if not scores:
+        return "**The in-silico twin** reaches none of the perturbations that are scored here (n/a)."
+    return (
+        f"**The in-silico twin** learns by trial on the same cells ({steps:,} steps, nothing tuned): "
+        f"{scores}; beside {called(judged.own)} with {of_row(table, judged.own)}."
+    )

@@ -11,6 +11,7 @@ from twinlib.data import blocks
 from twinlib.data.schema import CONTROL
 from twinlib.errors import InputError
 from twinlib.evaluation.calibration import MIN_CELLS
+from twinlib.verdict.parts import labels_by_dose
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +21,7 @@ Array = NDArray[np.float64]
 
 
 def gene_tests(cells: AnnData, perturbation: str) -> pd.DataFrame:
-    """Return change, p and q (Benjamini-Hochberg) of every gene [G] under a perturbation.
+    """Return change, p and q (Benjamini-Hochberg) of every gene [G] under a perturbation (at a dose).
 
     The change is mean(perturbed) - mean(controls) within contexts, weighted by perturbed cells; its variance
     is Welch's, added up over contexts, and p is two-sided from the normal.
@@ -28,7 +29,8 @@ def gene_tests(cells: AnnData, perturbation: str) -> pd.DataFrame:
     import pandas as pd
     from scipy.stats import false_discovery_control, norm
 
-    labels, contexts = (cells.obs[name].astype(str).to_numpy() for name in ("perturbation", "cell_context"))
+    labels = labels_by_dose(cells).to_numpy().astype(str)
+    contexts = cells.obs["cell_context"].astype(str).to_numpy()
     change, variance, total = np.zeros(cells.n_vars), np.zeros(cells.n_vars), 0
     for context in np.unique(contexts[labels == perturbation]):
         arms = [np.flatnonzero((labels == name) & (contexts == context)) for name in (perturbation, CONTROL)]
