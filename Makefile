@@ -1,6 +1,6 @@
 # make book   build the book into _build/html, after executing the notebooks whose outputs are stale
 # make test   every check: lint, types, unit tests, notebooks, strict book build
-# make look   every built page in a browser without a network (needs Chromium and Node)
+# make look   every built page (PAGES=04,intro: these) in a browser without a network (needs Chromium and Node)
 # make home URL=...   write the repository's address wherever it belongs
 PYTHON ?= python3
 JOBS ?= 2
@@ -65,9 +65,10 @@ results: environment
 	$(BIN)/python -m experiments $(PROTOCOL) --dataset $(DATASET) \
 	  --seeds $(SEEDS) --timesteps $(TIMESTEPS) --out results/$(PROTOCOL)/$(DATASET)
 
-# Every built page in headless Chromium with the network cut; skipped with a reason where it cannot run.
+# Built pages in headless Chromium with the network cut; skipped with a reason where it cannot run.
+# `make look PAGES=04,intro SHOTS=folder` looks at these alone and keeps pictures of them.
 look: html
-	@sh scripts/look/look.sh $(SHOTS)
+	@PAGES="$(PAGES)" SHOTS="$(SHOTS)" sh scripts/look/look.sh
 
 # Each notebook as Colab runs it: alone, in an environment without twinlib, installed from a git address.
 colab: environment
