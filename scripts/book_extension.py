@@ -163,22 +163,6 @@ def _planned_chapters(app: Any, page: str, source: list[str]) -> None:
     source[0] = _CHAPTER_LINK.sub(lambda link: link[0] if link[2] in present else link[1], source[0])
 
 
-_FORM = re.compile(r"# @title (.+?)\s*(?:\{.*\})?\n")
-
-
-def _label_folded(app: Any, doctree: Any) -> None:
-    """Give a folded cell the label of its form in Colab: `# @title LABEL { display-mode: "form" }`."""
-    from docutils import nodes
-
-    for cell in doctree.findall(nodes.container):
-        code = next(iter(cell.findall(nodes.literal_block)), None) if "prompt_show" in cell else None
-        form = _FORM.match(code.rawsource or code.astext()) if code is not None else None
-        if form and code is not None:
-            rest = code.astext()[form.end() :]
-            code.rawsource, code[:] = rest, [nodes.Text(rest)]
-            cell["prompt_show"] = cell["prompt_hide"] = f"Code: {form[1]}"
-
-
 def _plain_letters(line: str) -> str:
     if line.count("`") % 2:
         line = line.replace("`", "'")
@@ -200,7 +184,6 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("source-read", _list_modules)
     app.connect("source-read", _insert)
     app.connect("source-read", _planned_chapters)
-    app.connect("doctree-read", _label_folded)
     app.connect("autodoc-process-docstring", _docstring, priority=100)
     app.connect("html-page-context", _mark)
     app.connect("html-page-context", _bibliography)
