@@ -84,8 +84,9 @@ def test_a_phone_gets_the_panels_below_each_other() -> None:
     fig, axes = plt.subplots(2, 3, figsize=(12, 6), sharey=True)
     axes[0, 0].set_ylabel("height")
     for ax in axes.flat:
-        ax.plot([0, 1], label="one curve")
-    plots.legend_outside(fig)
+        ax.plot([0, 1], label="one curve of a name that takes half of the width")
+    axes[1, 2].set_xlabel("a name of an axis that is longer than a phone is wide, so that it is broken")
+    plots.legend_outside(fig, columns=3)
     assert len(fig.legends[0].get_texts()) == 1
     assert plots.stack(fig)
     fig.canvas.draw()
@@ -93,6 +94,23 @@ def test_a_phone_gets_the_panels_below_each_other() -> None:
     assert all(upper.y0 > lower.y1 for upper, lower in zip(boxes, boxes[1:], strict=False))
     assert {ax.get_ylabel() for ax in axes.flat} == {"height"}
     assert fig.get_figwidth() == plots.COLUMN
+    assert "\n" in axes[1, 2].get_xlabel()
+    pixels = fig.bbox.width
+    assert fig.legends[0].get_window_extent().x1 <= pixels
+    plt.close(fig)
+
+
+def test_a_dot_without_an_interval_is_hollow() -> None:
+    import matplotlib.pyplot as plt
+    import pandas as pd
+
+    fig, ax = plt.subplots()
+    rows = pd.DataFrame({"mean": [0.1, 0.2], "low": [0.0, float("nan")], "high": [0.3, float("nan")]})
+    plots.interval_dots(ax, rows, [4, 7], "#000000", "a row")
+    known, few = ax.get_lines()
+    assert (known.get_xydata().tolist(), few.get_xydata().tolist()) == ([[0.1, 4]], [[0.2, 7]])
+    assert (known.get_fillstyle(), few.get_fillstyle()) == ("full", "none")
+    assert [line.tolist() for line in ax.collections[0].get_segments()] == [[[0.0, 4.0], [0.3, 4.0]]]
     plt.close(fig)
 
 

@@ -8,9 +8,15 @@ import io
 import pathlib
 import re
 import sys
+import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 #: Colour of each entity on every page: every algorithm, every row of a table, every kind of cell. Mid-tone,
@@ -41,7 +47,7 @@ COLOURS: dict[str, str] = {
     "value_iteration": "#5a1f1f",
     # baselines
     "mean": "#e8604f",
-    "matching_mean": "#2b7a8c",
+    "matching_mean": "#e6a90f",
     "additive": "#7b6fb0",
     "linear": "#a44fa0",
     "latent_shift": "#d980ae",
@@ -67,6 +73,8 @@ PHONE = 600
 COLUMN = 4.8
 #: Least height (inches) of one of its panels.
 LOWEST = 2.4
+#: Letters of a label that fit its width.
+LETTERS = 44
 
 
 def style() -> None:
@@ -142,9 +150,31 @@ def stack(fig: Figure) -> bool:
     for ax, spec in specs.items():
         ax.set_subplotspec(grid[places.index((spec.rowspan.start, spec.colspan.start))])
         ax.tick_params(labelleft=True, labelbottom=True)
+        ax.set_xlabel(textwrap.fill(ax.get_xlabel(), LETTERS))
         if not ax.get_ylabel() and ax.get_shared_y_axes().joined(first, ax):
             ax.set_ylabel(first.get_ylabel())
+    _narrow_legends(fig)
     return True
+
+
+def _narrow_legends(fig: Figure) -> None:
+    """Set the legends of the figure in as many columns as a phone has room for."""
+    for legend in list(fig.legends):
+        labels = [text.get_text() for text in legend.get_texts()]
+        legend.remove()
+        columns = 2 if max(map(len, labels)) <= LETTERS // 2 else 1
+        fig.legend(legend.legend_handles, labels, loc="outside lower left", ncols=columns)
+
+
+def interval_dots(
+    ax: Axes, rows: pd.DataFrame, places: Sequence[float], colour: str, label: str | None = None
+) -> None:
+    """Draw each row's `mean` as a dot, hollow without an interval, and `low` to `high` as a line."""
+    heights = np.asarray(places, dtype=float)
+    known = np.isfinite(rows["low"].to_numpy(dtype=float))
+    ax.hlines(heights[known], rows["low"][known], rows["high"][known], color=colour, lw=2)
+    ax.plot(rows["mean"][known], heights[known], "o", ms=5, color=colour, label=label)
+    ax.plot(rows["mean"][~known], heights[~known], "o", ms=5, color=colour, fillstyle="none")
 
 
 def legend_outside(fig: Figure, columns: int = 2) -> None:
