@@ -1307,11 +1307,11 @@ for ax, (rank, rows) in zip(axes.flat, cases, strict=True):
             label=model,
         )
     top = rows.loc[rows["measured"].abs().nlargest(5).index].sort_values("experimental")
-    for side, gene in zip((-11, 6, -11, 6, 6), top.itertuples(), strict=False):
-        place = (gene.measured, gene.experimental)
+    for line, gene in enumerate(top[::-1].itertuples()):
         ax.annotate(
-            gene.gene, place, fontsize=9, xytext=(4, side), textcoords="offset points"
-        )
+            gene.gene, (gene.measured, gene.experimental), xytext=(0.03, 0.95 - 0.07 * line),
+            textcoords="axes fraction", fontsize=10, arrowprops={"arrowstyle": "-", "lw": 0.6, "color": "0.6"},
+        )  # fmt: skip
     ax.set(
         title=f"{rank}: {rows['perturbation'].iloc[0]}",
         xlabel="measured change",
