@@ -1042,7 +1042,7 @@ for ax, (role, title) in zip(
         )  # fmt: skip
     ax.set_xticks(
         np.arange(len(shown_parts)) + 0.5,
-        [part.replace("_", "\n", 1) for part in shown_parts],
+        [part.replace("its_", "").replace("_", "\n") for part in shown_parts],
         fontsize=9,
     )
     ax.set(title=title)

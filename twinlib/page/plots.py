@@ -151,8 +151,9 @@ def stack(fig: Figure) -> bool:
         ax.set_subplotspec(grid[places.index((spec.rowspan.start, spec.colspan.start))])
         ax.tick_params(labelleft=True, labelbottom=True)
         ax.set_xlabel(textwrap.fill(ax.get_xlabel(), LETTERS))
-        if not ax.get_ylabel() and ax.get_shared_y_axes().joined(first, ax):
-            ax.set_ylabel(first.get_ylabel())
+        if ax is not first and ax.get_shared_y_axes().joined(first, ax):
+            ax.set_ylabel(ax.get_ylabel() or first.get_ylabel())
+            ax.tick_params(axis="y", labelsize=first.get_yticklabels()[0].get_fontsize())
     _narrow_legends(fig)
     return True
 
