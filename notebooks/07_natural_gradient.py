@@ -134,9 +134,10 @@ gain = {
 }
 record.say(
     f"At a KL divergence of {RADIUS} the natural step gains "
-    f"{gain['sigma', 'natural']:.2f} with either label; the plain one gains "
-    f"{gain['log sigma', 'plain']:.2f} in log sigma and {gain['sigma', 'plain']:.2f} "
-    f"in sigma, and ends at a spread of {ends['log sigma']['plain'][1]:.2f} or "
+    f"{gain['log sigma', 'natural']:.2f} in log sigma and "
+    f"{gain['sigma', 'natural']:.2f} in sigma; the plain one gains "
+    f"{gain['log sigma', 'plain']:.2f} and {gain['sigma', 'plain']:.2f}, and ends at a "
+    f"spread of {ends['log sigma']['plain'][1]:.2f} or "
     f"{ends['sigma']['plain'][1]:.2f}, depending on the label alone."
 )
 apart = abs(ends["log sigma"]["natural"][1] - ends["sigma"]["natural"][1])
