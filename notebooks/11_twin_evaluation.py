@@ -820,7 +820,7 @@ for name, (scores, _) in recorded.items():
     dtw_loose.append(dtw.loc[0.0, "low"] > 0.05)
     half, whole = twin.loc[0.5, "mean"], twin.loc[1.0, "mean"]
     record.say(
-        f"**{name}**, {int(twin['units'].max())} units: the twin flags "
+        f"**{name}** (units {int(twin['units'].max())}): the twin flags "
         f"{twin.loc[0.0, 'mean']:.0%} of sound experiments, {half:.0%} with half of "
         f"the cells replaced, {whole:.0%} with all of them; on sham labels "
         f"{paths_of.in_words(null)}."
@@ -1153,7 +1153,7 @@ for name, gain in gains.items():
         for algorithm in shown[1:]
     )
     record.say(
-        f"**{name}**, {len(gain)} perturbations, of which the scores of "
+        f"**{name}**: perturbations {len(gain)}, of which the scores of "
         f"{int(told.notna().sum())} can be resolved. Nearer than doing nothing, and "
         f"nearer than the straight line: {counts}."
     )
