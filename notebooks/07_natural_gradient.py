@@ -97,7 +97,7 @@ for name, (label, sigma_of, _, factor, curvature) in labels.items():
     }
 
 fig, axes = plt.subplots(1, 2, figsize=(11, 4.6))
-mus, sigmas = np.meshgrid(np.linspace(-0.75, 0.95, 200), np.linspace(0.95, 2.05, 200))
+mus, sigmas = np.meshgrid(np.linspace(-0.75, 0.95, 200), np.linspace(0.85, 2.5, 200))
 for axis, (name, (_, _, label_of, _, _)) in zip(axes, labels.items(), strict=True):
     height = label_of(sigmas)
     axis.contour(
@@ -116,7 +116,7 @@ for axis, (name, (_, _, label_of, _, _)) in zip(axes, labels.items(), strict=Tru
     axis.set(
         xlabel="mean mu of the action", ylabel=name, title=f"parameters: mu and {name}"
     )
-axes[0].legend(loc="upper left", fontsize=9)
+axes[0].legend(loc="lower left", fontsize=9, ncols=2)
 plots.show(
     fig,
     "plain-and-natural",

@@ -88,6 +88,7 @@ for row, ((name, clock), judged) in enumerate(verdicts.items()):
         )
 axis.axvline(0, color="#2b3648", lw=1)
 axis.set_xscale("symlog", linthresh=0.1)
+axis.set_xlim(-2, 4)
 axis.set_xticks([-1, -0.1, 0, 0.1, 1], ["-1", "-0.1", "0", "0.1", "1"])
 axis.set_yticks(range(len(ticks)), ticks)
 axis.invert_yaxis()
