@@ -31,7 +31,7 @@ if importlib.util.find_spec("twinlib") is None:
     copies = sorted(pathlib.Path().glob("twin-book*.zip"))
     if not copies:
         raise ModuleNotFoundError(
-            "twinlib is not installed: run `make environment` in a copy of this book, "
+            "twinlib is not installed: run `make environment` in a copy of the book, "
             "or `make zip`, and upload twin-book.zip to the folder of this notebook."
         )
     pip = [sys.executable, "-m", "pip", "install", "-q"]
@@ -104,8 +104,8 @@ most = max(change, key=lambda delta: change[delta][1])
 record.say(
     f"Of {sum(map(len, histories.values()))} updates none used more than "
     f"{max(shares):.0%} of its bound, and all {accepted} accepted ones raised their "
-    "surrogate. Return in the first and in the last three iterations, mean over three "
-    "seeds: "
+    "surrogate. Return in the first and in the last three iterations, mean over "
+    "three seeds: "
     + ", ".join(
         f"{first:+.3f} and {last:+.3f} with delta {delta}"
         for delta, (first, last) in change.items()
@@ -437,12 +437,12 @@ axes[1].set_ylabel("mean KL divergence (Eq. 4)")
 plots.show(
     fig,
     "along-the-ray",
-    "Left: surrogate gain along the natural direction with its linear model. Right: KL "
-    "divergence along the same direction with its quadratic model and a dashed line at "
-    "delta.",
-    "Along one direction: the KL divergence follows its quadratic model; the surrogate "
-    "leaves its linear model, because single large ratios take over (chapter 6, step "
-    "4).",
+    "Left: surrogate gain along the natural direction with its linear model. Right: "
+    "KL divergence along the same direction with its quadratic model and a dashed "
+    "line at delta.",
+    "Along one direction: the KL divergence follows its quadratic model; the "
+    "surrogate leaves its linear model, because single large ratios take over "
+    "(chapter 6, step 4).",
 )
 
 # %% [markdown]
@@ -539,16 +539,16 @@ axis.legend()
 plots.show(
     fig,
     "monotonic-improvement",
-    "True return, surrogate and lower bound of a six-state decision problem along the "
-    "policy gradient; the bound lies below the true return everywhere and touches it "
-    "at length zero.",
+    "True return, surrogate and lower bound of a six-state decision problem along "
+    "the policy gradient; the bound lies below the true return everywhere and "
+    "touches it at length zero.",
     "The bound of Schulman 2015 on a problem that can be solved exactly.",
 )
 peak = int(curve[:, 2].argmax())
 record.say(
-    f"The bound is largest at a step of {lengths[peak]:.1f}, where it promises a gain "
-    f"of {curve[peak, 2] - J:.4f}; within this range the true return is largest at "
-    f"{lengths[curve[:, 0].argmax()]:.1f}."
+    f"The bound is largest at a step of {lengths[peak]:.1f}, where it promises a "
+    f"gain of {curve[peak, 2] - J:.4f}; within this range the true return is largest "
+    f"at {lengths[curve[:, 0].argmax()]:.1f}."
 )
 
 # %% [markdown]
@@ -704,8 +704,9 @@ idle, idle_error = untrained(0.0)
 noise, noise_error = untrained(float(np.exp(base.log_std)))
 record.say(
     f"Return of doing nothing, with kick and process noise on: {idle:+.4f} +- "
-    f"{idle_error:.4f}. Return of exploration noise alone, with the starting standard "
-    f"deviation and a mean action of zero: {noise:+.4f} +- {noise_error:.4f}."
+    f"{idle_error:.4f}. Return of exploration noise alone, with the starting "
+    f"standard deviation and a mean action of zero: {noise:+.4f} +- "
+    f"{noise_error:.4f}."
 )
 assert noise < idle
 
@@ -765,46 +766,50 @@ cosine = torch.nn.functional.cosine_similarity(d, gradient, dim=-1).mean()
 alpha_d = step_length(gradient, d, config.delta).unsqueeze(-1) * d
 with torch.no_grad():
     stepped = policy.distribution(buffer.obs, policy.actor + alpha_d)
-    forth, back = mean_kl(buffer.behaviour, stepped), mean_kl(stepped, buffer.behaviour)
+    forth, back = (
+        mean_kl(buffer.behaviour, stepped),
+        mean_kl(stepped, buffer.behaviour),
+    )
 before, _ = evaluate(policy.actor)
 after, _ = evaluate(
     policy.actor - config.shrink ** (config.line_search_steps - 1) * alpha_d
 )
 record.say(
-    f"With sb3-contrib's choices in all of them our parameters end {same['apart']:.0e} "
-    f"from its own, after an update that moved one of them by {moved:.2f}.\n\n1. **The "
-    "KL divergence is a sum over actions.** Ours: `old.kl(new).mean(-1)`, summed "
-    "inside. sb3-contrib: `kl_divergence(distribution, old_distribution).mean()`, "
-    "whose mean runs over states *and* actions. With four actions and the same "
-    f"$\\delta$ the update has a KL divergence of {same['kl']:.4f} (Eq. 4) in place of "
-    f"{peer.loc['kl_sum', 'kl']:.4f}; step 5 has all genes.\n2. **Its direction is old "
-    "to new.** Ours: `old.kl(new)`. sb3-contrib: the new policy stands first. The "
-    "curvature at the old policy is the same for both, so the step is: the parameters "
-    f"differ by {off('kl_direction')}, which is rounding. The number that is checked "
-    "and logged differs: on this page's batch by "
+    "With sb3-contrib's choices in all of them our parameters end "
+    f"{same['apart']:.0e} from its own, after an update that moved one of them by "
+    f"{moved:.2f}.\n\n1. **The KL divergence is a sum over actions.** Ours: "
+    "`old.kl(new).mean(-1)`, summed inside. sb3-contrib: "
+    "`kl_divergence(distribution, old_distribution).mean()`, whose mean runs over "
+    "states *and* actions. With four actions and the same $\\delta$ the update has a "
+    f"KL divergence of {same['kl']:.4f} (Eq. 4) in place of "
+    f"{peer.loc['kl_sum', 'kl']:.4f}; step 5 has all genes.\n2. **Its direction is "
+    "old to new.** Ours: `old.kl(new)`. sb3-contrib: the new policy stands first. "
+    "The curvature at the old policy is the same for both, so the step is: the "
+    f"parameters differ by {off('kl_direction')}, which is rounding. The number that "
+    "is checked and logged differs: on this page's batch by "
     f"{float((back / forth - 1).abs().max()):.1e} of its value at the same step.\n3. "
     "**The old policy is a constant.** Ours: `mean_kl(new.detach(), new)`. "
-    "sb3-contrib: `with th.no_grad(): old_distribution = ...`. Without it the product "
-    "is the damping and nothing else, and the cosine of the direction with the plain "
-    f"gradient is 1 in place of {float(cosine):.3f} (exercise 7.3).\n4. **Conjugate "
-    "gradients begin at zero.** Ours: `torch.zeros_like(target)`. sb3-contrib: `1e-4 * "
-    f"th.randn_like(b)`. Both converge; the parameters differ by {off('cg_start')}, "
-    "which is rounding, too.\n5. **Fifteen iterations.** Ours: `cg_iterations=15`. "
-    "sb3-contrib: `cg_max_steps=15`. With five the parameters differ by "
-    f"{off('cg_iterations')}; with a damping of 0.001 in place of 0.1 by "
+    "sb3-contrib: `with th.no_grad(): old_distribution = ...`. Without it the "
+    "product is the damping and nothing else, and the cosine of the direction with "
+    f"the plain gradient is 1 in place of {float(cosine):.3f} (exercise 7.3).\n4. "
+    "**Conjugate gradients begin at zero.** Ours: `torch.zeros_like(target)`. "
+    "sb3-contrib: `1e-4 * th.randn_like(b)`. Both converge; the parameters differ by "
+    f"{off('cg_start')}, which is rounding, too.\n5. **Fifteen iterations.** Ours: "
+    "`cg_iterations=15`. sb3-contrib: `cg_max_steps=15`. With five the parameters "
+    f"differ by {off('cg_iterations')}; with a damping of 0.001 in place of 0.1 by "
     f"{off('damping')}.\n6. **Advantages are centred over the whole batch.** Ours: "
-    "`normalized(buffer.advantage)`. sb3-contrib: `(advantages - advantages.mean()) / "
-    "(advantages.std() + 1e-8)`. Their scale does not matter (times ten: "
+    "`normalized(buffer.advantage)`. sb3-contrib: `(advantages - advantages.mean()) "
+    "/ (advantages.std() + 1e-8)`. Their scale does not matter (times ten: "
     f"{off('advantage_scale')}), because Eq. 6 divides it out again; their mean does "
-    f"(neither centred nor scaled: {off('advantage_raw')}).\n7. **The length takes the "
-    "damped curvature.** Ours: `2 delta / (g d + epsilon)`, with $g = (H + \\lambda) "
-    "d$. sb3-contrib: the product of $d$ with $(H + \\lambda) d$, one more product. "
-    "They agree as far as the solver does: here to "
+    f"(neither centred nor scaled: {off('advantage_raw')}).\n7. **The length takes "
+    "the damped curvature.** Ours: `2 delta / (g d + epsilon)`, with $g = (H + "
+    "\\lambda) d$. sb3-contrib: the product of $d$ with $(H + \\lambda) d$, one more "
+    "product. They agree as far as the solver does: here to "
     f"{float((lengths[0] / lengths[1] - 1).abs().max()):.1e} of the length.\n8. **A "
     "failed search puts the old parameters back.** Ours: the result starts as "
-    "`start.clone()`. sb3-contrib: `param.data = original_param.data.clone()`. Keeping "
-    "the last try of a search downhill would change the surrogate of this batch by "
-    f"{float((after - before).max()):+.4f} (exercise 8.3)."
+    "`start.clone()`. sb3-contrib: `param.data = original_param.data.clone()`. "
+    "Keeping the last try of a search downhill would change the surrogate of this "
+    f"batch by {float((after - before).max()):+.4f} (exercise 8.3)."
 )
 assert same["apart"] < 1e-3 * moved
 assert peer.loc["kl_sum", "kl"] < same["kl"] and float((after - before).max()) < 0
@@ -815,7 +820,9 @@ assert peer.loc["kl_sum", "kl"] < same["kl"] and float((after - before).max()) <
 # %% tags=["hide-input"]
 # @title Ours beside theirs { display-mode: "form" }
 speed = tables.read_table("speed", "", "training").set_index("name")
-for case, rows in speed[speed.index.str.startswith("TRPO, ten seeds")].groupby("ours"):
+for case, rows in speed[speed.index.str.startswith("TRPO, ten seeds")].groupby(
+    "ours"
+):
     record.say(
         f"Environment steps a second of ours, ten seeds side by side, {case:,.0f}"
         + (
@@ -824,7 +831,8 @@ for case, rows in speed[speed.index.str.startswith("TRPO, ten seeds")].groupby("
             else ". "
         )
         + "; ".join(
-            f"{name.rpartition('; ')[2].replace('SB3', 'sb3-contrib')} {row.peer:,.0f}"
+            f"{name.rpartition('; ')[2].replace('SB3', 'sb3-contrib')} "
+            f"{row.peer:,.0f}"
             for name, row in rows.iterrows()
         )
         + "."
@@ -922,7 +930,9 @@ def check_1(step):
         "the quadratic KL of the step is not delta"
     )
     others = rng.normal(size=(2000, 6))
-    others *= np.sqrt(0.04 / np.einsum("ij,jk,ik->i", others, fisher, others))[:, None]
+    others *= np.sqrt(0.04 / np.einsum("ij,jk,ik->i", others, fisher, others))[
+        :, None
+    ]
     assert (others @ gradient).max() <= gradient @ found + 1e-12, (
         "another step of the same KL gains more"
     )

@@ -31,7 +31,7 @@ if importlib.util.find_spec("twinlib") is None:
     copies = sorted(pathlib.Path().glob("twin-book*.zip"))
     if not copies:
         raise ModuleNotFoundError(
-            "twinlib is not installed: run `make environment` in a copy of this book, "
+            "twinlib is not installed: run `make environment` in a copy of the book, "
             "or `make zip`, and upload twin-book.zip to the folder of this notebook."
         )
     pip = [sys.executable, "-m", "pip", "install", "-q"]
@@ -138,9 +138,9 @@ axes[0].legend()
 plots.show(
     fig,
     "one-batch",
-    "Left: KL divergence from the collecting policy against the number of passes over "
-    "one batch, for no restraint, clip, penalty, and both. Right: effective share of "
-    "the samples, which falls as the divergence grows.",
+    "Left: KL divergence from the collecting policy against the number of passes "
+    "over one batch, for no restraint, clip, penalty, and both. Right: effective "
+    "share of the samples, which falls as the divergence grows.",
     "How fast one batch is used up.",
 )
 end = {name: curve[-1] for name, curve in curves.items()}
@@ -314,7 +314,8 @@ log_std = torch.tensor([[-0.5, 0.3]], dtype=torch.float64)
 old = Gaussian(obs @ weights, log_std)
 action = old.sample([generator])
 gain = normalized(
-    torch.randn(1, 200, generator=generator, dtype=torch.float64) + 0.5 * action.sum(-1)
+    torch.randn(1, 200, generator=generator, dtype=torch.float64)
+    + 0.5 * action.sum(-1)
 )
 old_log_prob = old.log_prob(action)
 
@@ -411,8 +412,8 @@ outcome = proximal_update(
 possible = config.epochs * -(-buffer.rows // config.minibatch_size)
 record.say(
     f"With a target of {target} the update took {int(outcome.steps)} of {possible} "
-    f"minibatch steps and ended at a KL divergence of {float(outcome.kl):.3f} over the "
-    f"whole batch, {float(outcome.kl) / target:.2f} times the target."
+    f"minibatch steps and ended at a KL divergence of {float(outcome.kl):.3f} over "
+    f"the whole batch, {float(outcome.kl) / target:.2f} times the target."
 )
 assert outcome.steps < possible
 
@@ -426,7 +427,9 @@ assert outcome.steps < possible
 betas, beta = [], torch.ones(1)
 learner = fresh_policy()
 adam, order = Adam(learner.theta, 3e-4), make_generators([0], "order")
-adaptive = ProximalConfig(clip_range=None, beta=1.0, adaptive_beta=True, target_kl=1e9)
+adaptive = ProximalConfig(
+    clip_range=None, beta=1.0, adaptive_beta=True, target_kl=1e9
+)
 collector_2 = Collector(
     Dynamics(world, EnvironmentConfig(), replicas=1, n_cells=64),
     make_generators([1], "environment"),
@@ -464,17 +467,17 @@ for axis in axes:
 plots.show(
     fig,
     "adaptive-penalty",
-    "Left: the penalty weight over twelve updates, doubling and halving. Right: the KL "
-    "divergence of these updates on a logarithmic axis, beside a grey band around the "
-    "target.",
+    "Left: the penalty weight over twelve updates, doubling and halving. Right: the "
+    "KL divergence of these updates on a logarithmic axis, beside a grey band around "
+    "the target.",
     "An adaptive penalty in search of its KL target.",
 )
 inside = int(((betas[:, 1] >= target / 1.5) & (betas[:, 1] <= 1.5 * target)).sum())
 above = int((betas[:, 1] > 1.5 * target).sum())
 record.say(
-    f"Of {len(betas)} updates with the adaptive penalty {inside} ended inside the band "
-    f"around the target and {above} above it; the weight went from {betas[0, 0]:g} to "
-    f"{betas[-1, 0]:g}."
+    f"Of {len(betas)} updates with the adaptive penalty {inside} ended inside the "
+    f"band around the target and {above} above it; the weight went from "
+    f"{betas[0, 0]:g} to {betas[-1, 0]:g}."
 )
 
 # %% [markdown]
@@ -504,7 +507,9 @@ with torch.no_grad():
     by_hand = {
         "objective": normalized(buffer.advantage).mean(),
         "value": 0.5 * (policy.value(buffer.obs) - buffer.return_).square().mean(),
-        "entropy": torch.distributions.Normal(now.mean, now.log_std.exp().unsqueeze(1))
+        "entropy": torch.distributions.Normal(
+            now.mean, now.log_std.exp().unsqueeze(1)
+        )
         .entropy()
         .sum(-1)
         .mean(),
@@ -579,9 +584,9 @@ axes[0].legend()
 plots.show(
     fig,
     "clip-and-penalty",
-    "Left: return of an episode against environment steps for clip alone, two weights "
-    "of the penalty alone, and both together. Right: the KL divergence of each update "
-    "on a logarithmic axis.",
+    "Left: return of an episode against environment steps for clip alone, two "
+    "weights of the penalty alone, and both together. Right: the KL divergence of "
+    "each update on a logarithmic axis.",
     "Four ways to hold an update back.",
 )
 last = {
@@ -597,15 +602,19 @@ summary = pd.DataFrame(
 lengths = {n: h.kl.mean() for n, h in histories.items()}
 ends, deviations = summary["return at the end"], summary["sd over seeds"]
 held = [
-    name for name, settings_of in variants.items() if settings_of.clip_range is not None
+    name
+    for name, settings_of in variants.items()
+    if settings_of.clip_range is not None
 ]
 free = [name for name in variants if name not in held]
 record.say(
     f"The settings with a clip end at {ends[held].min():+.3f} to "
     f"{ends[held].max():+.3f}, those without one at {ends[free].min():+.3f} to "
-    f"{ends[free].max():+.3f}. The two with a clip differ by {np.ptp(ends[held]):.3f}, "
-    f"with a standard deviation over seeds of up to {deviations[held].max():.3f}. Mean "
-    "KL of an update: " + ", ".join(f"{n} {kl:.2f}" for n, kl in lengths.items()) + "."
+    f"{ends[free].max():+.3f}. The two with a clip differ by "
+    f"{np.ptp(ends[held]):.3f}, with a standard deviation over seeds of up to "
+    f"{deviations[held].max():.3f}. Mean KL of an update: "
+    + ", ".join(f"{n} {kl:.2f}" for n, kl in lengths.items())
+    + "."
 )
 if ends[held].min() > ends[free].max():
     record.say("Both settings with a clip end above both settings without one.")
@@ -654,8 +663,8 @@ plots.show(
     fig,
     "what-is-logged",
     "Six panels against environment steps, four settings in each: clip fraction, "
-    "minibatch steps, entropy, explained variance and loss of the critic, mean reward "
-    "of a step.",
+    "minibatch steps, entropy, explained variance and loss of the critic, mean "
+    "reward of a step.",
     "What every update of these runs has logged.",
 )
 
@@ -721,7 +730,14 @@ def judged(actions, samples=2048, observations=58):
     }
     target = seen[2] - seen[2].mean()
     data = Buffer(
-        obs, *seen[:2], gain["seen"], target, torch.zeros_like(target), old, zero, zero
+        obs,
+        *seen[:2],
+        gain["seen"],
+        target,
+        torch.zeros_like(target),
+        old,
+        zero,
+        zero,
     )
     adam = Adam(learner.theta, 3e-4)
     outcome = proximal_update(
@@ -734,7 +750,9 @@ def judged(actions, samples=2048, observations=58):
         name: new.log_prob(action) - old_log
         for name, (action, old_log, _) in drawn.items()
     }
-    surrogates = {name: float((logs[name].exp() * gain[name]).mean()) for name in drawn}
+    surrogates = {
+        name: float((logs[name].exp() * gain[name]).mean()) for name in drawn
+    }
     return float(outcome.kl), float(outcome.clip_fraction), logs, surrogates
 
 
@@ -743,7 +761,9 @@ def judged(actions, samples=2048, observations=58):
 looks = {actions: judged(actions) for actions in (10, 200)}
 fig, axes = plt.subplots(1, 2, figsize=(11, 3.8), sharey=True)
 rows = {}
-for axis, (actions, (kl, logged, logs, gains)) in zip(axes, looks.items(), strict=True):
+for axis, (actions, (kl, logged, logs, gains)) in zip(
+    axes, looks.items(), strict=True
+):
     share = {
         name: float(((x.exp() - 1).abs() > 0.2).float().mean())
         for name, x in logs.items()
@@ -791,17 +811,18 @@ record.say(
     f"{many['KL (Eq. 4)']:.3f}, and logged a clip fraction of "
     f"{many['clip fraction logged']:.2f}. Of the ratios of the actions it had seen "
     f"{many['outside, actions seen']:.0%} lie outside the clip range, of fresh ones "
-    f"{many['outside, fresh actions']:.0%} (theory: {many['outside, by theory']:.0%}). "
-    f"With 10 actions the KL divergence is {ten['KL (Eq. 4)']:.3f}, the logged clip "
-    f"fraction {ten['clip fraction logged']:.2f}, and the shares are "
+    f"{many['outside, fresh actions']:.0%} (theory: "
+    f"{many['outside, by theory']:.0%}). With 10 actions the KL divergence is "
+    f"{ten['KL (Eq. 4)']:.3f}, the logged clip fraction "
+    f"{ten['clip fraction logged']:.2f}, and the shares are "
     f"{ten['outside, actions seen']:.0%} and {ten['outside, fresh actions']:.0%} "
     f"(theory: {ten['outside, by theory']:.0%})."
 )
 record.say(
-    f"The surrogate of the seen actions promises {many['surrogate, actions seen']:.2f} "
-    f"with 200 actions, that of fresh actions {many['surrogate, fresh actions']:.2f}; "
-    f"with 10 actions {ten['surrogate, actions seen']:.2f} and "
-    f"{ten['surrogate, fresh actions']:.2f}."
+    "The surrogate of the seen actions promises "
+    f"{many['surrogate, actions seen']:.2f} with 200 actions, that of fresh actions "
+    f"{many['surrogate, fresh actions']:.2f}; with 10 actions "
+    f"{ten['surrogate, actions seen']:.2f} and {ten['surrogate, fresh actions']:.2f}."
 )
 assert abs(many["outside, fresh actions"] - many["outside, by theory"]) < 0.1
 gap = looked["outside, actions seen"] - looked["outside, fresh actions"]
@@ -892,31 +913,33 @@ for goal in (0.05, 1e-12):
 record.say(
     f"As it is, our parameters end {same:.0e} from Stable-Baselines3's, after an "
     f"update that moved one of them by {moved:.3f}. With the detail changed they end "
-    "so far apart:\n\n1. **Adam's epsilon is 1e-5.** Ours: `Adam(..., eps=1e-5)`. SB3: "
+    "so far apart:\n\n1. **Adam's epsilon is 1e-5.** Ours: `Adam(..., eps=1e-5)`. "
+    "SB3: "
     '`optimizer_kwargs["eps"] = 1e-5` in its policies; torch\'s own default is 1e-8. '
-    f"Apart: {off('adam_eps')}.\n2. **One gradient norm for actor and critic.** Ours: "
-    "`clip_rows(gradient, max_gradient_norm)` on all parameters. SB3: "
+    f"Apart: {off('adam_eps')}.\n2. **One gradient norm for actor and critic.** "
+    "Ours: `clip_rows(gradient, max_gradient_norm)` on all parameters. SB3: "
     "`clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)`. Each network "
     f"scaled by its own norm: {off('gradient_norm')}.\n3. **One half in the value "
     "loss.** Ours: `0.5 * (value - return_).square()` with a coefficient of 1. SB3: "
     "`F.mse_loss` with `vf_coef=0.5`. Line 15 of Algorithm 1 has no one half: "
     f"{off('value_half')}.\n4. **Advantages are scaled in each minibatch.** Ours: "
-    "`normalized(batch.advantage)`. SB3: inside the loop over minibatches, too. Scaled "
-    f"once for the whole batch: {off('advantage_batch')}; in each minibatch but with "
-    f"the biased standard deviation: {off('advantage_ddof')}.\n5. **Log-probabilities "
-    "are of unclipped actions.** Ours: the environment clips, the buffer keeps what "
-    "was drawn. SB3: `clipped_actions` go to `env.step`, `actions` to the buffer. "
-    f"Clipped actions in the buffer: {off('clipped_actions')}.\n6. **A new order in "
-    "each pass.** Ours: `permuted(...)` once a pass. SB3: `np.random.permutation` in "
-    f"each `get`. The first order in every pass: {off('minibatch_order')}.\n7. **The "
-    "minimum is taken sample by sample.** Ours: `torch.minimum(plain, "
-    "clipped).mean(-1)`. SB3: `th.min(policy_loss_1, policy_loss_2).mean()`. The "
-    f"minimum of two means (exercise 9.3): {off('minimum_of_means')}.\n8. **The stop "
-    "comes before the step.** Ours: the replica leaves before `optimizer.step`. SB3: "
-    "`break` before `self.policy.optimizer.step()`. So a KL target of zero does not "
-    f"forbid every step: it leaves {stops[1e-12]} minibatch step of the update, where "
-    f"a target of 0.05 leaves {stops[0.05]}. [Chapter 12](12_replication.ipynb) meets "
-    "a target of zero."
+    "`normalized(batch.advantage)`. SB3: inside the loop over minibatches, too. "
+    f"Scaled once for the whole batch: {off('advantage_batch')}; in each minibatch "
+    f"but with the biased standard deviation: {off('advantage_ddof')}.\n5. "
+    "**Log-probabilities are of unclipped actions.** Ours: the environment clips, "
+    "the buffer keeps what was drawn. SB3: `clipped_actions` go to `env.step`, "
+    "`actions` to the buffer. Clipped actions in the buffer: "
+    f"{off('clipped_actions')}.\n6. **A new order in each pass.** Ours: "
+    "`permuted(...)` once a pass. SB3: `np.random.permutation` in each `get`. The "
+    f"first order in every pass: {off('minibatch_order')}.\n7. **The minimum is "
+    "taken sample by sample.** Ours: `torch.minimum(plain, clipped).mean(-1)`. SB3: "
+    "`th.min(policy_loss_1, policy_loss_2).mean()`. The minimum of two means "
+    f"(exercise 9.3): {off('minimum_of_means')}.\n8. **The stop comes before the "
+    "step.** Ours: the replica leaves before `optimizer.step`. SB3: `break` before "
+    "`self.policy.optimizer.step()`. So a KL target of zero does not forbid every "
+    f"step: it leaves {stops[1e-12]} minibatch step of the update, where a target of "
+    f"0.05 leaves {stops[0.05]}. [Chapter 12](12_replication.ipynb) meets a target "
+    "of zero."
 )
 assert same < 1e-3 * moved and stops[1e-12] == 1
 assert (peer.drop("as it is").apart > 3 * same).all()
@@ -941,7 +964,8 @@ for task, rows in returns.groupby("task"):
 speed = tables.read_table("speed", "", "training").set_index("name")
 rows = speed[speed.index.str.startswith("PPO, ten seeds; SB3")]
 record.say(
-    f"Environment steps a second of ours, ten seeds side by side, {rows.ours.iloc[0]:,.0f}; "
+    "Environment steps a second of ours, ten seeds side by side, "
+    f"{rows.ours.iloc[0]:,.0f}; "
     + "; ".join(
         f"{name.rpartition('; ')[2]} {row.peer:,.0f}" for name, row in rows.iterrows()
     )
@@ -1091,7 +1115,9 @@ def check_2(k3):
     x = rng.normal(size=200_000)
     found = k3(-0.5 * x**2, -0.5 * (x - 0.3) ** 2)
     assert found >= 0, "k3 is a mean of non-negative terms"
-    assert abs(found - 0.045) < 0.002, f"KL of a shift by 0.3 is 0.045, got {found:.4f}"
+    assert abs(found - 0.045) < 0.002, (
+        f"KL of a shift by 0.3 is 0.045, got {found:.4f}"
+    )
     single = k3(np.array([0.0]), np.array([0.5]))
     assert abs(single - (np.exp(0.5) - 1.5)) < 1e-12, "for one sample: r - 1 - log r"
 

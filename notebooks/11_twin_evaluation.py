@@ -31,7 +31,7 @@ if importlib.util.find_spec("twinlib") is None:
     copies = sorted(pathlib.Path().glob("twin-book*.zip"))
     if not copies:
         raise ModuleNotFoundError(
-            "twinlib is not installed: run `make environment` in a copy of this book, "
+            "twinlib is not installed: run `make environment` in a copy of the book, "
             "or `make zip`, and upload twin-book.zip to the folder of this notebook."
         )
     pip = [sys.executable, "-m", "pip", "install", "-q"]
@@ -98,18 +98,18 @@ plots.show(
     fig,
     "nearer-than-what",
     "One row a dataset and clock: by how much the experimental twin is nearer to the "
-    "real trajectory than the same twin with shuffled labels, than a straight line and "
-    "than doing nothing, with 95 % intervals. Most margins on the straight line lie at "
-    "zero or below.",
-    "A twin is similar where all three margins lie above zero; in brackets the number "
-    "of perturbations.",
+    "real trajectory than the same twin with shuffled labels, than a straight line "
+    "and than doing nothing, with 95 % intervals. Most margins on the straight line "
+    "lie at zero or below.",
+    "A twin is similar where all three margins lie above zero; in brackets the "
+    "number of perturbations.",
 )
 similar = sum(str(judged).startswith("similar") for judged in verdicts.values())
 line = sum("straight_line" in str(judged) for judged in verdicts.values())
 assert similar == 0 and line == len(verdicts), "the answer above says otherwise"
 record.say(
-    f"Similar by this rule: {similar} of {len(verdicts)}. The straight line stands in "
-    f"the way of {line}. The run: `python -m experiments trajectories --dataset "
+    f"Similar by this rule: {similar} of {len(verdicts)}. The straight line stands "
+    f"in the way of {line}. The run: `python -m experiments trajectories --dataset "
     "DATASET --out DIR`."
 )
 
@@ -268,7 +268,9 @@ print(
 
 # %%
 ramp = np.arange(16) / 15
-found = {name: float(d(ramp, ramp[::-1])) for name, d in trajectories.DISTANCES.items()}
+found = {
+    name: float(d(ramp, ramp[::-1])) for name, d in trajectories.DISTANCES.items()
+}
 assert (
     found["w1"] < 1e-12
     and found["dtw"] > 1
@@ -295,7 +297,9 @@ train_control = trajectories.encode(
     prepared, embedding, prepared.expression("train", "control")
 ).mean(0)
 train_means = {
-    p: trajectories.encode(prepared, embedding, prepared.expression("train", p)).mean(0)
+    p: trajectories.encode(prepared, embedding, prepared.expression("train", p)).mean(
+        0
+    )
     for p in prepared.train_perturbations
     if len(prepared.expression("test", p)) >= 10
 }
@@ -336,15 +340,15 @@ right.legend()
 plots.show(
     fig,
     "real-trajectory",
-    "Left: held-out cells in the two main latent axes with the path of the sixteen bin "
-    "means drawn through them. Right: share of perturbed cells in each pseudotime bin "
-    "beside their share among all cells.",
+    "Left: held-out cells in the two main latent axes with the path of the sixteen "
+    "bin means drawn through them. Right: share of perturbed cells in each "
+    "pseudotime bin beside their share among all cells.",
 )
 corr = np.corrcoef(np.arange(16), share)[0, 1]
 record.say(
     "If pseudotime ordered cells by the perturbation, the bars would stay at 0 and "
-    f"jump to 1 in the last bins. The correlation of bin and share is {corr:.2f}, and "
-    f"the last bin holds {share[-1]:.0%} perturbed cells against "
+    f"jump to 1 in the last bins. The correlation of bin and share is {corr:.2f}, "
+    f"and the last bin holds {share[-1]:.0%} perturbed cells against "
     f"{cells.perturbed.mean():.0%} overall."
 )
 
@@ -382,7 +386,9 @@ policy = train(
 ).policy
 labels = [perturbation] * len(controls)
 experimental = model.trajectory(controls, labels, 15).mean(axis=0)
-insilico = rollout_cells(policy, world, config, controls, labels)[0].mean(dim=0).numpy()
+insilico = (
+    rollout_cells(policy, world, config, controls, labels)[0].mean(dim=0).numpy()
+)
 assert np.allclose(experimental[0], cells.start, atol=1e-3) and np.allclose(
     insilico[0], cells.start, atol=1e-3
 )
@@ -391,7 +397,9 @@ print("both twins start at the mean control; paths have shape", experimental.sha
 # %%
 paths = {
     "do_nothing": trajectories.do_nothing(cells.start),
-    "straight_line": trajectories.straight_line(cells.start, train_means[perturbation]),
+    "straight_line": trajectories.straight_line(
+        cells.start, train_means[perturbation]
+    ),
     "reversed": trajectories.reversed_time(real),
     "experimental": experimental,
     "insilico": insilico,
@@ -440,8 +448,8 @@ lengths = {
 }
 record.say(
     "From first to last step the in-silico twin of this page moves the mean cell by "
-    f"{lengths['insilico']:.0%} of the distance from the mean control to the training "
-    "mean of the perturbation, and the experimental twin by "
+    f"{lengths['insilico']:.0%} of the distance from the mean control to the "
+    "training mean of the perturbation, and the experimental twin by "
     f"{lengths['experimental']:.0%}."
 )
 
@@ -511,9 +519,9 @@ panels[0].set_ylabel("latent value")
 plots.show(
     fig,
     "dtw-alignment",
-    "Two panels, one a twin: the latent dimension that moves most over sixteen steps, "
-    "the real trajectory and the twin's, with grey threads joining the steps that "
-    "dynamic time warping aligns.",
+    "Two panels, one a twin: the latent dimension that moves most over sixteen "
+    "steps, the real trajectory and the twin's, with grey threads joining the steps "
+    "that dynamic time warping aligns.",
 )
 
 # %% [markdown]
@@ -539,7 +547,8 @@ beats = scores[best].distance < scores["straight_line"].distance
 above = scores[best].resolvable and scores[best].low > 0
 record.say(
     f"On **{dataset}**, {perturbation}: the better twin is the {best} one "
-    f"({scores[best]}); the straight line has {scores['straight_line']}. Its interval "
+    f"({scores[best]}); the straight line has {scores['straight_line']}. Its "
+    "interval "
     + ("lies above 0" if above else "does not lie above 0")
     + ", and it "
     + ("is" if beats else "is not")
@@ -574,7 +583,8 @@ def changes_of_fold(prepared, rng):
     """Yield perturbation, half correlation, own score, and score of sham labels."""
     obs, x = prepared.cells.obs, np.asarray(prepared.cells.X)
     label, part, context = (
-        obs[c].astype(str).to_numpy() for c in ("perturbation", "split", "cell_context")
+        obs[c].astype(str).to_numpy()
+        for c in ("perturbation", "split", "cell_context")
     )
     for name in prepared.perturbations:
         arms = {}
@@ -590,7 +600,9 @@ def changes_of_fold(prepared, rng):
             calibration.observed_change(arms[which]) for which in ("train", "test")
         )
         controls = np.flatnonzero((part == "test") & (label == "control"))
-        called = rng.permutation(len(controls)) < min(called.sum(), len(controls) // 2)
+        called = rng.permutation(len(controls)) < min(
+            called.sum(), len(controls) // 2
+        )
         sham = calibration.arms(x[controls], called, ~called, context[controls])
         half = calibration.half_correlation(arms["test"], rng, halvings=20)
         yield (
@@ -652,9 +664,9 @@ ax.legend(fontsize=8, ncols=2)
 plots.show(
     fig,
     "floor-ceiling-null",
-    "One column a perturbation in rising order of its ceiling: the correlation of the "
-    "training change with the test change, the three ceilings made from halves of the "
-    "test cells, the scores of sham labels, and the floor at zero.",
+    "One column a perturbation in rising order of its ceiling: the correlation of "
+    "the training change with the test change, the three ceilings made from halves "
+    "of the test cells, the scores of sham labels, and the floor at zero.",
 )
 
 # %% tags=["hide-input"]
@@ -677,8 +689,9 @@ record.say(
     f"The halves of {len(told)} of {len(ordered)} perturbations agree in all folds "
     "together (the interval of r leaves out 0). Their mean ceilings are "
     + ", ".join(f"{value:.2f} ({label})" for label, value in mean_tops.items())
-    + f"; their own training change scores {own_scores.mean():.2f}. Sham labels score "
-    f"{floor_null.mean:.3f} [{floor_null.low:.3f}, {floor_null.high:.3f}] on average, "
+    + f"; their own training change scores {own_scores.mean():.2f}. Sham labels "
+    f"score {floor_null.mean:.3f} [{floor_null.low:.3f}, {floor_null.high:.3f}] on "
+    "average, "
     + (
         "as a null must."
         if floor_null.low <= 0 <= floor_null.high
@@ -695,8 +708,9 @@ beyond = calibration.estimate(
     )
 )
 record.say(
-    "Single perturbations may lie above their ceiling by chance. Together the training "
-    f"change lies {beyond.mean:+.3f} [{beyond.low:+.3f}, {beyond.high:+.3f}] from it: "
+    "Single perturbations may lie above their ceiling by chance. Together the "
+    f"training change lies {beyond.mean:+.3f} [{beyond.low:+.3f}, "
+    f"{beyond.high:+.3f}] from it: "
     + (
         "a fault, since nothing may score above a perfect predictor."
         if beyond.low > 0
@@ -733,10 +747,10 @@ rates = {
 for name, rows in rates.items():
     flagged = rows.set_index("share")["flagged"]
     record.say(
-        f"{perturbation}, {name}: flagged are {flagged[0.0]:.0%} of draws of the sound "
-        f"experiment, {flagged[0.5]:.0%} with half of the perturbed cells replaced and "
-        f"{flagged[1.0]:.0%} with all of them. A sound experiment agrees by "
-        f"{rows['agreement'].iloc[0]:.2f}, a failed one by "
+        f"{perturbation}, {name}: flagged are {flagged[0.0]:.0%} of draws of the "
+        f"sound experiment, {flagged[0.5]:.0%} with half of the perturbed cells "
+        f"replaced and {flagged[1.0]:.0%} with all of them. A sound experiment "
+        f"agrees by {rows['agreement'].iloc[0]:.2f}, a failed one by "
         f"{rows['agreement'].iloc[-1]:.2f}; the threshold is "
         f"{rows['threshold'].iloc[0]:.2f}."
     )
@@ -799,11 +813,11 @@ panels[0, 0].legend(fontsize=8)
 plots.show(
     fig,
     "alarm-all-perturbations",
-    "One panel a dataset: share of experiments flagged against the share of perturbed "
-    "cells that were replaced by controls, over all perturbations with an effect, for "
-    "the twin's predicted shift, the straight line and the gain in DTW, with 95 % "
-    "bands, a dotted line at the intended 5 % and the flags of sham labels at the "
-    "right.",
+    "One panel a dataset: share of experiments flagged against the share of "
+    "perturbed cells that were replaced by controls, over all perturbations with an "
+    "effect, for the twin's predicted shift, the straight line and the gain in DTW, "
+    "with 95 % bands, a dotted line at the intended 5 % and the flags of sham labels "
+    "at the right.",
 )
 
 # %% tags=["hide-input"]
@@ -811,7 +825,9 @@ plots.show(
 twin_ahead, dtw_loose, sham_holds = [], [], []
 for name, (scores, _) in recorded.items():
     rate = {
-        label: paths_of.alarms(scores, effects[name], setting, model).set_index("share")
+        label: paths_of.alarms(scores, effects[name], setting, model).set_index(
+            "share"
+        )
         for label, setting, model in alarms
     }
     null = paths_of.sham_alarms(scores, "shift", "experimental")
@@ -829,11 +845,12 @@ for name, (scores, _) in recorded.items():
 if recorded:
     record.say(
         "At a threshold meant for 5 % false alarms the lead of the twin over the "
-        f"straight line, with all cells replaced, lies between {min(twin_ahead):+.2f} "
-        f"and {max(twin_ahead):+.2f}. The alarm on DTW keeps no such promise: its "
-        f"false alarms lie above 5 % beyond their interval on {sum(dtw_loose)} of "
-        f"{len(dtw_loose)} datasets. On sham labels the interval of the twin's flags "
-        f"holds 5 % on {sum(sham_holds)} of {len(sham_holds)} datasets."
+        "straight line, with all cells replaced, lies between "
+        f"{min(twin_ahead):+.2f} and {max(twin_ahead):+.2f}. The alarm on DTW keeps "
+        "no such promise: its false alarms lie above 5 % beyond their interval on "
+        f"{sum(dtw_loose)} of {len(dtw_loose)} datasets. On sham labels the interval "
+        f"of the twin's flags holds 5 % on {sum(sham_holds)} of {len(sham_holds)} "
+        "datasets."
     )
 
 # %% [markdown]
@@ -893,16 +910,17 @@ timed_twin = fit_perturbation_model(
 )
 starts = timed.expression("test", "control")
 own_path = timed_twin.trajectory(starts, [treatment] * len(starts), 15).mean(axis=0)
-trained = trajectories.encode(timed, space, timed.expression("train", treatment)).mean(
-    axis=0
-)
+trained = trajectories.encode(
+    timed, space, timed.expression("train", treatment)
+).mean(axis=0)
 at = {
     "do_nothing": trajectories.do_nothing(known.start),
     "straight_line": trajectories.straight_line(known.start, trained),
     "experimental": own_path,
 }
 at = {
-    name: trajectories.at_positions(path, known.positions) for name, path in at.items()
+    name: trajectories.at_positions(path, known.positions)
+    for name, path in at.items()
 }
 assert np.allclose(at["experimental"][0], known.trajectory[0], atol=1e-3)
 
@@ -957,8 +975,8 @@ middle = (
 )
 record.say(
     f"At time {hours[middle]:g} the real cells have gone "
-    f"{progress[middle] / progress[-1]:.0%} of their way, where a path in equal steps "
-    f"has gone {known.positions[middle]:.0%}: "
+    f"{progress[middle] / progress[-1]:.0%} of their way, where a path in equal "
+    f"steps has gone {known.positions[middle]:.0%}: "
     + (
         "the response is quick and levels off, and neither the twin nor the line, "
         "which know no clock, can say so."
@@ -988,7 +1006,9 @@ for name, (scores, _) in recorded.items():
     for kind in ("pseudotime", "measured"):
         for model in ("experimental", "straight_line"):
             score = paths_of.twin_score(scores, effects[name], kind, model)
-            row.append("not resolvable" if score is None else paths_of.in_words(score))
+            row.append(
+                "not resolvable" if score is None else paths_of.in_words(score)
+            )
     lines.append(row)
 columns = [
     "dataset",
@@ -1140,9 +1160,9 @@ panels[0, 0].set_ylabel("share of do-nothing's DTW gained")
 plots.show(
     fig,
     "gain-by-perturbation",
-    "One panel a dataset: for the straight line, the experimental twin and each policy "
-    "the share of do-nothing's DTW distance that it gains, one dot a perturbation in "
-    "rising order, with a dashed line at zero.",
+    "One panel a dataset: for the straight line, the experimental twin and each "
+    "policy the share of do-nothing's DTW distance that it gains, one dot a "
+    "perturbation in rising order, with a dashed line at zero.",
 )
 for name, gain in gains.items():
     rows = packaged[name][packaged[name]["Against"] == "real"]
@@ -1173,8 +1193,8 @@ for name, rows in packaged.items():
     record.say(
         f"**{name}**, DTW of the two-stage twin to the experimental twin "
         f"{mean['two_stage', 'experimental']:.2f}, to the real cells "
-        f"{mean['two_stage', 'real']:.2f}; of the experimental twin to the real cells "
-        f"{mean['experimental', 'real']:.2f}, of doing nothing "
+        f"{mean['two_stage', 'real']:.2f}; of the experimental twin to the real "
+        f"cells {mean['experimental', 'real']:.2f}, of doing nothing "
         f"{mean['do_nothing', 'real']:.2f}."
     )
 
@@ -1272,8 +1292,12 @@ def check_1(eq12_and_w1):
     assert abs(eq12 - similarity.mean_absolute_difference(a, b)) < 1e-9, (
         f"Eq. 12 should not be {eq12:.3f}"
     )
-    assert abs(w1 - similarity.wasserstein_1(a, b)) < 1e-9, f"W1 should not be {w1:.3f}"
-    assert abs(eq12_and_w1(a, a[::-1])[1]) < 1e-12, "W1 must not see the order of time"
+    assert abs(w1 - similarity.wasserstein_1(a, b)) < 1e-9, (
+        f"W1 should not be {w1:.3f}"
+    )
+    assert abs(eq12_and_w1(a, a[::-1])[1]) < 1e-12, (
+        "W1 must not see the order of time"
+    )
 
 
 attempt("11.1", check_1, eq12_and_w1)
@@ -1325,7 +1349,8 @@ def check_2(twin_score):
         "the floor must score 1"
     )
     assert twin_score(2.0, floor + rng.normal(0, 0.1, 500), floor) is None, (
-        "when do-nothing is as near as the halves are, nothing can be told: return None"
+        "when do-nothing is as near as the halves are, nothing can be told: return "
+        "None"
     )
 
 
