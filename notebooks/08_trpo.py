@@ -658,6 +658,8 @@ for axis, (column, label) in zip(axes.flat, logged.items(), strict=True):
         curve = h.groupby("environment_steps")[column].mean()
         axis.plot(curve, color=colours[delta], label=f"delta {delta}")
     axis.set_ylabel(label)
+axes[0, 0].set_yscale("log")
+axes[0, 1].set_ylim(0, 1.05)
 for axis in axes[1]:
     axis.set_xlabel("environment steps")
 axes[0, 0].legend(fontsize=9)
@@ -674,7 +676,7 @@ plots.show(
 # - **Return of an episode** (top figure): undiscounted, of episodes that ended in this batch, with noisy actions, before the update.
 # - **KL divergence** (top figure): Eq. 4 from the collecting policy to the updated one, on the states of the batch, summed over actions.
 # - **Surrogate gain**: the surrogate after the update less that before it, on the batch that chose the step.
-#   It is a promise and always positive where a step was accepted; compare it with what the return does.
+#   It is a promise and always positive where a step was accepted; advantages have a standard deviation of one, so that a gain far above one is a single huge ratio (chapter 6, step 4), and no gain at all.
 # - **Accepted**: one if the line search found a step, else zero; a long run of zeros means a damping that is too small, or a batch that is.
 # - **Entropy**: it falls when the policy narrows its actions, a nat for each action whose standard deviation shrinks by a factor of $e$.
 # - **Explained variance**: one less the variance of (return minus value) over that of the return, with the critic from before its fit.

@@ -1168,9 +1168,7 @@ def check_3(loss):
     advantage = torch.tensor([1.0, 1.0, -3.0], dtype=torch.float64)
     value = loss(log_prob, torch.zeros(3, dtype=torch.float64), advantage)
     (slope,) = torch.autograd.grad(value, log_prob)
-    assert slope[0] == 0, (
-        "a good action whose ratio is far above the range must get no gradient"
-    )
+    assert slope[0] == 0, "a good action far above the range must get no gradient"
     assert slope[1] < 0, "a good action inside the range is still made likelier"
     assert slope[2] > 0, "a bad action that became likelier is still pushed back"
     expected = (

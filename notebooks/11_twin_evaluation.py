@@ -771,7 +771,7 @@ alarms += (("twin, DTW gain", "dtw_gain", "experimental"),)
 fig, panels = plt.subplots(
     1,
     max(len(recorded), 1),
-    figsize=(3.4 * max(len(recorded), 1), 3.8),
+    figsize=(3.2 * max(len(recorded), 1), 3.8),
     sharey=True,
     squeeze=False,
 )
@@ -1140,7 +1140,7 @@ shown = [
     "alternating",
 ]
 fig, panels = plt.subplots(
-    1, len(packaged), figsize=(3.6 * len(packaged), 4.2), squeeze=False
+    1, len(packaged), figsize=(3.2 * len(packaged), 4.2), squeeze=False
 )
 gains = {}
 for ax, (name, rows) in zip(panels[0], packaged.items(), strict=True):

@@ -35,4 +35,4 @@ def test_the_datasets_are_those_of_the_registry() -> None:
 
 def test_the_primary_metric_comes_with_its_formula() -> None:
     said = entries()["pearson_delta"]
-    assert said.count("$$") == 2 and r"\operatorname{corr}_g(\Delta, \hat\Delta)" in said
+    assert said.count("$$") == 4 and r"\operatorname{corr}_g(\Delta, \hat\Delta)" in said
