@@ -54,9 +54,7 @@ START, SPREAD, GOAL, RADIUS = 0.0, 1.5, 2.0, 0.1
 def kl_from_start(mu, sigma):
     """KL(start || new) of two normal distributions."""
     return (
-        np.log(sigma / SPREAD)
-        + (SPREAD**2 + (START - mu) ** 2) / (2 * sigma**2)
-        - 0.5
+        np.log(sigma / SPREAD) + (SPREAD**2 + (START - mu) ** 2) / (2 * sigma**2) - 0.5
     )
 
 
@@ -258,9 +256,7 @@ natural = {
     "sigma": natural_std[1] / sigma - 1,
 }
 for name, value in natural.items():
-    print(
-        f"natural gradient, label {name}: sigma changes by {value:.6e} of its value"
-    )
+    print(f"natural gradient, label {name}: sigma changes by {value:.6e} of its value")
 assert abs(change["sigma"] / change["log sigma"] - 1 / sigma**2) < 1e-2
 assert abs(natural["sigma"] / natural["log sigma"] - 1) < 1e-3
 
@@ -484,9 +480,9 @@ def product_by_tangents(v):
         * torch.exp(-2 * outputs.log_std).detach().unsqueeze(1)
         / buffer.rows
     )
-    return torch.autograd.grad(
-        tuple(outputs), actor, (weighted, 2 * log_std_tangent)
-    )[0]
+    return torch.autograd.grad(tuple(outputs), actor, (weighted, 2 * log_std_tangent))[
+        0
+    ]
 
 
 # %% tags=["hide-input"]
@@ -568,9 +564,9 @@ on_this_page = torch.stack(
 )
 errors = {
     "multiplied out, on this page": on_this_page,
-    "twinlib, analytic": fisher_vector_product(
-        policy, buffer.obs, product="analytic"
-    )(v),
+    "twinlib, analytic": fisher_vector_product(policy, buffer.obs, product="analytic")(
+        v
+    ),
 }
 for name, value in errors.items():
     relative = float((value - exact).norm() / exact.norm())
@@ -580,9 +576,7 @@ for name, value in errors.items():
         f"{against:.1e}"
     )
     assert relative < 1e-8 and against < 1e-12
-assert (
-    float((errors["twinlib, analytic"] - on_this_page).norm() / exact.norm()) < 1e-12
-)
+assert float((errors["twinlib, analytic"] - on_this_page).norm() / exact.norm()) < 1e-12
 
 # %% [markdown]
 # This is not an approximation: the numbers are those of the two backward passes up to rounding.

@@ -822,9 +822,7 @@ assert peer.loc["kl_sum", "kl"] < same["kl"] and float((after - before).max()) <
 # %% tags=["hide-input"]
 # @title Ours beside theirs { display-mode: "form" }
 speed = tables.read_table("speed", "", "training").set_index("name")
-for case, rows in speed[speed.index.str.startswith("TRPO, ten seeds")].groupby(
-    "ours"
-):
+for case, rows in speed[speed.index.str.startswith("TRPO, ten seeds")].groupby("ours"):
     record.say(
         f"Environment steps a second of ours, ten seeds side by side, {case:,.0f}"
         + (
@@ -833,8 +831,7 @@ for case, rows in speed[speed.index.str.startswith("TRPO, ten seeds")].groupby(
             else ". "
         )
         + "; ".join(
-            f"{name.rpartition('; ')[2].replace('SB3', 'sb3-contrib')} "
-            f"{row.peer:,.0f}"
+            f"{name.rpartition('; ')[2].replace('SB3', 'sb3-contrib')} {row.peer:,.0f}"
             for name, row in rows.iterrows()
         )
         + "."
@@ -932,9 +929,7 @@ def check_1(step):
         "the quadratic KL of the step is not delta"
     )
     others = rng.normal(size=(2000, 6))
-    others *= np.sqrt(0.04 / np.einsum("ij,jk,ik->i", others, fisher, others))[
-        :, None
-    ]
+    others *= np.sqrt(0.04 / np.einsum("ij,jk,ik->i", others, fisher, others))[:, None]
     assert (others @ gradient).max() <= gradient @ found + 1e-12, (
         "another step of the same KL gains more"
     )

@@ -314,8 +314,7 @@ log_std = torch.tensor([[-0.5, 0.3]], dtype=torch.float64)
 old = Gaussian(obs @ weights, log_std)
 action = old.sample([generator])
 gain = normalized(
-    torch.randn(1, 200, generator=generator, dtype=torch.float64)
-    + 0.5 * action.sum(-1)
+    torch.randn(1, 200, generator=generator, dtype=torch.float64) + 0.5 * action.sum(-1)
 )
 old_log_prob = old.log_prob(action)
 
@@ -427,9 +426,7 @@ assert outcome.steps < possible
 betas, beta = [], torch.ones(1)
 learner = fresh_policy()
 adam, order = Adam(learner.theta, 3e-4), make_generators([0], "order")
-adaptive = ProximalConfig(
-    clip_range=None, beta=1.0, adaptive_beta=True, target_kl=1e9
-)
+adaptive = ProximalConfig(clip_range=None, beta=1.0, adaptive_beta=True, target_kl=1e9)
 collector_2 = Collector(
     Dynamics(world, EnvironmentConfig(), replicas=1, n_cells=64),
     make_generators([1], "environment"),
@@ -507,9 +504,7 @@ with torch.no_grad():
     by_hand = {
         "objective": normalized(buffer.advantage).mean(),
         "value": 0.5 * (policy.value(buffer.obs) - buffer.return_).square().mean(),
-        "entropy": torch.distributions.Normal(
-            now.mean, now.log_std.exp().unsqueeze(1)
-        )
+        "entropy": torch.distributions.Normal(now.mean, now.log_std.exp().unsqueeze(1))
         .entropy()
         .sum(-1)
         .mean(),
@@ -602,9 +597,7 @@ summary = pd.DataFrame(
 lengths = {n: h.kl.mean() for n, h in histories.items()}
 ends, deviations = summary["return at the end"], summary["sd over seeds"]
 held = [
-    name
-    for name, settings_of in variants.items()
-    if settings_of.clip_range is not None
+    name for name, settings_of in variants.items() if settings_of.clip_range is not None
 ]
 free = [name for name in variants if name not in held]
 record.say(
@@ -750,9 +743,7 @@ def judged(actions, samples=2048, observations=58):
         name: new.log_prob(action) - old_log
         for name, (action, old_log, _) in drawn.items()
     }
-    surrogates = {
-        name: float((logs[name].exp() * gain[name]).mean()) for name in drawn
-    }
+    surrogates = {name: float((logs[name].exp() * gain[name]).mean()) for name in drawn}
     return float(outcome.kl), float(outcome.clip_fraction), logs, surrogates
 
 
@@ -761,9 +752,7 @@ def judged(actions, samples=2048, observations=58):
 looks = {actions: judged(actions) for actions in (10, 200)}
 fig, axes = plt.subplots(1, 2, figsize=(11, 3.8), sharey=True)
 rows = {}
-for axis, (actions, (kl, logged, logs, gains)) in zip(
-    axes, looks.items(), strict=True
-):
+for axis, (actions, (kl, logged, logs, gains)) in zip(axes, looks.items(), strict=True):
     share = {
         name: float(((x.exp() - 1).abs() > 0.2).float().mean())
         for name, x in logs.items()
@@ -1115,9 +1104,7 @@ def check_2(k3):
     x = rng.normal(size=200_000)
     found = k3(-0.5 * x**2, -0.5 * (x - 0.3) ** 2)
     assert found >= 0, "k3 is a mean of non-negative terms"
-    assert abs(found - 0.045) < 0.002, (
-        f"KL of a shift by 0.3 is 0.045, got {found:.4f}"
-    )
+    assert abs(found - 0.045) < 0.002, f"KL of a shift by 0.3 is 0.045, got {found:.4f}"
     single = k3(np.array([0.0]), np.array([0.5]))
     assert abs(single - (np.exp(0.5) - 1.5)) < 1e-12, "for one sample: r - 1 - log r"
 

@@ -268,9 +268,7 @@ print(
 
 # %%
 ramp = np.arange(16) / 15
-found = {
-    name: float(d(ramp, ramp[::-1])) for name, d in trajectories.DISTANCES.items()
-}
+found = {name: float(d(ramp, ramp[::-1])) for name, d in trajectories.DISTANCES.items()}
 assert (
     found["w1"] < 1e-12
     and found["dtw"] > 1
@@ -297,9 +295,7 @@ train_control = trajectories.encode(
     prepared, embedding, prepared.expression("train", "control")
 ).mean(0)
 train_means = {
-    p: trajectories.encode(prepared, embedding, prepared.expression("train", p)).mean(
-        0
-    )
+    p: trajectories.encode(prepared, embedding, prepared.expression("train", p)).mean(0)
     for p in prepared.train_perturbations
     if len(prepared.expression("test", p)) >= 10
 }
@@ -386,9 +382,7 @@ policy = train(
 ).policy
 labels = [perturbation] * len(controls)
 experimental = model.trajectory(controls, labels, 15).mean(axis=0)
-insilico = (
-    rollout_cells(policy, world, config, controls, labels)[0].mean(dim=0).numpy()
-)
+insilico = rollout_cells(policy, world, config, controls, labels)[0].mean(dim=0).numpy()
 assert np.allclose(experimental[0], cells.start, atol=1e-3) and np.allclose(
     insilico[0], cells.start, atol=1e-3
 )
@@ -397,9 +391,7 @@ print("both twins start at the mean control; paths have shape", experimental.sha
 # %%
 paths = {
     "do_nothing": trajectories.do_nothing(cells.start),
-    "straight_line": trajectories.straight_line(
-        cells.start, train_means[perturbation]
-    ),
+    "straight_line": trajectories.straight_line(cells.start, train_means[perturbation]),
     "reversed": trajectories.reversed_time(real),
     "experimental": experimental,
     "insilico": insilico,
@@ -583,8 +575,7 @@ def changes_of_fold(prepared, rng):
     """Yield perturbation, half correlation, own score, and score of sham labels."""
     obs, x = prepared.cells.obs, np.asarray(prepared.cells.X)
     label, part, context = (
-        obs[c].astype(str).to_numpy()
-        for c in ("perturbation", "split", "cell_context")
+        obs[c].astype(str).to_numpy() for c in ("perturbation", "split", "cell_context")
     )
     for name in prepared.perturbations:
         arms = {}
@@ -600,9 +591,7 @@ def changes_of_fold(prepared, rng):
             calibration.observed_change(arms[which]) for which in ("train", "test")
         )
         controls = np.flatnonzero((part == "test") & (label == "control"))
-        called = rng.permutation(len(controls)) < min(
-            called.sum(), len(controls) // 2
-        )
+        called = rng.permutation(len(controls)) < min(called.sum(), len(controls) // 2)
         sham = calibration.arms(x[controls], called, ~called, context[controls])
         half = calibration.half_correlation(arms["test"], rng, halvings=20)
         yield (
@@ -825,9 +814,7 @@ plots.show(
 twin_ahead, dtw_loose, sham_holds = [], [], []
 for name, (scores, _) in recorded.items():
     rate = {
-        label: paths_of.alarms(scores, effects[name], setting, model).set_index(
-            "share"
-        )
+        label: paths_of.alarms(scores, effects[name], setting, model).set_index("share")
         for label, setting, model in alarms
     }
     null = paths_of.sham_alarms(scores, "shift", "experimental")
@@ -910,17 +897,16 @@ timed_twin = fit_perturbation_model(
 )
 starts = timed.expression("test", "control")
 own_path = timed_twin.trajectory(starts, [treatment] * len(starts), 15).mean(axis=0)
-trained = trajectories.encode(
-    timed, space, timed.expression("train", treatment)
-).mean(axis=0)
+trained = trajectories.encode(timed, space, timed.expression("train", treatment)).mean(
+    axis=0
+)
 at = {
     "do_nothing": trajectories.do_nothing(known.start),
     "straight_line": trajectories.straight_line(known.start, trained),
     "experimental": own_path,
 }
 at = {
-    name: trajectories.at_positions(path, known.positions)
-    for name, path in at.items()
+    name: trajectories.at_positions(path, known.positions) for name, path in at.items()
 }
 assert np.allclose(at["experimental"][0], known.trajectory[0], atol=1e-3)
 
@@ -1006,9 +992,7 @@ for name, (scores, _) in recorded.items():
     for kind in ("pseudotime", "measured"):
         for model in ("experimental", "straight_line"):
             score = paths_of.twin_score(scores, effects[name], kind, model)
-            row.append(
-                "not resolvable" if score is None else paths_of.in_words(score)
-            )
+            row.append("not resolvable" if score is None else paths_of.in_words(score))
     lines.append(row)
 columns = [
     "dataset",
@@ -1104,7 +1088,7 @@ for (name, clock), judged in verdicts.items():
 #
 # ## All perturbations, long training, four datasets
 #
-# The command `python -m experiments described` repeats this comparison for every perturbation with at least ten test cells and for every algorithm.
+# The runs of the first version repeat this comparison for every perturbation with at least ten test cells and for every algorithm; no command makes them any more.
 # The cell below reads its packaged results and prints the first of them in the shape of the paper's Table 3, with the references above the twins; the figure has all of them, and [chapter 12](12_replication.ipynb) puts them beside the printed tables.
 # Each column is a mean over perturbations, and the twin score is a mean of ratios, so its sign may differ from that of the mean distances.
 # `DTW / path` is the DTW divided by the length of the real path.
@@ -1292,12 +1276,8 @@ def check_1(eq12_and_w1):
     assert abs(eq12 - similarity.mean_absolute_difference(a, b)) < 1e-9, (
         f"Eq. 12 should not be {eq12:.3f}"
     )
-    assert abs(w1 - similarity.wasserstein_1(a, b)) < 1e-9, (
-        f"W1 should not be {w1:.3f}"
-    )
-    assert abs(eq12_and_w1(a, a[::-1])[1]) < 1e-12, (
-        "W1 must not see the order of time"
-    )
+    assert abs(w1 - similarity.wasserstein_1(a, b)) < 1e-9, f"W1 should not be {w1:.3f}"
+    assert abs(eq12_and_w1(a, a[::-1])[1]) < 1e-12, "W1 must not see the order of time"
 
 
 attempt("11.1", check_1, eq12_and_w1)
@@ -1349,8 +1329,7 @@ def check_2(twin_score):
         "the floor must score 1"
     )
     assert twin_score(2.0, floor + rng.normal(0, 0.1, 500), floor) is None, (
-        "when do-nothing is as near as the halves are, nothing can be told: return "
-        "None"
+        "when do-nothing is as near as the halves are, nothing can be told: return None"
     )
 
 
