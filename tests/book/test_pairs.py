@@ -72,7 +72,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("book")
     for name in ("scripts", "twinlib"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.npz"))
-    for name in ("requirements.txt", "_config.yml", "README.md"):
+    for name in ("requirements.txt", "_config.yml", "README.md", "CITATION.cff"):
         shutil.copy(ROOT / name, folder / name)
     (folder / "book").mkdir()
     (folder / "notebooks").mkdir()
