@@ -225,5 +225,5 @@ def test_the_address_reaches_every_setup_cell_and_leaves_stamps_fresh(copy: path
     run(copy, "check")
     run(copy, "home", "")
     assert "git+" not in source.read_text(encoding="utf-8")
-    assert "make home" in source.read_text(encoding="utf-8")
+    assert "twin-book.zip" in source.read_text(encoding="utf-8")
     run(copy, "check")
