@@ -859,7 +859,7 @@ for case, rows in speed[speed.index.str.startswith("TRPO, ten seeds")].groupby("
 #
 # Think first; a click on the question shows the answer.
 #
-# <details><summary>The same $\delta$ is used for ten actions and for two hundred. What is the same afterwards?</summary>
+# <details><summary>The same delta is used for ten actions and for two hundred. What is the same afterwards?</summary>
 #
 # The KL divergence of the whole action, and with it the effective share of the batch.
 # The divergence of a single action is twenty times smaller.
