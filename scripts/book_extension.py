@@ -10,6 +10,7 @@ from __future__ import annotations
 import pathlib
 import re
 import sys
+import textwrap
 from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
@@ -157,7 +158,9 @@ def _bibtex() -> str:
         "url": record.get("repository-code", ""),
     }
     lines = ",\n".join(f"  {key} = {{{value}}}" for key, value in book.items() if value)
-    return f"```bibtex\n{paper[0] if paper else ''}\n@software{{twinbook,\n{lines}\n}}\n```"
+    text = f"{paper[0] if paper else ''}\n@software{{twinbook,\n{lines}\n}}"
+    folded = [textwrap.fill(line, 80, subsequent_indent="    ") for line in text.splitlines()]
+    return "\n".join(["```bibtex", *folded, "```"])
 
 
 def _printed(match: re.Match[str]) -> str:
