@@ -1,6 +1,7 @@
 # make book   build the book into _build/html, after executing the notebooks whose outputs are stale
 # make test   every check: lint, types, unit tests, notebooks, strict book build
 # make look   every built page (PAGES=04,intro: these) in a browser without a network (needs Chromium and Node)
+# make zip    twin-book.zip of the last commit, to upload beside a notebook where there is no address
 # make home URL=...   write the repository's address wherever it belongs
 PYTHON ?= python3
 JOBS ?= 2
@@ -9,7 +10,7 @@ BIN := .venv/bin
 BUILD := $(BIN)/jupyter-book build . --warningiserror --keep-going --nitpick --quiet
 export OMP_NUM_THREADS ?= 1
 export PYTHON
-.PHONY: book test environment lint types unit notebooks html pages pairs execute results home look colab links clean
+.PHONY: book test environment lint types unit notebooks html pages pairs execute results home zip look colab links clean
 
 book: environment
 	@$(BIN)/python scripts/execute.py --stale --jobs $(JOBS); status=$$?; \
@@ -79,6 +80,9 @@ links: environment
 
 home: environment
 	$(BIN)/python scripts/home.py "$(URL)"
+
+zip:
+	git archive --format=zip --prefix=twin-book/ --output=twin-book.zip HEAD
 
 clean:
 	rm -rf _build

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.metadata
 import pathlib
 import sys
 from collections.abc import Callable, Iterator
@@ -214,7 +215,8 @@ def main() -> None:
         "task": "PointMass of tests/policy/peers.py: 5 observations, 4 actions",
         "rows": ROWS,
         "ppo_epochs": EPOCHS,
-        "versions": versions(),
+        "versions": versions()
+        | {name: importlib.metadata.version(name) for name in ("stable_baselines3", "sb3_contrib")},
     }
     write_json(FOLDER / "manifest.json", made)
 

@@ -32,7 +32,7 @@ if importlib.util.find_spec("twinlib") is None:
     copies = sorted(pathlib.Path().glob("twin-book*.zip"))
     if not copies:
         raise ModuleNotFoundError(
-            "twinlib is not installed: run `make environment` in a copy of this book, "
+            "twinlib is not installed: run `make environment` in a copy of the book, "
             "or `make zip`, and upload twin-book.zip to the folder of this notebook."
         )
     pip = [sys.executable, "-m", "pip", "install", "-q"]
@@ -97,7 +97,7 @@ for name, (label, sigma_of, _, factor, curvature) in labels.items():
     }
 
 fig, axes = plt.subplots(1, 2, figsize=(11, 4.6))
-mus, sigmas = np.meshgrid(np.linspace(-0.75, 0.95, 200), np.linspace(0.95, 2.05, 200))
+mus, sigmas = np.meshgrid(np.linspace(-0.75, 0.95, 200), np.linspace(0.85, 2.5, 200))
 for axis, (name, (_, _, label_of, _, _)) in zip(axes, labels.items(), strict=True):
     height = label_of(sigmas)
     axis.contour(
@@ -110,20 +110,22 @@ for axis, (name, (_, _, label_of, _, _)) in zip(axes, labels.items(), strict=Tru
         mu, sigma = ends[name][step]
         axis.annotate(
             "", (mu, label_of(sigma)), (START, label_of(SPREAD)),
-            arrowprops={"arrowstyle": "->", "color": plots.COLOURS[colour], "lw": 2.4},
+            arrowprops={"arrowstyle": "->", "color": plots.COLOURS[colour], "lw": 2},
         )  # fmt: skip
         axis.plot([], [], color=plots.COLOURS[colour], lw=2.4, label=f"{step} step")
     axis.set(
-        xlabel="mean mu of the action", ylabel=name, title=f"parameters: mu and {name}"
+        xlabel="mean mu of the action",
+        ylabel=name,
+        title=f"parameters: mu and {name}",
     )
-axes[0].legend(loc="upper left", fontsize=9)
+axes[0].legend(loc="lower left", fontsize=9, ncols=2)
 plots.show(
     fig,
     "plain-and-natural",
-    "The same normal policy drawn in mu and log sigma on the left, in mu and sigma on "
-    "the right, with lines of equal mean reward, the closed curve of policies at a KL "
-    "divergence of 0.1, and the plain and the natural step to that curve. The natural "
-    "step ends at the same policy in both; the plain step does not.",
+    "The same normal policy drawn in mu and log sigma on the left, in mu and sigma "
+    "on the right, with lines of equal mean reward, the closed curve of policies at "
+    "a KL divergence of 0.1, and the plain and the natural step to that curve. The "
+    "natural step ends at the same policy in both; the plain step does not.",
     "One policy, two ways to label it: the natural step ends at the same policy, the "
     "plain one does not.",
 )
@@ -134,9 +136,10 @@ gain = {
 }
 record.say(
     f"At a KL divergence of {RADIUS} the natural step gains "
-    f"{gain['sigma', 'natural']:.2f} with either label; the plain one gains "
-    f"{gain['log sigma', 'plain']:.2f} in log sigma and {gain['sigma', 'plain']:.2f} "
-    f"in sigma, and ends at a spread of {ends['log sigma']['plain'][1]:.2f} or "
+    f"{gain['log sigma', 'natural']:.2f} in log sigma and "
+    f"{gain['sigma', 'natural']:.2f} in sigma; the plain one gains "
+    f"{gain['log sigma', 'plain']:.2f} and {gain['sigma', 'plain']:.2f}, and ends at "
+    f"a spread of {ends['log sigma']['plain'][1]:.2f} or "
     f"{ends['sigma']['plain'][1]:.2f}, depending on the label alone."
 )
 apart = abs(ends["log sigma"]["natural"][1] - ends["sigma"]["natural"][1])
@@ -233,10 +236,8 @@ change = {
     "log sigma": np.exp(plain_log[1]) / sigma - 1,
     "sigma": plain_std[1] / sigma - 1,
 }
-print(
-    "relative change of sigma under the plain gradient:",
-    {k: f"{v:.3e}" for k, v in change.items()},
-)
+for name, value in change.items():
+    print(f"plain gradient, label {name}: sigma changes by {value:.3e} of its value")
 
 # %% [markdown]
 # The same algorithm, the same problem, and the spread shrinks at rates that differ by a factor of $\sigma^2$.
@@ -254,10 +255,8 @@ natural = {
     "log sigma": np.exp(natural_log[1]) / sigma - 1,
     "sigma": natural_std[1] / sigma - 1,
 }
-print(
-    "relative change of sigma under the natural gradient:",
-    {k: f"{v:.6e}" for k, v in natural.items()},
-)
+for name, value in natural.items():
+    print(f"natural gradient, label {name}: sigma changes by {value:.6e} of its value")
 assert abs(change["sigma"] / change["log sigma"] - 1 / sigma**2) < 1e-2
 assert abs(natural["sigma"] / natural["log sigma"] - 1) < 1e-3
 
@@ -290,8 +289,8 @@ terms = many.log_prob(action) - Gaussian(
 formula, sampled = float(old.kl(new)), float(terms.mean())
 error = float(terms.std()) / draws**0.5
 print(
-    f"formula {formula:.4f}, sampled {sampled:.4f} +- {error:.4f}; the other way round "
-    f"{float(new.kl(old)):.4f}"
+    f"formula {formula:.4f}, sampled {sampled:.4f} +- {error:.4f}; the other way "
+    f"round {float(new.kl(old)):.4f}"
 )
 assert abs(formula - sampled) < 4 * error
 
@@ -403,7 +402,7 @@ assert 0.8 < slope < 1.2
 # We check with many actions drawn in a few states.
 
 # %% tags=["hide-input"]
-# @title Covariance of forty thousand scores against the Hessian { display-mode: "form" }
+# @title Covariance of many scores against the Hessian { display-mode: "form" }
 few = buffer.obs[:1, :4]
 repeats = 10_000
 states = few.repeat_interleave(repeats, dim=1)
@@ -573,7 +572,7 @@ for name, value in errors.items():
     relative = float((value - exact).norm() / exact.norm())
     against = float((value - product_by_double_backward(v)).norm() / exact.norm())
     print(
-        f"{name:30s} relative error {relative:.1e}, against two backward passes "
+        f"{name:28s} relative error {relative:.1e}, to two backward passes "
         f"{against:.1e}"
     )
     assert relative < 1e-8 and against < 1e-12
@@ -663,7 +662,9 @@ def plain_conjugate_gradient(multiply, target, iterations):
 # @title Compare with the direct solution at three dampings { display-mode: "form" }
 gradient = one_gradient()
 assert torch.allclose(
-    gradient, policy_gradient(policy, buffer, normalized(buffer.advantage)), atol=1e-14
+    gradient,
+    policy_gradient(policy, buffer, normalized(buffer.advantage)),
+    atol=1e-14,
 )
 dampings = (1e-3, 1e-2, 1e-1)
 curves, needed = {}, {}
@@ -783,8 +784,8 @@ plots.show(
     fig,
     "damping",
     "Cosine between the damped natural gradient and the plain gradient against the "
-    "damping, rising to one; the curve for a KL divergence averaged over actions lies "
-    "above the one for the sum.",
+    "damping, rising to one; the curve for a KL divergence averaged over actions "
+    "lies above the one for the sum.",
     "With growing damping the natural gradient turns into the plain one.",
 )
 undamped = fisher + 1e-6 * torch.eye(len(here))
@@ -801,11 +802,11 @@ def gain_at_equal_kl(step):
 times = gain_at_equal_kl(natural_step) / gain_at_equal_kl(gradient)
 record.say(
     "At a damping of 0.1 the cosine with the plain gradient is "
-    f"{cosine_with_plain(0.1):.3f} for the sum and {cosine_with_plain(0.1, 1 / 6):.3f} "
-    "for the average over six actions. Without damping the natural step of this policy "
-    f"of {len(here)} parameters promises {float(times[0]):.1f} and "
-    f"{float(times[1]):.1f} times (two seeds) what the plain step of equal KL "
-    "divergence does."
+    f"{cosine_with_plain(0.1):.3f} for the sum and "
+    f"{cosine_with_plain(0.1, 1 / 6):.3f} for the average over six actions. Without "
+    f"damping the natural step of this policy of {len(here)} parameters promises "
+    f"{float(times[0]):.1f} and {float(times[1]):.1f} times (two seeds) what the "
+    "plain step of equal KL divergence does."
 )
 assert bool((times > 1).all())
 assert averaged[0] <= averaged[-1] and all(

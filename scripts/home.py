@@ -19,7 +19,7 @@ if importlib.util.find_spec("twinlib") is None:
     copies = sorted(pathlib.Path().glob("twin-book*.zip"))
     if not copies:
         raise ModuleNotFoundError(
-            "twinlib is not installed: run `make environment` in a copy of this book, "
+            "twinlib is not installed: run `make environment` in a copy of the book, "
             "or `make zip`, and upload twin-book.zip to the folder of this notebook."
         )
     pip = [sys.executable, "-m", "pip", "install", "-q"]
@@ -93,14 +93,16 @@ def _swap(path: pathlib.Path, pattern: re.Pattern[str], text: str) -> None:
 
 
 def write_address(url: str) -> None:
-    """Write the address into _config.yml; an empty one takes it out."""
+    """Write the address into _config.yml and CITATION.cff; an empty one takes it out."""
     if url and not re.fullmatch(r"(https|file)://[^\s\"'\\{}]+", url):
         raise SystemExit("The address must look like https://HOST/OWNER/NAME.")
     _swap(stamp.ROOT / "_config.yml", _BLOCK, _config_block(url))
+    cited = f"repository-code: {url}\n" if url else ""
+    _swap(stamp.ROOT / "CITATION.cff", _BLOCK, f"# >>> home\n{cited}# <<< home\n")
 
 
 def main() -> int:
-    """Write the address (when given) into _config.yml and README, and the setup cell into every notebook."""
+    """Write the address (when given) where it belongs, and the setup cell into every notebook."""
     if len(sys.argv) > 2:
         raise SystemExit("Give one address: python scripts/home.py https://HOST/OWNER/NAME")
     if len(sys.argv) == 2:
