@@ -16,6 +16,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -164,7 +165,8 @@ def _narrow_legends(fig: Figure) -> None:
         labels = [text.get_text() for text in legend.get_texts()]
         legend.remove()
         columns = 2 if max(map(len, labels)) <= LETTERS // 2 else 1
-        fig.legend(legend.legend_handles, labels, loc="outside lower left", ncols=columns)
+        drawn = [handle for handle in legend.legend_handles if handle is not None]
+        fig.legend(drawn, labels, loc="outside lower left", ncols=columns)
 
 
 def interval_dots(
@@ -180,11 +182,11 @@ def interval_dots(
 
 def legend_outside(fig: Figure, columns: int = 2) -> None:
     """Name every labelled curve once, below the panels and off their points, in so many columns."""
-    named = {}
+    named: dict[str, Artist] = {}
     for ax in fig.axes:
         handles, labels = ax.get_legend_handles_labels()
         named.update(zip(labels, handles, strict=True))
-    fig.legend(named.values(), named.keys(), loc="outside lower left", ncols=columns)
+    fig.legend(list(named.values()), list(named), loc="outside lower left", ncols=columns)
 
 
 def show(fig: Figure, name: str, alt: str, caption: str = "") -> None:
