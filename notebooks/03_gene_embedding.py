@@ -18,7 +18,8 @@
 # Both twins of this book work on a shorter list, the *latent cell*, made by a network in which genes listen to other genes (*graph attention*).
 # What is the listening good for?
 #
-# **Answer.** For nothing that can be measured here: the same network without neighbours, with equal ears for all neighbours, or with attention that was never trained brings back the same share of unseen cells and tells perturbed cells from controls as well.
+# **Answer.** For next to nothing: without neighbours the same network is not measurably worse, and with equal ears for all neighbours, or with attention that was never trained, the difference is so small that only runs paired by their seed show it.
+# None of them tells perturbed cells from controls measurably better or worse.
 # What little the network gains over principal components (PCA, the best linear code) belongs to its nonlinear part; the figure has every seed, and the sentence below it the numbers.
 
 # %% tags=["setup", "hide-input"]
