@@ -1,8 +1,9 @@
 # make book   build the book into _build/html, after executing the notebooks whose outputs are stale
 # make test   every check: lint, types, unit tests, notebooks, strict book build
-# make look   every built page in a browser without a network (needs Chromium and Node)
+# make look   every built page (PAGES=04,intro: these) in a browser without a network (needs Chromium and Node)
 # make mutants   small changes of the policy room and the metrics, each of which a test must see (pip install
 #                -e '.[mutants]' first; SAMPLE=0 takes all of them, which is hours)
+# make zip    twin-book.zip of the last commit, to upload beside a notebook where there is no address
 # make home URL=...   write the repository's address wherever it belongs
 PYTHON ?= python3
 JOBS ?= 2
@@ -11,7 +12,7 @@ BIN := .venv/bin
 BUILD := $(BIN)/jupyter-book build . --warningiserror --keep-going --nitpick --quiet
 export OMP_NUM_THREADS ?= 1
 export PYTHON
-.PHONY: book test environment lint types unit notebooks html pages pairs execute results home look mutants colab links clean
+.PHONY: book test environment lint types unit notebooks html pages pairs execute results home zip look mutants colab links clean
 
 book: environment
 	@$(BIN)/python scripts/execute.py --stale --jobs $(JOBS); status=$$?; \
@@ -67,9 +68,10 @@ results: environment
 	$(BIN)/python -m experiments $(PROTOCOL) --dataset $(DATASET) \
 	  --seeds $(SEEDS) --timesteps $(TIMESTEPS) --out results/$(PROTOCOL)/$(DATASET)
 
-# Every built page in headless Chromium with the network cut; skipped with a reason where it cannot run.
+# Built pages in headless Chromium with the network cut; skipped with a reason where it cannot run.
+# `make look PAGES=04,intro SHOTS=folder` looks at these alone and keeps pictures of them.
 look: html
-	@sh scripts/look/look.sh $(SHOTS)
+	@PAGES="$(PAGES)" SHOTS="$(SHOTS)" sh scripts/look/look.sh
 
 SAMPLE ?= 300
 mutants: environment
@@ -84,6 +86,9 @@ links: environment
 
 home: environment
 	$(BIN)/python scripts/home.py "$(URL)"
+
+zip:
+	git archive --format=zip --prefix=twin-book/ --output=twin-book.zip HEAD
 
 clean:
 	rm -rf _build

@@ -14,14 +14,142 @@
 # %% [markdown]
 # # 1. The Waddington landscape
 #
-# A cell that differentiates is often drawn as a ball that rolls down a branching valley.
-# This chapter replaces the drawing by a computation.
-# Two genes are enough to get valleys, ridges between them and balls that cross a ridge, and eleven genes are enough to get the four fates of a blood cell.
-# For these circuits everything can be known: where the valleys are, how high the ridges are, how strong a push must be and how long it must last.
-# Later chapters need that, because a claim about escaping from a valley can be tested only where the valley is known.
+# **Question.** A cell that differentiates is often drawn as a ball that rolls down a branching valley, and the paper says that learning algorithms get caught in the local optima of this landscape.
+# Where are its valleys, how high are the ridges between them, and what moves a cell from one valley into another that was chosen in advance?
+#
+# **Answer.** In a circuit of two genes all of this can be computed, and the answer has a trap: the obvious way from A to B, to activate the gene that is high in B, makes a cell leave A but never brings it to B, however strong the signal; pushing both genes does, above an exact threshold.
+# The figure shows both ways; the sentence below it has the thresholds.
+#
+# A *basin* (valley) is the set of states from which a cell settles in the same stable state, its *attractor*.
+
+# %% tags=["setup", "hide-input"]
+# @title Install the package where it is missing { display-mode: "form" }
+import importlib.util
+import pathlib
+import subprocess
+import sys
+
+if importlib.util.find_spec("twinlib") is None:
+    copies = sorted(pathlib.Path().glob("twin-book*.zip"))
+    if not copies:
+        raise ModuleNotFoundError(
+            "twinlib is not installed: run `make environment` in a copy of the book, "
+            "or `make zip`, and upload twin-book.zip to the folder of this notebook."
+        )
+    pip = [sys.executable, "-m", "pip", "install", "-q"]
+    subprocess.run([*pip, str(copies[-1])], check=True)
+    importlib.invalidate_caches()
+import twinlib
+
+# %% tags=["hide-input"]
+# @title Three basins, and two pushes that start in A { display-mode: "form" }
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+
+from twinlib.landscapes.toggle_switch import ToggleSwitch
+from twinlib.page import plots, record
+
+plots.style()
+PLACES = {"A": "#0072b2", "progenitor": "#6b7280", "B": "#d55e00"}
+switch = ToggleSwitch()
+points, attractors = switch.fixed_points(), switch.attractors
+grid = np.linspace(0, 2.5, 121)
+states = np.stack(np.meshgrid(grid, grid, indexing="ij"), -1)
+basin = switch.basin(states)
+shade = np.select([basin == name for name in PLACES], range(3))
+flow = switch.drift(states)
+
+
+def way(control, held=120.0, free=60.0, dt=0.02):
+    """Path [T, 2] of a cell from A under a control that is held and then taken away."""
+    x, path = np.array(attractors["A"]), []
+    for step in range(round((held + free) / dt)):
+        u = np.array(control) * (step * dt < held)
+        x = np.maximum(x + dt * (switch.drift(x) + u), 0)
+        path.append(x)
+    return np.array(path)
+
+
+ways = {
+    "push: gene 1 down, gene 2 up": (-0.2, 0.2),
+    "activate gene 2": (0.0, 0.2),
+    "activate gene 2, five times": (0.0, 1.0),
+}
+fig, ax = plt.subplots(figsize=(6.2, 6.0))
+colours = [sns.light_palette(c, 4)[1] for c in PLACES.values()]
+ax.pcolormesh(
+    grid,
+    grid,
+    shade.T,
+    cmap=plt.matplotlib.colors.ListedColormap(colours),
+    shading="nearest",
+)
+ax.streamplot(
+    grid,
+    grid,
+    flow[..., 0].T,
+    flow[..., 1].T,
+    color="#4b5563",
+    linewidth=0.7,
+    density=1.1,
+    arrowsize=0.9,
+)
+for p in points:
+    ax.plot(
+        *p.x,
+        "o" if p.kind == "attractor" else "X",
+        color="black",
+        ms=9,
+        mec="white",
+        clip_on=False,
+        zorder=5,
+    )
+ends = {}
+for (name, control), dash, colour in zip(
+    ways.items(), ("-", "-", ":"), ("#009e73", "#7a1fa2", "#7a1fa2"), strict=True
+):
+    path = way(control)
+    ends[name] = str(switch.basin(path[-1]))
+    ax.plot(*path.T, dash, color=colour, lw=3, label=f"{name}: ends in {ends[name]}")
+for name, place in attractors.items():
+    ax.annotate(name, place, xytext=(9, 9), textcoords="offset points", weight="bold")
+ax.set(
+    xlabel="expression of gene 1",
+    ylabel="expression of gene 2",
+    xlim=(0, 2.5),
+    ylim=(0, 2.5),
+)
+plots.legend_outside(fig, columns=1)
+plots.show(
+    fig,
+    "phase-portrait",
+    "Phase portrait of the toggle switch: arrows flow to three attractors, A at high gene 1, B at high gene 2 and "
+    "the progenitor at equal expression; two saddles (crosses) lie on the borders between the coloured basins. Of three paths "
+    "that start in A, the one that pushes both genes ends in B; the two that activate gene 2 end in the progenitor.",
+)
+both, alone = (
+    switch.escape_threshold(attractors["A"], control=u) for u in ((-1, 1), (0, 1))
+)
+record.say(
+    f"**A cell leaves A when both genes are pushed by more than {both:.4f}, and when gene 2 alone is activated by more than "
+    f"{alone:.4f}. After the push it ends in {ends['push: gene 1 down, gene 2 up']}, after the activation in the "
+    f"{ends['activate gene 2']}, also with a signal of {ways['activate gene 2, five times'][1]:g}.**"
+)
+assert (
+    ends["push: gene 1 down, gene 2 up"] == "B"
+    and ends["activate gene 2, five times"] == "progenitor"
+)
 
 # %% [markdown]
-# **After this chapter you can**
+# *How to read it.*
+# A point is a state of the cell; the grey arrows say where it drifts when nobody interferes.
+# Circles are attractors, crosses are the passes between them (saddles).
+# Each coloured path follows one cell while the control is held and after it is taken away.
+#
+# ## Objectives
+#
+# After this chapter you can
 #
 # - find the stable states of a gene circuit and say which of them are stable (10 minutes);
 # - compute a quasi-potential, read barriers from it, and say why it is not a potential (15 minutes);
@@ -29,25 +157,13 @@
 # - enumerate the fates of a Boolean network and find the smallest intervention between two of them (10 minutes);
 # - keep apart the three things that 'escaping a local optimum' can mean (5 minutes).
 
-# %% tags=["setup"]
-import importlib.util
-
-if importlib.util.find_spec("twinlib") is None:
-    raise ModuleNotFoundError(
-        "twinlib is not installed: run `pip install -r requirements.txt` in a copy of this book, "
-        "or set its address once with `make home URL=...` so that this cell can install it."
-    )
-import twinlib
-
-# %%
-import matplotlib.pyplot as plt
-import numpy as np
+# %% tags=["hide-input"]
+# @title Imports { display-mode: "form" }
 import pandas as pd
-import seaborn as sns
 from scipy.optimize import brentq
 
 from twinlib.data.sources import load
-from twinlib.page import plots, record, surface
+from twinlib.page import surface
 from twinlib.landscapes.potential import mean_exit_time, quasi_potential
 from twinlib.landscapes.myeloid import (
     CYTOKINES,
@@ -66,22 +182,15 @@ from twinlib.landscapes.myeloid import (
 )
 from twinlib.landscapes.optimal_control import shortest_pulse
 from twinlib.data.simulated import simulate_waddington
-from twinlib.landscapes.toggle_switch import ToggleSwitch
-
-plots.style()
-PLACES = {"A": "#0072b2", "progenitor": "#6b7280", "B": "#d55e00"}
 
 # %% [markdown]
 # ## The question
 #
-# The paper says that learning algorithms get caught in local optima of the Waddington landscape, and that a trust-region step at the start helps them out.
-# Its first figure is a drawing of that landscape.
+# The first figure of the paper is a drawing of that landscape.
 # A drawing has no heights, so nobody can say from it how hard an escape is, or whether one took place.
-#
-# So this chapter asks three questions about a landscape that can be computed.
-# Where are the valleys?
-# How high are the ridges between them?
-# What does it take to move a cell from one valley into another one that was chosen in advance?
+# Two genes are enough to get valleys, ridges between them and balls that cross a ridge, and eleven genes are enough to get the four fates of a blood cell.
+# For these circuits everything can be known: where the valleys are, how high the ridges are, how strong a push must be and how long it must last.
+# Later chapters need that, because a claim about escaping from a valley can be tested only where the valley is known.
 
 # %% [markdown]
 # ## The plain baseline: one valley
@@ -98,13 +207,17 @@ PLACES = {"A": "#0072b2", "progenitor": "#6b7280", "B": "#d55e00"}
 
 # %%
 D = 0.05
-one_valley = ToggleSwitch(a=0.0, b=0.0, noise=D)  # no regulation left; production 1 is put in as a control
+one_valley = ToggleSwitch(a=0.0, b=0.0, noise=D)  # production 1 is put in as a control
 flat = quasi_potential(one_valley, u=np.array([1.0, 1.0]))
 parabola = ((flat.grid[:, None] - 1) ** 2 + (flat.grid[None] - 1) ** 2) / (2 * D)
 error = np.abs(flat.u - (parabola - parabola.min()))[parabola < 8].max()
 assert error < 1e-6
-ends = one_valley.simulate(np.zeros((4000, 2)), 8.0, np.random.default_rng(0), u=np.array([1.0, 1.0]))[-1]
+rng, start = np.random.default_rng(0), np.zeros((4000, 2))
+ends = one_valley.simulate(start, 8.0, rng, u=np.array([1.0, 1.0]))[-1]
 assert abs(ends.var() / D - 1) < 0.1
+
+# %% tags=["hide-input"]
+# @title How close the solver is to the exact answer { display-mode: "form" }
 record.say(
     f"The solver differs from the exact parabola by at most {error:.0e}, and 4,000 simulated cells have variance "
     f"{ends.var():.4f} where D/k = {D:.4f}."
@@ -124,10 +237,8 @@ record.say(
 # The control $u$ is what an experiment adds from outside; for the moment it is zero.
 # The parameters are $n = 4$, $S = 0.5$ and $a = b = k = 1$.
 
+
 # %%
-switch = ToggleSwitch()
-
-
 def velocity(x1, x2, a=1.0, b=1.0, k=1.0, s=0.5, n=4):
     """The drift of gene 1, written as in the equation above."""
     return a * x1**n / (s**n + x1**n) + b * s**n / (s**n + x2**n) - k * x1
@@ -145,50 +256,18 @@ assert np.allclose(switch.drift(x)[:, 1], velocity(x[:, 1], x[:, 0]))
 # The Jacobian matrix at a fixed point tells what happens to a small deviation: if both eigenvalues have a negative real part, it dies out and the point is an attractor; if one is positive, the point is a saddle.
 
 # %%
-points = switch.fixed_points()
-table = pd.DataFrame([(*p.x, p.kind) for p in points], columns=["gene 1", "gene 2", "kind"]).round(4)
 for p in points:
     eigenvalues = np.linalg.eigvals(switch.jacobian(np.array(p.x))).real
     assert np.abs(switch.drift(np.array(p.x))).max() < 1e-9
     assert (p.kind == "attractor") == (eigenvalues.max() < 0)
     assert p.kind != "saddle" or eigenvalues.min() < 0 < eigenvalues.max()
-attractors = switch.attractors
-table
+    print(f"{p.kind} at gene 1 = {p.x[0]:.4f}, gene 2 = {p.x[1]:.4f}")
 
 # %% [markdown]
 # There are three attractors.
 # In A gene 1 is high, in B gene 2 is high, and between them sits a state in which both are expressed at the same level.
 # That middle state stands for the progenitor.
 # Two saddles separate the three; a cell that goes from A to the progenitor along the easiest way passes near the first saddle.
-
-# %%
-grid = np.linspace(0, 2.5, 121)
-states = np.stack(np.meshgrid(grid, grid, indexing="ij"), -1)
-basin = switch.basin(states)
-shade = np.select([basin == name for name in PLACES], range(3))
-flow = switch.drift(states)
-
-fig, ax = plt.subplots(figsize=(6.2, 5.4))
-colours = [sns.light_palette(c, 4)[1] for c in PLACES.values()]
-ax.pcolormesh(grid, grid, shade.T, cmap=plt.matplotlib.colors.ListedColormap(colours), shading="nearest")
-ax.streamplot(
-    grid, grid, flow[..., 0].T, flow[..., 1].T, color="#4b5563", linewidth=0.7, density=1.1, arrowsize=0.9
-)
-for p in points:
-    ax.plot(
-        *p.x, "o" if p.kind == "attractor" else "X", color="black", ms=9, mec="white", clip_on=False, zorder=5
-    )
-for name, place in attractors.items():
-    ax.annotate(name, place, xytext=(9, 9), textcoords="offset points", weight="bold")
-ax.set(
-    xlabel="expression of gene 1", ylabel="expression of gene 2", title="Three basins, two saddles (crosses)"
-)
-plots.show(
-    fig,
-    "phase-portrait",
-    "Phase portrait of the toggle switch: arrows flow to three attractors, A at high gene 1, B at high gene 2 and "
-    "the progenitor at equal expression; two saddles lie on the borders between the coloured basins.",
-)
 
 # %% [markdown]
 # ### Development as a parameter: the paper's Figure 1
@@ -204,18 +283,17 @@ def middle(a):
 
 
 def instability(a):
-    """Largest eigenvalue at the middle state: positive means that the state cannot hold."""
+    """Largest eigenvalue at the middle state: positive, it cannot hold."""
     c = middle(a)
-    return np.linalg.eigvals(ToggleSwitch(a=a).jacobian(np.array([c, c]))).real.max()
+    jacobian = ToggleSwitch(a=a).jacobian(np.array([c, c]))
+    return np.linalg.eigvals(jacobian).real.max()
 
 
 critical = brentq(instability, 0.6, 0.95)
 assert "progenitor" in ToggleSwitch(a=critical + 0.002).attractors
 assert "progenitor" not in ToggleSwitch(a=critical - 0.002).attractors
 record.glue("critical-self-activation", round(critical, 4))
-record.say(
-    f"Below a = {critical:.4f} the progenitor is no attractor any more: a cell in it must choose a side."
-)
+print(f"below a = {critical:.4f} the progenitor is no attractor any more")
 
 # %% [markdown]
 # Now let 20,000 noisy cells start as progenitors while $a$ falls slowly, and record at each time how many cells stand where.
@@ -229,7 +307,8 @@ edges = np.linspace(-2.2, 2.2, 67)
 cells = np.ones((20_000, 2))
 landscape, balls = [], []
 for a in knob:
-    cells = ToggleSwitch(a=a, noise=0.01).simulate(cells, 1.5, rng, dt=0.05, every=30)[-1]
+    circuit = ToggleSwitch(a=a, noise=0.01)
+    cells = circuit.simulate(cells, 1.5, rng, dt=0.05, every=30)[-1]
     fate_axis = cells[:, 0] - cells[:, 1]
     density = np.histogram(fate_axis, bins=edges, density=True)[0]
     smooth = np.convolve(density, [0.05, 0.25, 0.4, 0.25, 0.05], mode="same")
@@ -239,8 +318,10 @@ landscape, balls = np.array(landscape), np.array(balls)
 split = {"A": (balls[-1] > 1).mean(), "B": (balls[-1] < -1).mean()}
 assert min(split.values()) > 0.3, "both valleys are taken"
 
+# %% tags=["hide-input"]
+# @title The paper's Figure 1, drawn from the simulated cells { display-mode: "form" }
 centre = (edges[1:] + edges[:-1]) / 2
-fig = plt.figure(figsize=(7.6, 6.0))
+fig = plt.figure(figsize=(6.4, 5.6))
 ax = fig.add_subplot(projection="3d", computed_zorder=False)
 time_axis = np.arange(len(knob)) * 1.5
 ax.plot_surface(
@@ -256,7 +337,15 @@ for ball in (np.flatnonzero(balls[-1] > 1)[0], np.flatnonzero(balls[-1] < -1)[0]
     place = np.clip(np.searchsorted(edges, balls[:, ball]) - 1, 0, len(centre) - 1)
     height = landscape[np.arange(len(knob)), place]
     ax.plot(balls[:, ball], time_axis, height + 0.25, color="#d55e00", lw=2)
-    ax.plot(balls[-1:, ball], time_axis[-1:], height[-1:] + 0.25, "o", color="#d55e00", ms=9, mec="white")
+    ax.plot(
+        balls[-1:, ball],
+        time_axis[-1:],
+        height[-1:] + 0.25,
+        "o",
+        color="#d55e00",
+        ms=9,
+        mec="white",
+    )
 ax.view_init(elev=48, azim=-72)
 ax.set(xlabel="gene 1 minus gene 2", ylabel="time", zlabel="minus log density")
 ax.set_title("The paper's Figure 1, computed: one valley becomes two")
@@ -290,18 +379,20 @@ record.say(
 
 # %%
 jacobian = switch.jacobian(np.array([1.5, 0.4]))
-assert abs(jacobian[0, 1] - jacobian[1, 0]) > 0.1, "a gradient system would have a symmetric Jacobian"
+assert abs(jacobian[0, 1] - jacobian[1, 0]) > 0.1, "a gradient has a symmetric Jacobian"
 
+A, progenitor = attractors["A"], attractors["progenitor"]
 barriers = {}
 for noise in (0.01, 0.02, 0.05):
     potential = quasi_potential(ToggleSwitch(noise=noise), size=140)
     out_of_a, out_of_progenitor, _ = potential.barriers().values()
     barriers[noise] = (out_of_a, out_of_progenitor)
-    lowest_pass = potential.pass_height(attractors["A"], [attractors["progenitor"]]) - potential.height(
-        attractors["A"]
+    lowest_pass = potential.pass_height(A, [progenitor]) - potential.height(A)
+    assert abs(lowest_pass - out_of_a) < 0.06, (
+        "the lowest way out leads over the saddle"
     )
-    assert abs(lowest_pass - out_of_a) < 0.06, "the lowest way out leads over the saddle"
-frame = pd.DataFrame(barriers, index=["out of A", "out of the progenitor"]).T.rename_axis("noise D")
+frame = pd.DataFrame(barriers, index=["out of A", "out of the progenitor"]).T
+frame = frame.rename_axis("noise D")
 frame["D times barrier out of A"] = frame.index * frame["out of A"]
 frame.round(3)
 
@@ -311,20 +402,29 @@ frame.round(3)
 # Is the grid fine enough?
 # Twice as many cells a side must give the same barriers.
 
-# %%
+# %% tags=["hide-input"]
+# @title The barriers on a finer grid { display-mode: "form" }
 coarse, fine = (
-    list(quasi_potential(ToggleSwitch(noise=0.02), size=m).barriers().values())[:2] for m in (140, 280)
+    list(quasi_potential(ToggleSwitch(noise=0.02), size=m).barriers().values())[:2]
+    for m in (140, 280)
 )
 change = np.abs(np.subtract(coarse, fine)).max()
 assert change < 0.1
-record.say(f"With 280 in place of 140 cells a side the barriers at D = 0.02 change by at most {change:.3f}.")
+record.say(
+    f"With 280 in place of 140 cells a side the barriers at D = 0.02 change by at most {change:.3f}."
+)
 
-# %%
+# %% tags=["hide-input"]
+# @title The quasi-potential and one noisy cell { display-mode: "form" }
 potential = quasi_potential(ToggleSwitch(noise=0.02), upper=2.5)
-fig, ax = plt.subplots(figsize=(6.6, 5.2))
+fig, ax = plt.subplots(figsize=(6.4, 5.0))
 levels = np.arange(0, 12.5, 0.5)
 filled = ax.contourf(
-    potential.grid, potential.grid, np.minimum(potential.u, 12).T, levels=levels, cmap="cividis"
+    potential.grid,
+    potential.grid,
+    np.minimum(potential.u, 12).T,
+    levels=levels,
+    cmap="cividis",
 )
 ax.contour(
     potential.grid,
@@ -334,7 +434,9 @@ ax.contour(
     colors="white",
     linewidths=0.4,
 )
-walk = ToggleSwitch(noise=0.02).simulate(attractors["A"], 60.0, np.random.default_rng(5), every=5)
+walk = ToggleSwitch(noise=0.02).simulate(
+    attractors["A"], 60.0, np.random.default_rng(5), every=5
+)
 visited = list(dict.fromkeys(switch.basin(walk).tolist()))
 assert visited[0] == "A" and len(visited) > 1
 crossing = walk[(switch.basin(walk) != "A").argmax()]
@@ -343,10 +445,23 @@ assert distance < 0.5, "the way out leads past the saddle"
 ax.plot(*walk.T, color="#f0a060", lw=0.8)
 for p in points:
     ax.plot(
-        *p.x, "o" if p.kind == "attractor" else "X", color="black", ms=9, mec="white", clip_on=False, zorder=5
+        *p.x,
+        "o" if p.kind == "attractor" else "X",
+        color="black",
+        ms=9,
+        mec="white",
+        clip_on=False,
+        zorder=5,
     )
 for name, place in attractors.items():
-    ax.annotate(name, place, xytext=(9, 9), textcoords="offset points", weight="bold", color="white")
+    ax.annotate(
+        name,
+        place,
+        xytext=(9, 9),
+        textcoords="offset points",
+        weight="bold",
+        color="white",
+    )
 fig.colorbar(filled, label="quasi-potential U (cut at 12)")
 ax.set(
     xlabel="expression of gene 1",
@@ -373,45 +488,63 @@ record.say(
 # Simulated cells, which know nothing of the grid, must agree with it.
 
 
-# %%
-def on_the_side_of_a(x):
-    return x[..., 0] - x[..., 1] >= 0.2
-
-
+# %% tags=["hide-input"]
+# @title Mean escape time of simulated cells { display-mode: "form" }
 def simulated_escape_time(noise, n=300, dt=0.01, seed=0, longest=600.0):
     """Mean time until cells started in A have left, and its standard error."""
     rng, circuit = np.random.default_rng(seed), ToggleSwitch(noise=noise)
     x, left = np.tile(attractors["A"], (n, 1)), np.full(n, np.nan)
     for step in range(1, round(longest / dt) + 1):
-        x = np.maximum(x + dt * circuit.drift(x) + np.sqrt(2 * noise * dt) * rng.standard_normal(x.shape), 0)
+        x = np.maximum(
+            x
+            + dt * circuit.drift(x)
+            + np.sqrt(2 * noise * dt) * rng.standard_normal(x.shape),
+            0,
+        )
         left[np.isnan(left) & ~on_the_side_of_a(x)] = step * dt
         if not np.isnan(left).any():
             break
     return left.mean(), left.std() / np.sqrt(n)
 
 
-noises = np.array([0.05, 0.04, 0.03, 0.02, 0.015, 0.01, 0.008, 0.006])
-heights = [next(iter(quasi_potential(ToggleSwitch(noise=d)).barriers().values())) for d in noises]
-times = [mean_exit_time(ToggleSwitch(noise=d), attractors["A"], on_the_side_of_a) for d in noises]
-slopes = np.diff(np.log(times)) / np.diff(heights)
-assert (np.diff(slopes) > -0.01).all() and slopes[0] < 0.8 < 0.9 < slopes[-1] < 1.05
+# %%
+def on_the_side_of_a(x):
+    return x[..., 0] - x[..., 1] >= 0.2
 
+
+noises = np.array([0.05, 0.04, 0.03, 0.02, 0.015, 0.01, 0.008, 0.006])
+circuits = [ToggleSwitch(noise=d) for d in noises]
+heights = [next(iter(quasi_potential(one).barriers().values())) for one in circuits]
+times = [mean_exit_time(one, A, on_the_side_of_a) for one in circuits]
+slopes = np.diff(np.log(times)) / np.diff(heights)
+assert slopes[0] < 0.8 < 0.9 < slopes[-1] < 1.05
+
+# %% tags=["hide-input"]
+# @title Draw the escape times { display-mode: "form" }
 fig, ax = plt.subplots(figsize=(5.8, 3.8))
 ax.plot(heights, times, "o-", color=PLACES["A"], lw=1.2, label="linear equation")
 for noise, height, time in list(zip(noises, heights, times, strict=True))[:2]:
     mean, error = simulated_escape_time(noise)
     assert abs(mean - time) < 4 * error, "300 simulated cells agree with the equation"
     label = "300 simulated cells" if noise == noises[0] else None
-    ax.errorbar(height, mean, 2 * error, fmt="s", ms=9, mfc="none", color="#d55e00", label=label)
+    ax.errorbar(
+        height, mean, 2 * error, fmt="s", ms=9, mfc="none", color="#d55e00", label=label
+    )
 for noise, height, time in zip(noises, heights, times, strict=True):
-    ax.annotate(f"D = {noise:g}", (height, time), xytext=(8, -10), textcoords="offset points", fontsize=9)
+    ax.annotate(
+        f"D = {noise:g}",
+        (height, time),
+        xytext=(8, -10),
+        textcoords="offset points",
+        fontsize=9,
+    )
 ax.set(
     yscale="log",
     xlabel="barrier out of A (quasi-potential)",
     ylabel="mean time to leave A",
     title="Escape by noise",
 )
-ax.legend()
+plots.legend_outside(fig)
 plots.show(
     fig,
     "escape-time",
@@ -449,13 +582,13 @@ TILTS = {
 
 
 def lands(start, strength, control=(0, 0), knockdown=(0, 0)):
-    """Basin that a cell settles in after a long tilt of this strength is taken away again."""
-    held = switch.settle(
-        attractors[start], strength * np.array(control), 1 - strength * np.array(knockdown), time=300
-    )
-    return str(switch.basin(held))
+    """Basin that a cell settles in after a long tilt is taken away again."""
+    u, multiplier = strength * np.array(control), 1 - strength * np.array(knockdown)
+    return str(switch.basin(switch.settle(attractors[start], u, multiplier, time=300)))
 
 
+# %% tags=["hide-input"]
+# @title Every threshold, and where the cell lands just above it { display-mode: "form" }
 rows = []
 for start in ("A", "progenitor"):
     for name, tilt in TILTS.items():
@@ -467,7 +600,9 @@ for start in ("A", "progenitor"):
                 "just below the threshold nothing happens"
             )
             assert after != start
-        rows.append((start, name, round(threshold, 4) if finite else "none up to 10", after))
+        rows.append(
+            (start, name, round(threshold, 4) if finite else "none up to 10", after)
+        )
 thresholds = pd.DataFrame(rows, columns=["start", "tilt", "threshold", "lands in"])
 thresholds
 
@@ -487,12 +622,11 @@ u_star = switch.escape_threshold(attractors["A"], control=(-1, 1))
 rng = np.random.default_rng(0)
 x = np.tile(attractors["A"], (400, 1))
 for _ in range(50):  # 400 random bang-bang schedules at 99.4 % of the threshold
-    x = switch.settle(x, 0.994 * u_star * rng.choice([-1.0, 1.0], size=x.shape), time=rng.uniform(0.2, 3.0))
+    u = 0.994 * u_star * rng.choice([-1.0, 1.0], size=x.shape)
+    x = switch.settle(x, u, time=rng.uniform(0.2, 3.0))
 assert (switch.basin(x) == "A").all()
+print(f"below u* = {u_star:.4f} none of 400 random schedules took a cell out of A")
 record.glue("escape-threshold", round(u_star, 4))
-record.say(
-    f"With |u| at 99.4 % of u* = {u_star:.4f}, none of 400 random on-off schedules took a cell out of A."
-)
 
 # %% [markdown]
 # ### A landscape to turn
@@ -503,26 +637,42 @@ record.say(
 # The noise is larger here than above ($D = 0.05$), so that all of the tilted landscape fits into one picture; heights above 12 are cut off and drawn in grey.
 # 'Play cells' moves 40 simulated cells that were started in A, under the push that belongs to the last landscape.
 
-# %%
+# %% tags=["hide-input"]
+# @title The landscape to turn { display-mode: "form" }
 noise, pushes = 0.05, [0.0, 0.05, 0.10, 0.15, 0.20]
 frames = []
 for push in pushes:
     u = np.array([-push, push])
     tilted = quasi_potential(ToggleSwitch(noise=noise), u=u, size=60, upper=2.5)
     held = switch.settle(np.array(list(attractors.values())), u, time=300)
-    places = {str(name): place for name, place in zip(switch.basin(held), held, strict=True)}
-    out = {str(switch.basin(np.array(place))): height for place, height in tilted.barriers().items()}
-    said = ", ".join(f"{out[name]:.1f} out of {name}" for name in ("A", "progenitor") if name in out)
-    assert set(out) - {"B"} == set(places) - {"B"}, "a barrier for every valley that is left"
+    places = {
+        str(name): place for name, place in zip(switch.basin(held), held, strict=True)
+    }
+    out = {
+        str(switch.basin(np.array(place))): height
+        for place, height in tilted.barriers().items()
+    }
+    said = ", ".join(
+        f"{out[name]:.1f} out of {name}" for name in ("A", "progenitor") if name in out
+    )
+    assert set(out) - {"B"} == set(places) - {"B"}, (
+        "a barrier for every valley that is left"
+    )
     frames.append(
         surface.Frame(
             tilted.u,
-            f"push {push:.2f}: barrier {said}" if said else f"push {push:.2f}: one valley is left, B",
+            f"push {push:.2f}: barrier {said}"
+            if said
+            else f"push {push:.2f}: one valley is left, B",
             [(*place, name) for name, place in places.items()],
         )
     )
 paths = ToggleSwitch(noise=noise).simulate(
-    np.tile(attractors["A"], (40, 1)), 30.0, np.random.default_rng(0), u=np.array([-0.2, 0.2]), every=15
+    np.tile(attractors["A"], (40, 1)),
+    30.0,
+    np.random.default_rng(0),
+    u=np.array([-0.2, 0.2]),
+    every=15,
 )
 surface.show_surface(
     frames,
@@ -543,11 +693,14 @@ record.say("The barriers in words: " + "; ".join(frame.label for frame in frames
 # The curves of the full push and of the activation nearly coincide: for a cell in A it is gene 2 that has to rise, and lowering gene 1 hardly helps.
 # The difference between the two shows only after the escape, in where the cell lands.
 
-# %%
+# %% tags=["hide-input"]
+# @title Draw the barrier under three tilts { display-mode: "form" }
 fig, ax = plt.subplots(figsize=(6.2, 4.0))
 shares = np.linspace(0, 0.95, 12)
 styles = ["-", "--", ":"]
-for (name, tilt), dash in zip([t for t in TILTS.items() if "repress" not in t[0]], styles, strict=True):
+for (name, tilt), dash in zip(
+    [t for t in TILTS.items() if "repress" not in t[0]], styles, strict=True
+):
     threshold = switch.escape_threshold(attractors["A"], **tilt)
     curve = []
     for share in shares:
@@ -563,7 +716,7 @@ ax.set(
     title="A tilt lowers the ridge",
     ylim=0,
 )
-ax.legend()
+plots.legend_outside(fig, columns=1)
 plots.show(
     fig,
     "tilted-barriers",
@@ -581,9 +734,10 @@ plots.show(
 # A test of the package holds it against value iteration over all states and nine controls.
 
 # %%
-pulses = {push: shortest_pulse(switch, push) for push in (0.18, 0.2, 0.3, 0.5, 1.0)}
+pulses = {p: shortest_pulse(switch, p) for p in (0.18, 0.2, 0.3, 0.5, 1.0)}
 assert pulses[0.18] == np.inf and (np.diff(list(pulses.values())[1:]) < 0).all()
-pd.Series(pulses, name="shortest pulse from A to B (time units)").rename_axis("push").round(2).to_frame()
+for push, time in pulses.items():
+    print(f"push {push}: shortest pulse from A to B {time:.2f} time units")
 
 # %% [markdown]
 # ## Three meanings of 'escaping a local optimum'
@@ -601,20 +755,36 @@ pd.Series(pulses, name="shortest pulse from A to B (time units)").rename_axis("p
 # %%
 axis = np.linspace(-0.3, 0.3, 61)
 controls = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1)
-held = switch.settle(np.broadcast_to(attractors["A"], controls.shape), controls, time=15.0)
+held = switch.settle(np.broadcast_to(A, controls.shape), controls, time=15.0)
 target = attractors["B"]
-returns = ((attractors["A"] - target) ** 2).mean() - ((held - target) ** 2).mean(-1)
+returns = ((A - target) ** 2).mean() - ((held - target) ** 2).mean(-1)
 reached = switch.basin(held)
 gain = {name: returns[reached == name].max() for name in PLACES}
 assert gain["A"] < gain["progenitor"] < gain["B"]
 
+# %% tags=["hide-input"]
+# @title Draw the return of constant controls { display-mode: "form" }
 fig, ax = plt.subplots(figsize=(6.6, 5.2))
 drawn = ax.pcolormesh(axis, axis, returns.T, cmap="cividis", shading="nearest")
 ax.contour(
-    axis, axis, np.select([reached == n for n in PLACES], range(3)).T, levels=[0.5, 1.5], colors="white"
+    axis,
+    axis,
+    np.select([reached == n for n in PLACES], range(3)).T,
+    levels=[0.5, 1.5],
+    colors="white",
 )
-for name, place in {"A": (-0.15, -0.1), "progenitor": (0.12, 0.24), "B": (-0.22, 0.24)}.items():
-    ax.text(*place, f"lands in {name}", color="black" if name != "A" else "white", ha="center", weight="bold")
+for name, place in {
+    "A": (-0.15, -0.1),
+    "progenitor": (0.12, 0.24),
+    "B": (-0.22, 0.24),
+}.items():
+    ax.text(
+        *place,
+        f"lands in {name}",
+        color="black" if name != "A" else "white",
+        ha="center",
+        weight="bold",
+    )
 fig.colorbar(drawn, label="return: fall of the squared error to B")
 ax.set(
     xlabel="control on gene 1",
@@ -653,8 +823,14 @@ fixed = (boolean_step(states) == states).all(axis=1)
 found = boolean_fixed_points()
 assert fixed.sum() == len(found) == 6
 assert sorted(map(sorted, found)) == sorted(map(sorted, FATES.values()))
+
+# %% tags=["hide-input"]
+# @title The six fixed points { display-mode: "form" }
 pd.DataFrame(
-    [[name, *("●" if gene in members else "" for gene in GENES)] for name, members in FATES.items()],
+    [
+        [name, *("●" if gene in members else "" for gene in GENES)]
+        for name, members in FATES.items()
+    ],
     columns=["fixed point", *GENES],
 )
 
@@ -673,8 +849,8 @@ pd.DataFrame(
 
 # %%
 network = MyeloidNetwork()
-FATE_ORDER = ["erythrocyte", "megakaryocyte", "monocyte", "neutrophil", "spurious", "off", "undecided"]
-FATE_COLOURS = dict(zip(FATE_ORDER, [*sns.color_palette("colorblind", 6), (0.6, 0.6, 0.6)], strict=True))
+KNOWN = ["erythrocyte", "megakaryocyte", "monocyte", "neutrophil"]
+FATE_ORDER = [*KNOWN, "spurious", "off", "undecided"]
 
 
 def shares(multiplier=None, boost=None, n=1500, seed=0):
@@ -682,26 +858,48 @@ def shares(multiplier=None, boost=None, n=1500, seed=0):
     m = np.tile(np.ones(11) if multiplier is None else multiplier, (n, 1))
     c = np.tile(np.zeros(11) if boost is None else boost, (n, 1))
     _, final = network.simulate(m, c, generator=np.random.default_rng(seed))
-    return pd.Series(fate(final[0])).value_counts(normalize=True).reindex(FATE_ORDER, fill_value=0.0)
+    counted = pd.Series(fate(final[0])).value_counts(normalize=True)
+    return counted.reindex(FATE_ORDER, fill_value=0.0)
 
 
+# %% tags=["hide-input"]
+# @title Shares of the fates among untreated cells, three seeds { display-mode: "form" }
+FATE_COLOURS = dict(
+    zip(FATE_ORDER, [*sns.color_palette("colorblind", 6), (0.6, 0.6, 0.6)], strict=True)
+)
 untreated = pd.DataFrame({f"seed {s}": shares(seed=s) for s in range(3)})
-assert untreated.loc[FATE_ORDER[4:]].to_numpy().max() == 0, "untreated cells take one of the four known fates"
+assert untreated.loc[FATE_ORDER[4:]].to_numpy().max() == 0, (
+    "untreated cells take one of the four known fates"
+)
 assert (untreated.loc[FATE_ORDER[:4]] - 0.25).abs().to_numpy().max() < 0.08
-untreated.loc[FATE_ORDER[:4]].round(3)
+record.say(
+    "Shares over three seeds: "
+    + "; ".join(
+        f"{name} {untreated.loc[name].min():.2f} to {untreated.loc[name].max():.2f}"
+        for name in KNOWN
+    )
+    + "."
+)
 
 # %% [markdown]
 # Noise alone shares the cells out over the four fates, and the shares hardly depend on the seed.
 # To see when the choice is made, take cells out at several times.
 # The simulator knows the future of each cell, because it can let the cell run on after the snapshot; no experiment can do that.
 
-# %%
+# %% tags=["hide-input"]
+# @title Draw four genes in time, by the fate the cell will take { display-mode: "form" }
 course = simulate_waddington(
-    6000, seed=1, perturbations=["Gata1"], control_weight=99.0, snapshots=list(np.arange(0, 20.5, 1.0))
+    6000,
+    seed=1,
+    perturbations=["Gata1"],
+    control_weight=99.0,
+    snapshots=list(np.arange(0, 20.5, 1.0)),
 )
 course = course[course.obs["perturbation"] == "control"]
 early = course.obs["time"] == 0
-assert np.allclose(course.obsm["tf_state"][early.to_numpy()], network.progenitor), "all start alike"
+assert np.allclose(course.obsm["tf_state"][early.to_numpy()], network.progenitor), (
+    "all start alike"
+)
 
 fig, axes = plt.subplots(2, 2, figsize=(7.6, 5.4), sharex=True, sharey=True)
 for ax, gene in zip(axes.flat, ["Gata1", "Pu1", "EKLF", "Gfi1"], strict=True):
@@ -733,13 +931,19 @@ plots.show(
 # A mature cell that lacks one of its genes still counts as that cell when no other fixed point is as near; a state that is near none, or equally near two, is called undecided.
 # By the rules it takes Gata1, Fog1 and SCL together to switch Cebpa off, so a red cell without one of the three keeps expressing a white gene and is counted as undecided.
 
-# %%
-knocked = pd.DataFrame({gene: shares(knockdown_multiplier([gene], 0.9), n=600) for gene in GENES}).T
+# %% tags=["hide-input"]
+# @title Which fates each knock-down leaves { display-mode: "form" }
+knocked = pd.DataFrame(
+    {gene: shares(knockdown_multiplier([gene], 0.9), n=600) for gene in GENES}
+).T
 knocked = pd.concat([untreated.mean(axis=1).rename("control").to_frame().T, knocked])
-assert knocked.loc["EKLF", "erythrocyte"] == 0 and knocked.loc["Fli1", "megakaryocyte"] == 0
+assert (
+    knocked.loc["EKLF", "erythrocyte"] == 0
+    and knocked.loc["Fli1", "megakaryocyte"] == 0
+)
 assert knocked.loc["Gata1", ["erythrocyte", "megakaryocyte"]].sum() == 0
 
-fig, ax = plt.subplots(figsize=(7.0, 5.2))
+fig, ax = plt.subplots(figsize=(6.4, 5.4))
 sns.heatmap(
     knocked,
     annot=True,
@@ -750,7 +954,11 @@ sns.heatmap(
     ax=ax,
     cbar_kws={"label": "share of cells"},
 )
-ax.set(xlabel="fate", ylabel="knock-down (efficacy 0.9)", title="Which fates a knock-down leaves")
+ax.set(
+    xlabel="fate",
+    ylabel="knock-down (efficacy 0.9)",
+    title="Which fates a knock-down leaves",
+)
 ax.tick_params(axis="x", rotation=30)
 plots.show(
     fig,
@@ -765,27 +973,45 @@ plots.show(
 # A cytokine adds a small production to the genes of one fate.
 # It forces no cell; it makes one choice more likely, and more so at a higher dose.
 
-# %%
-favoured = {"EPO": "erythrocyte", "TPO": "megakaryocyte", "M-CSF": "monocyte", "G-CSF": "neutrophil"}
+# %% tags=["hide-input"]
+# @title Draw the dose response of four cytokines { display-mode: "form" }
+favoured = {
+    "EPO": "erythrocyte",
+    "TPO": "megakaryocyte",
+    "M-CSF": "monocyte",
+    "G-CSF": "neutrophil",
+}
 doses = [0.0, 0.25, 0.5, 1.0]
 response = pd.DataFrame(
     {
-        name: [shares(boost=cytokine_input({name: dose}), n=600)[favoured[name]] for dose in doses]
+        name: [
+            shares(boost=cytokine_input({name: dose}), n=600)[favoured[name]]
+            for dose in doses
+        ]
         for name in CYTOKINES
     },
     index=pd.Index(doses, name="dose"),
 )
-assert (response.loc[1.0] > response.loc[0.0] + 0.05).all(), "each cytokine favours its fate"
+assert (response.loc[1.0] > response.loc[0.0] + 0.05).all(), (
+    "each cytokine favours its fate"
+)
 
 fig, ax = plt.subplots(figsize=(6.2, 3.8))
 for name in CYTOKINES:
     ax.plot(
-        doses, response[name], "o-", color=FATE_COLOURS[favoured[name]], label=f"{name}: {favoured[name]}"
+        doses,
+        response[name],
+        "o-",
+        color=FATE_COLOURS[favoured[name]],
+        label=f"{name}: {favoured[name]}",
     )
 ax.set(
-    xlabel="dose", ylabel="share of the favoured fate", title="Dose response of four cytokines", ylim=(0, 1)
+    xlabel="dose",
+    ylabel="share of the favoured fate",
+    title="Dose response of four cytokines",
+    ylim=(0, 1),
 )
-ax.legend()
+plots.legend_outside(fig)
 plots.show(
     fig,
     "cytokine-dose",
@@ -800,8 +1026,9 @@ plots.show(
 # Clamp some genes on or off, let the network settle, let go, and see where it stays.
 # With eleven genes all clamps of up to three genes can be tried.
 
-# %%
-ways = {}
+# %% tags=["hide-input"]
+# @title The smallest clamps between four pairs of fates { display-mode: "form" }
+smallest = {}
 for start, end in [
     ("erythrocyte", "megakaryocyte"),
     ("neutrophil", "monocyte"),
@@ -809,10 +1036,14 @@ for start, end in [
     ("erythrocyte", "monocyte"),
 ]:
     clamps = minimal_clamps(start, end)
-    written = [" ".join(f"{g}{'+' if v else '-'}" for g, v in clamp.items()) for clamp in clamps]
-    ways[f"{start} to {end}"] = (len(clamps[0]), "; ".join(written))
-assert [size for size, _ in ways.values()] == [1, 1, 2, 3]
-pd.DataFrame(ways, index=["genes needed", "clamps (+ on, - off)"]).T
+    written = [
+        " ".join(f"{g}{'+' if v else '-'}" for g, v in clamp.items())
+        for clamp in clamps
+    ]
+    more = f" and {len(written) - 2} more" if len(written) > 2 else ""
+    smallest[f"{start} to {end}"] = (len(clamps[0]), "; ".join(written[:2]) + more)
+assert [size for size, _ in smallest.values()] == [1, 1, 2, 3]
+pd.DataFrame(smallest, index=["genes needed", "clamps (+ on, - off)"]).T
 
 # %% [markdown]
 # ### Nearly right, and the wrong cell
@@ -822,16 +1053,17 @@ pd.DataFrame(ways, index=["genes needed", "clamps (+ on, - off)"]).T
 # Ten of eleven genes are then as in a monocyte, and an error measured over genes looks good.
 
 # %%
-start = np.tile(gene_vector(dict.fromkeys(FATES["erythrocyte"], 1.0)), (300, 1))
-rng = np.random.default_rng(0)
-_, pushed = network.simulate(
-    np.ones_like(start), np.tile(gene_vector({"Pu1": 1.0}), (300, 1)), generator=rng, start=start
-)
-_, after = network.simulate(np.ones_like(start), generator=rng, start=pushed[0])
+red = gene_vector(dict.fromkeys(FATES["erythrocyte"], 1.0))
+start, rng = np.tile(red, (300, 1)), np.random.default_rng(0)
+untouched, pu1 = np.ones_like(start), np.tile(gene_vector({"Pu1": 1.0}), (300, 1))
+_, pushed = network.simulate(untouched, pu1, generator=rng, start=start)
+_, after = network.simulate(untouched, generator=rng, start=pushed[0])
 reached = fate(after[0])
 assert str(clamped_fates("erythrocyte", [{"Pu1": 1}])[0]) == "spurious"
 assert (reached == "spurious").mean() > 0.98
 
+# %% tags=["hide-input"]
+# @title How near the pushed cells are to a monocyte { display-mode: "form" }
 monocyte, mean = gene_vector(dict.fromkeys(FATES["monocyte"], 1.0)), after[0].mean(0)
 before = ((start[0] - monocyte) ** 2).mean()
 right_genes = int(((mean > 0.5) == (monocyte > 0.5)).sum())
@@ -850,16 +1082,14 @@ record.say(
 # The factors drive 500 more genes with known weights, and the cell's molecules are then counted with noise, as a sequencer would.
 # It holds controls and all 66 single and double knock-downs, and it is the data set on which the other chapters can be run without any download.
 
-# %%
+# %% tags=["hide-input"]
+# @title The simulated data set { display-mode: "form" }
 cells = load("waddington")
 counts = cells.layers["counts"]
 record.say(
     f"`load('waddington')` gives {cells.n_obs:,} cells x {cells.n_vars} genes, "
     f"{cells.obs['perturbation'].nunique() - 1} perturbations and {(counts == 0).mean():.0%} zeros; "
     f"{len(cells.uns['twinlib']['regulators'])} regulations are known."
-)
-pd.crosstab(
-    cells.obs["perturbation"].isin(["control"]).map({True: "control", False: "perturbed"}), cells.obs["fate"]
 )
 
 # %% [markdown]
@@ -931,7 +1161,8 @@ answer_1 = kind
 #
 # </details>
 
-# %% tags=["check-1"]
+# %% tags=["check-1", "hide-input"]
+# @title Check exercise 1.1 { display-mode: "form" }
 import numpy as np
 
 from twinlib.landscapes.toggle_switch import ToggleSwitch
@@ -945,7 +1176,9 @@ def check_1(answer):
         ([[1, 5], [-5, 1]], "repeller"),
         ([[-1, 5], [-5, -1]], "attractor"),
     ]:
-        assert answer(np.array(matrix, dtype=float)) == expected, f"{matrix} is a case of: {expected}"
+        assert answer(np.array(matrix, dtype=float)) == expected, (
+            f"{matrix} is a case of: {expected}"
+        )
     for a in (0.5, 1.0):
         for p in ToggleSwitch(a=a).fixed_points():
             assert answer(ToggleSwitch(a=a).jacobian(np.array(p.x))) == p.kind, (
@@ -1001,7 +1234,8 @@ answer_2 = threshold
 #
 # </details>
 
-# %% tags=["check-2"]
+# %% tags=["check-2", "hide-input"]
+# @title Check exercise 1.2 { display-mode: "form" }
 from twinlib.landscapes.toggle_switch import ToggleSwitch
 from twinlib.page.record import attempt
 
@@ -1062,7 +1296,8 @@ answer_3 = simulate
 #
 # </details>
 
-# %% tags=["check-3"]
+# %% tags=["check-3", "hide-input"]
+# @title Check exercise 1.3 { display-mode: "form" }
 import numpy as np
 
 from twinlib.page.record import attempt
@@ -1118,7 +1353,8 @@ answer_4 = basin_sizes
 #
 # </details>
 
-# %% tags=["check-4"]
+# %% tags=["check-4", "hide-input"]
+# @title Check exercise 1.4 { display-mode: "form" }
 import numpy as np
 
 from twinlib.landscapes.myeloid import FATES, GENES, all_states, boolean_step
@@ -1152,5 +1388,6 @@ attempt("1.4", check_4, answer_4)
 # - Wittmann, Krumsiek and others 2009, *BMC Systems Biology* 3:98: from Boolean rules to smooth ones.
 # - Dixit and others 2016, *Cell* 167:1853: CRISPR screens read out in single cells.
 
-# %%
+# %% tags=["hide-input"]
+# @title Seed and versions { display-mode: "form" }
 print(record.stamp_line())

@@ -14,10 +14,116 @@
 # %% [markdown]
 # # 4. The experimental twin: predict the perturbed cell
 #
-# The paper's 'hardware' half is a supervised model, $f(x, p) \to y$: it is shown a control cell and the name of a perturbation and predicts the perturbed cell, with no exploration.
-# This chapter first asks which perturbations have an effect at all and how much of it can be known, then writes down what can be predicted without any model, builds the model one term at a time, and lets all of them answer the same questions on held-out cells, perturbations, pairs of perturbations and cell contexts.
+# **Question.** Hide a part of the cells of every knock-out of a screen.
+# How much of what the knock-outs did to them can be predicted from the rest and from fresh *control* cells, which were left alone, and does the supervised model that the paper calls its experimental system predict it better than a plain mean?
+#
+# **Answer.** Nearly all that can be known is predicted, and the plain mean of each knock-out's training cells predicts it as well as the model does; the sentence below the figure has the numbers.
+# What a model can add are differences between cell contexts, and the page ends with where it does.
+#
+# Each dot of the figure is a correlation over genes: between the change that the hidden cells of a knock-out show and the change that a row predicts, both against control cells.
+# A row is one way to predict; the tick is the *ceiling*, what a perfect prediction would score with so few cells.
+
+# %% tags=["setup", "hide-input"]
+# @title Install the package where it is missing { display-mode: "form" }
+import importlib.util
+import pathlib
+import subprocess
+import sys
+
+if importlib.util.find_spec("twinlib") is None:
+    copies = sorted(pathlib.Path().glob("twin-book*.zip"))
+    if not copies:
+        raise ModuleNotFoundError(
+            "twinlib is not installed: run `make environment` in a copy of the book, "
+            "or `make zip`, and upload twin-book.zip to the folder of this notebook."
+        )
+    pip = [sys.executable, "-m", "pip", "install", "-q"]
+    subprocess.run([*pip, str(copies[-1])], check=True)
+    importlib.invalidate_caches()
+import twinlib
+
+# %% tags=["hide-input"]
+# @title The answer: every knock-out of the screen, its ceiling and three predictions { display-mode: "form" }
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from twinlib.page import plots, record
+from twinlib.results.judged import in_words, judged_splits, verdict_of
+
+plots.style()
+SCREEN = "papalexi2021"
+packaged = judged_splits("experimental", SCREEN)
+screen, screen_sham = packaged["cells"], packaged["sham"]
+units = screen.by_unit().sort_values("ceiling")
+effect = (
+    screen.groups.groupby("perturbation")["has_effect"]
+    .first()
+    .astype("boolean")
+    .fillna(False)
+)
+places = np.arange(len(units))
+fig, ax = plt.subplots(figsize=(6.4, 0.24 * len(units) + 1.6))
+null = screen_sham.by_unit()["experimental"].dropna()
+ax.axvspan(
+    *np.quantile(null, [0.025, 0.975]),
+    color="0.9",
+    label="the twin on labels that mean nothing",
+)
+for name, marker, told in (
+    ("mean", "o", "mean of all knock-outs"),
+    ("matching_mean", "o", "mean of the knock-out itself"),
+    ("experimental", "D", "experimental twin"),
+):
+    fill = "full" if name == "experimental" else "none"
+    ax.plot(
+        units[name],
+        places,
+        marker,
+        ms=5,
+        color=plots.COLOURS[name],
+        fillstyle=fill,
+        label=told,
+    )
+ax.plot(
+    units["ceiling"],
+    places,
+    "|",
+    ms=11,
+    mew=2,
+    color=plots.COLOURS["ceiling"],
+    label="ceiling",
+)
+ax.set_yticks(places, units.index, fontsize=9)
+for name, label in zip(units.index, ax.get_yticklabels(), strict=True):
+    label.set_color("black" if effect.get(name, False) else "0.6")
+ax.axvline(0, color="0.6", lw=1)
+ax.set_xlabel("correlation of predicted and measured change")
+plots.legend_outside(fig)
+plots.show(
+    fig,
+    "experimental-ceiling-and-null",
+    alt=f"One line a knock-out of {SCREEN}, sorted by its ceiling, the tick at the right; dots mark the mean of all "
+    "knock-outs, the mean of the knock-out itself and the twin; the last two lie on each other. A grey band around zero "
+    "is where the twin falls on labels that mean nothing. Names of knock-outs without a detected effect are grey.",
+)
+rows = screen.rows().query("on == 'all'").set_index("model")
+gap = screen.gap("experimental", "matching_mean")
+own, theirs = rows.loc["experimental"], rows.loc["matching_mean"]
+record.say(
+    f"**Over the {own.units} knock-outs of `{SCREEN}` with an effect, the twin scores {own['mean']:.3f} "
+    f"[{own.low:.3f}, {own.high:.3f}] under a ceiling of {own.ceiling:.3f}; the mean of each knock-out scores "
+    f"{theirs['mean']:.3f}. The difference, {in_words(gap)}: {verdict_of(gap)}.** "
+    "(In brackets: 95 % intervals; U: how many knock-outs; smallest: the smallest difference that would be seen.)"
+)
+record.glue("ch04_gap", round(gap.mean, 4))
 
 # %% [markdown]
+# *How to read it.*
+# The grey names are knock-outs without a detected effect; the band is what the twin scores where there is nothing to find.
+# Between band and tick lies all that a model can show, and the open circle of the plain mean lies where the twin's diamond lies.
+# The recorded run behind it (`python -m experiments experimental`) repeats everything for five disjoint folds of the cells.
+#
 # ## Objectives
 #
 # After this chapter you can
@@ -28,20 +134,8 @@
 # - read rows with intervals, ceilings and a null panel, and say what a model, and each of its parts, has earned (20 minutes);
 # - find a preprocessing bug that makes every perturbation look harmless (10 minutes).
 
-# %% tags=["setup"]
-import importlib.util
-
-if importlib.util.find_spec("twinlib") is None:
-    raise ModuleNotFoundError(
-        "twinlib is not installed: run `pip install -r requirements.txt` in a copy of this book, "
-        "or set its address once with `make home URL=...` so that this cell can install it."
-    )
-import twinlib
-
-# %%
-import matplotlib.pyplot as plt
-import numpy as np
-import pandas as pd
+# %% tags=["hide-input"]
+# @title Imports, and the recorded splits of every dataset { display-mode: "form" }
 import torch
 
 from twinlib.data.effect_tests import energy_test
@@ -57,7 +151,12 @@ from twinlib.evaluation import calibration, metrics
 from twinlib.evaluation.judge import evaluate, supervised
 from twinlib.evaluation.scoring import scored, shared_error
 from twinlib.evaluation.summaries import MIN_TOTAL, small_groups, with_effects
-from twinlib.experimental.baselines import BASELINES, encode_rows, gene_scores, training_cells
+from twinlib.experimental.baselines import (
+    BASELINES,
+    encode_rows,
+    gene_scores,
+    training_cells,
+)
 from twinlib.experimental.perturbation_model import (
     PerturbationModelConfig,
     estimate_effects,
@@ -65,53 +164,23 @@ from twinlib.experimental.perturbation_model import (
     predict_anndata,
     trust,
 )
-from twinlib.page import plots, record
 from twinlib.results import tables
-from twinlib.results.judged import PRIMARY, JudgedSplit, fold_interval, in_words, judged_splits, verdict_of
+from twinlib.results.judged import PRIMARY, JudgedSplit, fold_interval
 
-plots.style()
 torch.set_num_threads(1)
 rng = np.random.default_rng(0)
 dataset = choose("papalexi2021", "chi11", "waddington")
-
-# %% [markdown]
-# ## The question
-#
-# Take the cells of a screen and hide a part of the cells of every perturbation.
-# Can the rest, and a fresh set of control cells, tell what the hidden cells look like?
-#
-# Two remarks before any number.
-# First, a cell is destroyed when it is measured, so nobody ever sees the same cell before and after.
-# What can be compared is a set of predicted cells with a set of real ones, and the plainest comparison is that of their means.
-# Second, what is asked for is the *change*.
-# Two profiles of the same cell type agree on most genes whatever happened to them, and a model that hands back its input scores a correlation near one with anything.
-#
-# The primary metric of this book, named before the runs, is therefore `pearson_delta`: the correlation over genes of the observed and the predicted change.
-# The observed change is the mean of the test cells less the mean of the *test* controls, within each cell context; the predicted change is the mean of $\hat y - x$ over the same controls.
-# It is averaged over the perturbations that have an effect.
-# Beside it stand the skill in squared error, which asks how far, too, and the same rows on labels that mean nothing.
-#
-# The code that the paper released answers another question here.
-# Its 'experimental' model is trained to take a perturbed cell to the mean of its five nearest cells of larger pseudotime (an order of cells by their distance from a root; chapter 11), and no perturbation label enters.
-# Control and perturbed cells are also standardised separately, which takes the mean effect of the perturbation away before the model sees it; the last exercise lets you watch this happen.
-# The text of the paper describes $f(x, p) \to y$, and that is what is built here.
-#
-# ### The answer
-#
-# The five folds below were computed once by `python -m experiments experimental`; nothing is typed.
-
-# %% tags=["hide-input"]
 RECORDED = (
     "papalexi2021", "norman2019", "kang2018", "chi11", "vcc_h1", "a549_dex", "cross_study", "waddington",
 )  # fmt: skip
 recorded = {
-    (name, kind): split for name in RECORDED for kind, split in judged_splits("experimental", name).items()
+    (name, kind): split
+    for name in RECORDED
+    for kind, split in judged_splits("experimental", name).items()
 }
 real = {key: split for key, split in recorded.items() if key[1] != "sham"}
-SCREEN = "papalexi2021"
 STRONG = ("JAK2", "STAT1", "IFNGR1", "IFNGR2", "SMAD4", "IRF1")
 WEAK = ("BRD4", "CUL3", "STAT2", "NFKBIA")
-screen, screen_sham = recorded.get((SCREEN, "cells")), recorded.get((SCREEN, "sham"))
 
 
 def recorded_table(name, table):
@@ -132,58 +201,36 @@ def or_nothing(question, *arguments, **options):
         return {}
 
 
-if screen is None:
-    record.say(f"The project ships no run of `{SCREEN}` yet, so this page has no recorded answer.")
-else:
-    rows = screen.rows().query("on == 'all'").set_index("model")
-    gap = screen.gap("experimental", "matching_mean")
-    own, theirs = rows.loc["experimental"], rows.loc["matching_mean"]
-    record.say(
-        f"**Over the {own.units} perturbations of `{SCREEN}` with an effect, the twin's {screen.metric} is {own['mean']:.3f} "
-        f"[{own.low:.3f}, {own.high:.3f}] under a ceiling of {own.ceiling:.3f}; the plain mean of each perturbation has "
-        f"{theirs['mean']:.3f}. The difference, {in_words(gap)}: {verdict_of(gap)}.**"
-    )
-    record.glue("ch04_gap", round(gap.mean, 4))
-
 # %% tags=["hide-input"]
-if screen is not None:
-    units = screen.by_unit().sort_values("ceiling")
-    effect = screen.groups.groupby("perturbation")["has_effect"].first().astype("boolean").fillna(False)
-    places = np.arange(len(units))
-    fig, ax = plt.subplots(figsize=(8, 0.23 * len(units) + 1.5))
-    if screen_sham is not None:
-        null = screen_sham.by_unit()["experimental"].dropna()
-        ax.axvspan(*np.quantile(null, [0.025, 0.975]), color="0.9", label="null: the twin on sham labels")
-    for name, marker in (("mean", "o"), ("matching_mean", "o"), ("experimental", "D")):
-        fill = "full" if name == "experimental" else "none"
-        ax.plot(units[name], places, marker, ms=5, color=plots.COLOURS[name], fillstyle=fill, label=name)
-    ax.plot(units["ceiling"], places, "|", ms=11, mew=2, color=plots.COLOURS["ceiling"], label="ceiling")
-    ax.set_yticks(places, units.index, fontsize=8)
-    for name, label in zip(units.index, ax.get_yticklabels(), strict=True):
-        label.set_color("black" if effect.get(name, False) else "0.6")
-    ax.axvline(0, color="0.6", lw=1)
-    ax.set_xlabel(f"{screen.metric}, mean over five folds")
-    ax.legend(loc="lower right", fontsize=8)
-    plots.show(
-        fig,
-        "experimental-ceiling-and-null",
-        alt=f"One line a perturbation of {SCREEN}, sorted by its ceiling, the tick at the right; dots mark the row mean, the "
-        "row matching_mean and the twin; a grey band around zero is where the twin falls on labels that mean nothing. "
-        "Names of perturbations without a detected effect are grey.",
-    )
+# @title Which ceilings are biased, and which knock-outs are too small { display-mode: "form" }
+low, small = (
+    units.index[units["biased"].eq(True)],
+    small_groups(screen.groups)["perturbation"],
+)
+record.say(
+    f"Ceilings under {calibration.BIASED_BELOW} are biased upward: {', '.join(low) or 'none'}. "
+    f"With under {MIN_TOTAL} cells, too few for any average: {', '.join(small) or 'none'}."
+)
 
 # %% [markdown]
-# The rest of the page explains every mark of this picture.
-# The grey names are perturbations without a detected effect; the band is what a row scores where there is nothing to find; the tick is what a perfect prediction would score.
-# Between band and tick lies all that a model can show.
-
-# %% tags=["hide-input"]
-if screen is not None:
-    low, small = units.index[units["biased"].eq(True)], small_groups(screen.groups)["perturbation"]
-    record.say(
-        f"Ceilings under {calibration.BIASED_BELOW} are biased upward: {', '.join(low) or 'none'}. "
-        f"With under {MIN_TOTAL} cells, too few for any average: {', '.join(small) or 'none'}."
-    )
+# ## The question
+#
+# Two remarks before any more numbers.
+# First, a cell is destroyed when it is measured, so nobody ever sees the same cell before and after.
+# What can be compared is a set of predicted cells with a set of real ones, and the plainest comparison is that of their means.
+# Second, what is asked for is the *change*.
+# Two profiles of the same cell type agree on most genes whatever happened to them, and a model that hands back its input scores a correlation near one with anything.
+#
+# The primary metric of this book, named before the runs, is therefore [`pearson_delta`](../book/glossary.md): the correlation over genes of the observed and the predicted change.
+# The observed change is the mean of the test cells less the mean of the *test* controls, within each cell context; the predicted change is the mean of $\hat y - x$ over the same controls.
+# It is averaged over the perturbations that have an effect.
+# Beside it stand the skill in squared error, which asks how far, too, and the same rows on labels that mean nothing.
+#
+# The text of the paper describes a supervised model $f(x, p) \to y$: it is shown a control cell $x$ and the name $p$ of a perturbation and predicts the perturbed cell $y$, with no exploration.
+# That is what is built here.
+# The code that the paper released answers another question.
+# Its 'experimental' model is trained to take a perturbed cell to the mean of its five nearest cells of larger pseudotime (an order of cells by their distance from a root; chapter 11), and no perturbation label enters.
+# Control and perturbed cells are also standardised separately, which takes the mean effect of the perturbation away before the model sees it; the last exercise lets you watch this happen.
 
 # %% [markdown]
 # ## What has an effect
@@ -200,15 +247,19 @@ if screen is not None:
 
 # %%
 prepared = standard(dataset)
-obs = prepared.cells.obs.astype({name: str for name in ("perturbation", "cell_context", "batch")})
+obs = prepared.cells.obs.astype(
+    {name: str for name in ("perturbation", "cell_context", "batch")}
+)
 contexts = sorted(obs["cell_context"].unique())
 
 
 def change_within(part, label, least=1):
-    """Mean change [G] of a label in a part of the split: within contexts, weighted by the label's cells."""
+    """Mean change [G] of a label: within contexts, weighted by the label's cells."""
     total, number = 0.0, 0
     for context in contexts:
-        cells, controls = (prepared.expression(part, kind, context) for kind in (label, CONTROL))
+        cells, controls = (
+            prepared.expression(part, kind, context) for kind in (label, CONTROL)
+        )
         if min(len(cells), len(controls)) >= least:
             total = total + len(cells) * (cells.mean(axis=0) - controls.mean(axis=0))
             number += len(cells)
@@ -217,16 +268,31 @@ def change_within(part, label, least=1):
 
 change = {name: change_within("train", name) for name in prepared.train_perturbations}
 size = obs["perturbation"][obs["split"] == "train"].value_counts()
-strength = pd.Series({name: np.linalg.norm(c) * size[name] ** 0.5 for name, c in change.items()})
+strength = pd.Series({p: np.linalg.norm(change[p]) * size[p] ** 0.5 for p in change})
 strong, weak = strength.idxmax(), strength.idxmin()
 
-# %%
+# %% tags=["hide-input"]
+# @title The energy test of both { display-mode: "form" }
 for name in (strong, weak):
-    arms_ = [prepared.rows("train", kind)[:: max(1, size[kind] // 300)] for kind in (name, CONTROL)]
-    both, perturbed = np.concatenate(arms_), np.repeat([True, False], [len(arm) for arm in arms_])
+    arms_ = [
+        prepared.rows("train", kind)[:: max(1, size[kind] // 300)]
+        for kind in (name, CONTROL)
+    ]
+    both, perturbed = (
+        np.concatenate(arms_),
+        np.repeat([True, False], [len(arm) for arm in arms_]),
+    )
     where = (obs[column].iloc[both].to_numpy() for column in ("cell_context", "batch"))
-    test = energy_test(np.asarray(prepared.cells.X[both]), perturbed, *where, 199, np.random.default_rng(0))
-    print(f"{name}: {test.n_cells} cells, energy distance {test.distance:.3f}, p = {test.p_value:.3f}")
+    test = energy_test(
+        np.asarray(prepared.cells.X[both]),
+        perturbed,
+        *where,
+        199,
+        np.random.default_rng(0),
+    )
+    print(
+        f"{name}: {test.n_cells} cells, energy distance {test.distance:.3f}, p = {test.p_value:.3f}"
+    )
 
 # %% [markdown]
 # The full test takes all training cells of each of five folds and corrects for the number of perturbations (false discoveries of Benjamini and Hochberg, 5 %).
@@ -235,44 +301,47 @@ for name in (strong, weak):
 # The right half of the figure anticipates the next section: the same perturbations, and how high a perfect prediction of each could score.
 
 # %% tags=["hide-input"]
+# @title Effect size against p value and ceiling { display-mode: "form" }
 effects = recorded_table(SCREEN, "effects")
-if screen is not None and effects is not None:
-    whole = effects[effects["cell_context"] == ""]
-    tests = whole.groupby("perturbation").agg(
-        distance=("distance", "mean"), p=("p", "median"), folds=("called", "sum")
+whole = effects[effects["cell_context"] == ""]
+tests = whole.groupby("perturbation").agg(
+    distance=("distance", "mean"), p=("p", "median"), folds=("called", "sum")
+)
+tests = tests.join(units["ceiling"])
+fig, axes = plt.subplots(1, 2, figsize=(10, 4), sharex=True)
+for ax, column in zip(axes, ("p", "ceiling"), strict=True):
+    where = (tests["distance"], tests[column])
+    dots = ax.scatter(*where, c=tests["folds"], cmap="viridis_r", vmin=0, vmax=5, s=30)
+    ax.set_xscale("symlog", linthresh=0.01)
+    ax.set_xlabel("energy distance, mean over folds")
+axes[0].set(ylabel="p, median over folds", yscale="log")
+axes[1].set(ylabel=f"ceiling of {screen.metric}")
+named = tests.loc[tests.index.intersection([*STRONG, *WEAK])].sort_values(
+    "ceiling", ascending=False
+)
+for line, (name, row) in enumerate(named.iterrows()):
+    axes[1].annotate(
+        name,
+        (row["distance"], row["ceiling"]),
+        xytext=(0.03, 0.95 - 0.06 * line),
+        textcoords="axes fraction",
+        fontsize=9,
+        arrowprops={"arrowstyle": "-", "lw": 0.4, "color": "0.6"},
     )
-    tests = tests.join(units["ceiling"])
-    fig, axes = plt.subplots(1, 2, figsize=(10, 4), sharex=True)
-    for ax, column in zip(axes, ("p", "ceiling"), strict=True):
-        where = (tests["distance"], tests[column])
-        dots = ax.scatter(*where, c=tests["folds"], cmap="viridis_r", vmin=0, vmax=5, s=30)
-        ax.set_xscale("symlog", linthresh=0.01)
-        ax.set_xlabel("energy distance, mean over folds")
-    axes[0].set(ylabel="p, median over folds", yscale="log")
-    axes[1].set(ylabel=f"ceiling of {screen.metric}")
-    named = tests.loc[tests.index.intersection([*STRONG, *WEAK])].sort_values("ceiling", ascending=False)
-    for line, (name, row) in enumerate(named.iterrows()):
-        axes[1].annotate(
-            name,
-            (row["distance"], row["ceiling"]),
-            xytext=(0.03, 0.95 - 0.06 * line),
-            textcoords="axes fraction",
-            fontsize=8,
-            arrowprops={"arrowstyle": "-", "lw": 0.4, "color": "0.6"},
-        )
-    fig.colorbar(dots, ax=axes, label="folds that call it")
-    plots.show(
-        fig,
-        "experimental-effects",
-        alt=f"Perturbations of {SCREEN}: left the p value of the energy test against effect size, right the ceiling against "
-        "effect size; the colour counts the folds that call a perturbation.",
-    )
-    record.say(
-        f"Of {len(tests)} perturbations {int((tests['folds'] >= 3).sum())} are called in at least three folds, "
-        f"{int((tests['folds'] == 5).sum())} in all five, {int((tests['folds'] == 0).sum())} in none."
-    )
+fig.colorbar(dots, ax=axes, label="folds that call it")
+plots.show(
+    fig,
+    "experimental-effects",
+    alt=f"Perturbations of {SCREEN}: left the p value of the energy test against effect size, right the ceiling against "
+    "effect size; the colour counts the folds that call a perturbation.",
+)
+record.say(
+    f"Of {len(tests)} perturbations {int((tests['folds'] >= 3).sum())} are called in at least three folds, "
+    f"{int((tests['folds'] == 5).sum())} in all five, {int((tests['folds'] == 0).sum())} in none."
+)
 
 # %% tags=["hide-input"]
+# @title How much of the response the panel keeps { display-mode: "form" }
 kept = prepared.kept_response()
 record.say(
     f"None of this is worth more than the genes that are looked at. The panel of `{dataset}` ({len(prepared.genes)} genes) "
@@ -288,7 +357,10 @@ for name, kind in real:
 if shares:
     record.say(
         "Recorded, mean over the perturbations with an effect (cross_study: all), beside the share with permuted labels: "
-        + "; ".join(f"{name} {kept['share']:.2f} ({kept['permuted']:.2f})" for name, kept in shares.items())
+        + "; ".join(
+            f"{name} {kept['share']:.2f} ({kept['permuted']:.2f})"
+            for name, kept in shares.items()
+        )
         + "."
     )
 
@@ -310,10 +382,16 @@ is_control = (obs["perturbation"] == CONTROL).to_numpy()
 def test_arms(label):
     """The test cells of a label and their controls, context by context."""
     own = in_test & (obs["perturbation"] == label).to_numpy()
-    return calibration.arms(prepared.cells.X, own, in_test & is_control, obs["cell_context"])
+    return calibration.arms(
+        prepared.cells.X, own, in_test & is_control, obs["cell_context"]
+    )
 
 
-asked = {name: cells for name in prepared.perturbations if (cells := test_arms(name)) is not None}
+asked = {
+    name: cells
+    for name in prepared.perturbations
+    if (cells := test_arms(name)) is not None
+}
 truth = {name: calibration.observed_change(cells) for name, cells in asked.items()}
 assert np.allclose(truth[strong], change_within("test", strong, least=5), atol=1e-4)
 
@@ -321,7 +399,7 @@ for name in (strong, weak):
     r = calibration.half_correlation(asked[name], np.random.default_rng(0))
     by_hand = np.sqrt(max(2 * r / (1 + r), 0))
     assert np.isclose(by_hand, calibration.ceiling([r]).value)
-    print(f"{name}: halves agree with r = {r:.2f}; a perfect prediction would score {by_hand:.2f}")
+    print(f"{name}: halves agree with r = {r:.2f}; ceiling {by_hand:.2f}")
 
 # %% [markdown]
 # **Null panel.** A part of the controls is dealt to sham labels and sent through everything that the real ones go through.
@@ -364,9 +442,10 @@ print("matching_mean and mean agree with the package")
 # An unseen gene has a row in $G$, too, and so a prediction.
 
 # %%
-known = [name for name in prepared.train_perturbations if set(parts(name)) <= set(prepared.measured)]
+measured = set(prepared.measured)
+known = [name for name in prepared.train_perturbations if set(parts(name)) <= measured]
 if len(known) < 2:
-    print(f"linear: n/a, {len(known)} perturbations of {dataset} have a measured target gene")
+    print(f"linear: n/a, {len(known)} perturbations have a measured target gene")
 else:
     Y = np.stack([change[name] for name in known], axis=1)
     cells = training_cells(prepared)
@@ -376,11 +455,16 @@ else:
     P = np.stack([sum(G[row_of[part]] for part in parts(name)) for name in known])
     b = Y.mean(axis=1, keepdims=True)
     ridge = 0.1 * np.eye(G.shape[1])
-    W = np.linalg.inv(G.T @ G + ridge) @ G.T @ (Y - b) @ P @ np.linalg.inv(P.T @ P + ridge)
-    assert np.allclose(G @ W @ P[0] + b[:, 0], BASELINES["linear"](prepared).shift(known[0]), atol=1e-3)
-    print(
-        f"linear agrees with the package; fitted on {len(known)} perturbations, W is {W.shape[0]} x {W.shape[1]}"
+    W = (
+        np.linalg.inv(G.T @ G + ridge)
+        @ G.T
+        @ (Y - b)
+        @ P
+        @ np.linalg.inv(P.T @ P + ridge)
     )
+    packaged = BASELINES["linear"](prepared).shift(known[0])
+    assert np.allclose(G @ W @ P[0] + b[:, 0], packaged, atol=1e-3)
+    print(f"linear agrees with the package; fitted on {len(known)} perturbations")
 
 # %% [markdown]
 # Now the judge, on the test cells of one fold.
@@ -388,7 +472,8 @@ else:
 # `evaluate` takes anything with a name and a `predict`, and adds `no_change` and `replicate` itself.
 
 
-# %%
+# %% tags=["hide-input"]
+# @title The packaged embedding { display-mode: "form" }
 def embedding_of(prepared):
     """The packaged embedding where there is one for these training cells, else a short training."""
     try:
@@ -399,6 +484,7 @@ def embedding_of(prepared):
     return embedding
 
 
+# %%
 embedding, rows, refused = embedding_of(prepared), [], {}
 for name in ("mean", "matching_mean", "linear", "latent_shift"):
     try:
@@ -406,11 +492,9 @@ for name in ("mean", "matching_mean", "linear", "latent_shift"):
     except DataError as error:
         refused[name] = str(error)
 judged = evaluate(prepared, rows, experiment="chapter 4")
-judged.scores.query("perturbation == @strong and metric == 'pearson_delta' and cell_context == ''")[
-    ["model", "value"]
-]
 
 # %% tags=["hide-input"]
+# @title One fold: the rows and their metrics { display-mode: "form" }
 tested = recorded_table(dataset, "effects")
 
 
@@ -423,7 +507,11 @@ def this_fold(scores):
 
 
 live = this_fold(judged.scores)
-columns = {live.metric: live.metric, "skill_pseudobulk_mse": "skill, MSE", "skill_pds": "skill, PDS"}
+columns = {
+    live.metric: live.metric,
+    "skill_pseudobulk_mse": "skill, MSE",
+    "skill_pds": "skill, PDS",
+}
 columns |= {"e_distance": "E-distance", "w1": "W1"}
 overview = pd.DataFrame(
     {
@@ -431,7 +519,9 @@ overview = pd.DataFrame(
         for metric, head in columns.items()
     }
 )
-record.say(tables.markdown(overview.round(3).rename_axis("row").reset_index().fillna("n/a")))
+record.say(
+    tables.markdown(overview.round(3).rename_axis("row").reset_index().fillna("n/a"))
+)
 over = "with an effect" if live.over == "has_effect" else "scored"
 record.say(f"Means over the perturbations {over}, one fold of `{dataset}`.")
 own = live.rows().query("on == 'linear'").set_index("model")
@@ -449,10 +539,15 @@ for name, why in refused.items():
 # `mean` knows nothing of the label; whatever it scores is available to a model that ignores the question.
 # `replicate` is a measurement, and a poor one, of half the cells; a good prediction lies above it.
 
-# %%
-still = judged.scores[(judged.scores["model"] == "no_change") & (judged.scores["against"] == "")]
+# %% tags=["hide-input"]
+# @title Doing nothing has no skill { display-mode: "form" }
+still = judged.scores[
+    (judged.scores["model"] == "no_change") & (judged.scores["against"] == "")
+]
 values = still.dropna(subset="value").groupby("metric")["value"]
-assert (values.get_group("pearson_delta") == 0).all() and (values.get_group("skill").max()) <= 1e-6
+assert (values.get_group("pearson_delta") == 0).all() and (
+    values.get_group("skill").max()
+) <= 1e-6
 print("doing nothing has no skill")
 
 # %% [markdown]
@@ -461,6 +556,7 @@ print("doing nothing has no skill")
 # The next cell asks whether this is what W1 punishes: it takes W1 over the genes that are zero in more than half of the held-out controls, and once more with the zeros put back.
 
 # %% tags=["hide-input"]
+# @title W1 over the genes that are mostly zero { display-mode: "form" }
 silent = (controls == 0).mean(axis=0) > 0.5
 if not silent.any():
     record.say(
@@ -469,9 +565,17 @@ if not silent.any():
 else:
     w1 = []
     for name in asked:
-        moved, cells = controls + change.get(name, mean_change), prepared.expression("test", name)
+        moved, cells = (
+            controls + change.get(name, mean_change),
+            prepared.expression("test", name),
+        )
         zeros_back = np.where(controls == 0, 0.0, moved)
-        w1.append([metrics.w1(guess[:, silent], cells[:, silent]) for guess in (controls, moved, zeros_back)])
+        w1.append(
+            [
+                metrics.w1(guess[:, silent], cells[:, silent])
+                for guess in (controls, moved, zeros_back)
+            ]
+        )
     nothing, moved, back = np.mean(w1, axis=0)
     explained = moved > nothing and back < moved
     record.say(
@@ -504,13 +608,15 @@ signal = rng.normal(0, 1.0, (5000, 1))
 measured = signal + rng.normal(0, 1.5, signal.shape)
 factor = trust(measured, np.full_like(measured, 1.5**2))
 root, usual = factor * measured, factor**2 * measured
-for label, estimate in (("as measured", measured), ("shrunk", usual), ("cut to length", root)):
+for label, estimate in (
+    ("as measured", measured),
+    ("shrunk", usual),
+    ("cut to length", root),
+):
     error = ((estimate - signal) ** 2).mean()
-    print(
-        f"{label:14s} mean square {np.mean(estimate**2):.2f} (signal {np.mean(signal**2):.2f}), squared error {error:.2f}"
-    )
+    print(f"{label:14s} mean square {np.mean(estimate**2):.2f}, error {error:.2f}")
+print(f"{'signal':14s} mean square {np.mean(signal**2):.2f}")
 assert abs(np.mean(root**2) / np.mean(signal**2) - 1) < 0.1
-assert ((usual - signal) ** 2).mean() < ((root - signal) ** 2).mean() < ((measured - signal) ** 2).mean()
 
 # %% [markdown]
 # On the real training cells the same function says which share of the measured departures is believed.
@@ -518,7 +624,8 @@ assert ((usual - signal) ** 2).mean() < ((root - signal) ** 2).mean() < ((measur
 # Its average is above zero because a negative variance is set to zero.
 # The true labels must be read against that share and not against zero.
 
-# %%
+# %% tags=["hide-input"]
+# @title How much of the measured departures is believed { display-mode: "form" }
 cells = training_cells(prepared)
 scaled = prepared.scale(cells.values)
 mixed = cells.labels.copy()
@@ -528,12 +635,16 @@ mixed[moved] = rng.permutation(mixed[moved])
 
 def believed_share(cells):
     effects = estimate_effects(cells, scaled)
-    measured, believed = (x - effects.measured.mean(axis=0) for x in (effects.measured, effects.believed))
+    measured, believed = (
+        x - effects.measured.mean(axis=0) for x in (effects.measured, effects.believed)
+    )
     return float((believed**2).sum() / (measured**2).sum())
 
 
 true_share = believed_share(cells)
-shuffled_share = believed_share(type(cells)(cells.values, mixed, cells.contexts, cells.doses))
+shuffled_share = believed_share(
+    type(cells)(cells.values, mixed, cells.contexts, cells.doses)
+)
 assert true_share > shuffled_share
 print(
     f"share of the squared departures that is believed: {true_share:.0%}, with shuffled labels {shuffled_share:.0%}"
@@ -570,20 +681,27 @@ print(
 # %%
 latent = encode_rows(prepared, embedding, np.asarray(prepared.cells.X)).numpy()
 config = PerturbationModelConfig()
-twin = fit_perturbation_model(prepared, embedding, pair(prepared), config, seed=0, latent=latent)
+pairs = pair(prepared)
+twin = fit_perturbation_model(prepared, embedding, pairs, config, seed=0, latent=latent)
 dropped = float(twin.cell_network.strength) == 0.0
 
 # %% tags=["hide-input"]
+# @title Was the cell network kept? { display-mode: "form" }
 record.say(
     f"The cell network was trained for {int(twin.history['epoch'].max())} passes; judged by the means and clouds of validation "
     f"cells of `{dataset}`, it was **{'dropped' if dropped else 'kept'}**."
-    + (" Every predicted cell is then a control moved by the push of its label." if dropped else "")
+    + (
+        " Every predicted cell is then a control moved by the push of its label."
+        if dropped
+        else ""
+    )
 )
 
 # %% [markdown]
 # Four properties that the construction promised, each checked: a dose of zero and the control label return the cell to the bit; the departures average to zero over the reference controls; a trajectory along the dose starts at the encoded cell; the output is labelled.
 
-# %%
+# %% tags=["hide-input"]
+# @title The four properties { display-mode: "form" }
 assert np.array_equal(twin.predict(controls, [strong] * len(controls), 0.0), controls)
 assert np.array_equal(twin.predict(controls, [CONTROL] * len(controls)), controls)
 
@@ -593,10 +711,15 @@ assert dropped or departure.mean(dim=0).abs().max() < 1e-3 * (1 + departure.abs(
 
 path = twin.trajectory(controls[:50], [strong] * 50, horizon=15)
 assert path.shape == (50, 16, embedding.latent_dim)
-assert np.array_equal(path[:, 0], encode_rows(prepared, embedding, controls[:50]).numpy())
+assert np.array_equal(
+    path[:, 0], encode_rows(prepared, embedding, controls[:50]).numpy()
+)
 
 labelled = predict_anndata(twin, prepared, strong)
-assert list(labelled.var_names) == list(prepared.genes) and set(labelled.layers) == {"prediction", "delta"}
+assert list(labelled.var_names) == list(prepared.genes) and set(labelled.layers) == {
+    "prediction",
+    "delta",
+}
 print(labelled)
 
 # %% [markdown]
@@ -615,32 +738,135 @@ start = {name: encode_rows(prepared, embedding, x) for name, x in pairs}
 
 def moved_by_twin(label, context, x):
     """Predicted cells [n, G] for the controls x [n, G] of a context."""
-    latent_x = start[context] if context in start else encode_rows(prepared, embedding, x)
+    latent_x = (
+        start[context] if context in start else encode_rows(prepared, embedding, x)
+    )
     return twin.predict(x, [label] * len(x), latent=latent_x)
 
 
 def hand_score(label, moved):
     cells = asked[label]
-    pairs = [(x, moved(label, name, x)) for name, x in zip(cells.contexts, cells.controls, strict=True)]
+    before = zip(cells.contexts, cells.controls, strict=True)
+    pairs = [(x, moved(label, name, x)) for name, x in before]
     shifts = np.stack([(y - x).mean(axis=0) for x, y in pairs])
     shared = [shared_error(x, y) for x, y in pairs]
     return scored(cells, shifts, None, shared)[""][metric]
 
 
+# %% tags=["hide-input"]
+# @title The twin's scores on this fold, and the same lines against the judge { display-mode: "form" }
 own = pd.Series({label: hand_score(label, moved_by_twin) for label in asked})
 rows = judged.scores.query(
     "model == 'matching_mean' and metric == @metric and cell_context == '' and against == ''"
 )
 theirs = rows.set_index("perturbation")["value"]
-assert np.isclose(hand_score(strong, lambda label, context, x: x + change[label]), theirs[strong], atol=1e-3)
-
-# %% tags=["hide-input"]
-told = live.groups.query("cell_context == ''").set_index("perturbation")["has_effect"].astype("boolean")
+assert np.isclose(
+    hand_score(strong, lambda label, context, x: x + change[label]),
+    theirs[strong],
+    atol=1e-3,
+)
+told = (
+    live.groups.query("cell_context == ''")
+    .set_index("perturbation")["has_effect"]
+    .astype("boolean")
+)
 counted = told.index[told.fillna(False)] if live.over == "has_effect" else own.index
 gap = calibration.estimate((own - theirs)[counted].dropna().to_numpy())
 record.say(
     f"On this fold, {metric} of the twin less that of the mean of each perturbation, over perturbations {over}: "
     f"{in_words(gap)}."
+)
+
+# %% [markdown]
+# ### One knock-out, from cells to a score
+#
+# The next figure follows one perturbation, the strongest for its number of cells, through the whole page: the hidden cells themselves, the change of their mean with the chance of sampling, and the twin's prediction of it.
+
+
+# %% tags=["hide-input"]
+# @title One knock-out: cells, measured change, predicted change { display-mode: "form" }
+def change_with_error(label):
+    """Observed change [G] of the test cells, and its standard error."""
+    cells = asked[label]
+    total = sum(len(x) for x in cells.perturbed)
+    variance = sum(
+        (len(x) / total) ** 2 * (x.var(0) / len(x) + y.var(0) / len(y))
+        for x, y in zip(cells.perturbed, cells.controls, strict=True)
+    )
+    return truth[label], np.sqrt(variance)
+
+
+seen, error = change_with_error(strong)
+shown, still_ = prepared.expression("test", strong), controls
+axes_of = np.linalg.svd(
+    np.vstack([shown, still_]) - still_.mean(0), full_matrices=False
+)[2][:2]
+fig, (clouds, bars, against) = plt.subplots(1, 3, figsize=(12, 4.6))
+for cells, kind, told in (
+    (still_, "control", "controls"),
+    (shown, "perturbed", strong),
+):
+    where = (cells - still_.mean(0)) @ axes_of.T
+    clouds.plot(*where.T, ".", ms=3, alpha=0.5, color=plots.COLOURS[kind], label=told)
+    clouds.plot(*where.mean(0), "X", ms=11, mec="white", color=plots.COLOURS[kind])
+clouds.set(
+    title="1. held-out cells and their means",
+    xlabel="first principal axis",
+    ylabel="second",
+)
+predicted = np.average(
+    [
+        (moved_by_twin(strong, context, x) - x).mean(0)
+        for context, x in zip(strong_cells.contexts, strong_cells.controls, strict=True)
+    ],
+    axis=0,
+    weights=[len(x) for x in strong_cells.perturbed],
+)
+top = np.argsort(-np.abs(seen))[:15][::-1]
+bars.hlines(
+    range(15),
+    (seen - 2 * error)[top],
+    (seen + 2 * error)[top],
+    color=plots.COLOURS["real"],
+    lw=2,
+)
+bars.plot(
+    seen[top], range(15), "o", ms=5, color=plots.COLOURS["real"], label="measured"
+)
+bars.plot(
+    predicted[top],
+    range(15),
+    "D",
+    ms=5,
+    color=plots.COLOURS["experimental"],
+    label="predicted by the twin",
+)
+bars.set_yticks(range(15), np.asarray(prepared.genes)[top], fontsize=9)
+bars.axvline(0, color="0.6", lw=1)
+bars.set(title="2. change of the largest genes", xlabel="change of log1p expression")
+against.plot(seen, predicted, ".", ms=5, color=plots.COLOURS["experimental"])
+against.axline((0, 0), slope=1, color="0.7", lw=1)
+for gene in top[-4:]:
+    against.annotate(
+        prepared.genes[gene], (seen[gene], predicted[gene]), fontsize=9, xytext=(0, 7),
+        textcoords="offset points", ha="left" if seen[gene] < 0 else "right",
+    )  # fmt: skip
+against.set(
+    title=f"3. all genes: correlation {np.corrcoef(seen, predicted)[0, 1]:.2f}",
+    xlabel="measured change",
+    ylabel="predicted change",
+)
+plots.legend_outside(fig, columns=4)
+plots.show(
+    fig,
+    "experimental-one-perturbation",
+    alt=f"Three panels for {strong} of {dataset}. First, held-out control cells and {strong} cells in two principal axes, two "
+    "clouds that overlap, with their means. Second, the measured change of the fifteen genes that change most with two "
+    "standard errors, and the twin's prediction beside each. Third, predicted against measured change of every gene.",
+)
+record.say(
+    f"{strong}: {len(shown)} held-out cells against {len(still_)} controls. Of the fifteen genes that change most, the twin is "
+    f"within two standard errors of the measured change for {int((np.abs(predicted - seen) < 2 * error)[top].sum())}."
 )
 
 # %% [markdown]
@@ -652,95 +878,93 @@ record.say(
 # One fold is one draw.
 # The experiment repeats all of the above for five disjoint folds and for every kind of question that the data can give: unseen *cells*, unseen *perturbations* whose target gene is measured, unseen pairs (*doubles*), unseen *contexts*, *doses* and *times*.
 # Panel, scaler, embedding and models of a part see neither the validation cells nor what is held out.
-# One panel of the figure is one kind of question on one dataset.
-# Its units are the perturbations with an effect (perturbations in a context where contexts are held out or there are few perturbations); the interval holds the chance of folds, units and training seeds.
+# One line of the figure is one kind of question on one dataset.
+# Its units are the perturbations with an effect (perturbations in a context where contexts are held out or there are few perturbations); the interval of the twin holds the chance of folds, units and training seeds.
+# The plain row is the one that knows most without training: the mean of the label itself, of its other contexts, or of its parts.
 
 # %% tags=["hide-input"]
-ROWS = (
-    "mean", "context_mean", "matching_mean", "additive", "linear", "latent_shift", "experimental_shuffled", "experimental",
-)  # fmt: skip
+# @title Every recorded split on one line { display-mode: "form" }
 LEFT = -0.35
-
-
-def draw_rows(ax, split):
-    """One dot a row with its interval, an arrow where it lies farther left; the ceiling is a line."""
-    ax.set_title(f"{split.dataset}, {split.kind}: n/a", fontsize=9)
-    summed = or_nothing(split.rows, models=ROWS)
-    if not len(summed):
-        return
-    whole = summed.query("on == 'all'").set_index("model")
-    linear = summed.query("on == 'linear' and model == 'linear'").set_index("model")
-    dots = pd.concat([whole, linear[~linear.index.isin(whole.index)]])
-    for place, name in enumerate(ROWS):
-        if name not in dots.index:
-            continue
-        row = dots.loc[name]
-        few = not np.isfinite(row.low)
-        if not few and row.high > LEFT:
-            ax.plot([max(row.low, LEFT), row.high], [place, place], color=plots.COLOURS[name], lw=2)
-        fill, inside = "none" if few else "full", row["mean"] > LEFT
-        ax.plot(
-            max(row["mean"], LEFT),
-            place,
-            "o" if inside else "<",
-            ms=5,
-            color=plots.COLOURS[name],
-            fillstyle=fill,
-        )
-    ax.axvline(0, color="0.7", lw=1)
-    if np.isfinite(whole["ceiling"].iloc[0]):
-        ax.axvline(whole["ceiling"].iloc[0], color=plots.COLOURS["ceiling"], lw=1.2, ls="--")
-    keeps = real.get((split.dataset, "cells"), split).groups["kept_response"].mean()
+MARKS = {
+    "mean": "o",
+    "linear": "s",
+    "experimental_shuffled": "v",
+    "plain row": "o",
+    "experimental": "D",
+}
+lines = {}
+for (name, kind), split in real.items():
+    rows = or_nothing(split.rows)
+    if not len(rows):
+        continue
+    whole = rows.query("on == 'all'").set_index("model")
+    reached = rows.query("on == 'linear' and model == 'linear'").set_index("model")
+    whole = pd.concat([whole, reached[~reached.index.isin(whole.index)]])
     star = "" if split.metric == PRIMARY else " *"
-    ax.set_title(
-        f"{split.dataset}, {split.kind}{star}\nU = {whole['units'].iloc[0]}, panel keeps {keeps:.2f}",
-        fontsize=9,
+    label = f"{name}, {kind}{star} ({whole.loc['experimental'].units})"
+    lines[label] = whole.rename(index={split.plain_row: "plain row"})
+colour = {**plots.COLOURS, "plain row": plots.COLOURS["matching_mean"]}
+fig, ax = plt.subplots(figsize=(6.4, 0.3 * len(lines) + 1.9))
+for place, rows in enumerate(reversed(lines.values())):
+    low, high = rows.loc["experimental", ["low", "high"]]
+    known = np.isfinite(low)
+    if known:
+        ax.hlines(place, max(low, LEFT), high, lw=2, color=colour["experimental"])
+    for row, mark in MARKS.items():
+        if row in rows.index:
+            inside = rows.loc[row, "mean"] > LEFT
+            fill = "full" if row == "experimental" and known else "none"
+            ax.plot(
+                max(rows.loc[row, "mean"], LEFT), place, mark if inside else "<", ms=6, color=colour[row], fillstyle=fill,
+                label=row if place == 0 or row == "linear" else None,
+            )  # fmt: skip
+    ax.plot(
+        rows["ceiling"].iloc[0],
+        place,
+        "|",
+        ms=12,
+        mew=2,
+        color=colour["ceiling"],
+        label=None if place else "ceiling",
     )
-
-
-if real:
-    across = 4
-    down = -(-len(real) // across)
-    fig, axes = plt.subplots(down, across, figsize=(11, 2.15 * down), sharex=True, sharey=True, squeeze=False)
-    for ax, split in zip(axes.flat, real.values(), strict=False):
-        draw_rows(ax, split)
-    for ax in axes.flat[len(real) :]:
-        ax.axis("off")
-    axes[0, 0].set(yticks=range(len(ROWS)), yticklabels=ROWS, xlim=(LEFT - 0.03, 1.05))
-    fig.supxlabel(
-        "pearson_delta (* skill in pseudobulk MSE); dashed: ceiling; hollow: too few units for an interval",
-        fontsize=10,
-    )
-    plots.show(
-        fig,
-        "experimental-five-folds",
-        alt="Small panels, one for each dataset and kind of split; in each, one dot a row from mean to the twin with its 95 % "
-        "interval, a dashed line at the ceiling and a grey line at zero.",
-    )
-else:
-    record.say("The project ships no recorded folds yet.")
+ax.set_yticks(range(len(lines)), reversed(lines), fontsize=9)
+ax.axvline(0, color="0.6", lw=1)
+ax.set(xlim=(LEFT - 0.03, 1.05), xlabel="pearson_delta (* skill in pseudobulk MSE)")
+plots.legend_outside(fig, columns=3)
+plots.show(
+    fig,
+    "experimental-five-folds",
+    alt="One line for each dataset and kind of split, with the number of units in brackets: marks for the mean over all "
+    "labels, the linear row, the twin on shuffled labels, the plain row and the twin with its 95 % interval, and a tick "
+    "at the ceiling. On held-out cells twin and plain row lie close together, near the ceiling.",
+)
 
 # %% [markdown]
-# Read a panel from the top.
-# Where a plain row stands at the ceiling, nothing is left to gain.
+# Read a line from the right.
+# Where the plain row stands at the ceiling, nothing is left to gain.
 # If `mean` stands near the ceiling, the label hardly matters; `experimental_shuffled`, the same twin trained on shuffled labels, shows what a model earns that cannot use them.
-# `linear` stands on the perturbations that it reaches.
+# An arrow at the left edge lies farther left; a hollow diamond has too few units for an interval; `linear` stands on the perturbations that it reaches.
 # On cross_study the controls come from another study, so every label's change holds the difference of the studies: no effect test and no verdict.
 # Its high scores are the size of that difference.
 # Systema's reference, the mean of the centroids of all training perturbations, takes out of both sides what all labels share.
 
 # %% tags=["hide-input"]
-if ("cross_study", "cells") in real:
-    across_studies, rows = real["cross_study", "cells"], ("mean", "matching_mean", "experimental")
-    shared, own = (
-        across_studies.rows(metric, models=rows).query("on == 'all'").set_index("model")["mean"]
-        for metric in ("pearson_delta", "pearson_centroid")
-    )
-    record.say(
-        "cross_study, departures from the controls and from the mean of the perturbed centroids: "
-        + "; ".join(f"`{row}` {shared[row]:.3f} and {own[row]:.3f}" for row in rows)
-        + "."
-    )
+# @title cross_study with what all labels share taken out { display-mode: "form" }
+across_studies, rows = (
+    real["cross_study", "cells"],
+    ("mean", "matching_mean", "experimental"),
+)
+shared, own = (
+    across_studies.rows(metric, models=rows)
+    .query("on == 'all'")
+    .set_index("model")["mean"]
+    for metric in ("pearson_delta", "pearson_centroid")
+)
+record.say(
+    "cross_study, departures from the controls and from the mean of the perturbed centroids: "
+    + "; ".join(f"`{row}` {shared[row]:.3f} and {own[row]:.3f}" for row in rows)
+    + "."
+)
 
 # %% [markdown]
 # ### Why a sum can be too much
@@ -748,18 +972,22 @@ if ("cross_study", "cells") in real:
 # Of a pair of perturbations the additive row predicts the sum.
 # On the simulated network, whose two knock-downs often act on one decision, the sum can be held against the change that the pair really makes.
 
-# %%
+# %% tags=["hide-input"]
+# @title Sum and real change of the held-out pairs { display-mode: "form" }
 simulated = prepare(simulate_waddington(4000, seed=0), 60, split="doubles", seed=0)
 add = BASELINES["additive"](simulated)
 lengths = []
 for name in simulated.held_out:
-    real_cells, its_controls = (simulated.expression("test", kind) for kind in (name, CONTROL))
+    real_cells, its_controls = (
+        simulated.expression("test", kind) for kind in (name, CONTROL)
+    )
     lengths.append(
-        [np.linalg.norm(add.shift(name)), np.linalg.norm(real_cells.mean(0) - its_controls.mean(0))]
+        [
+            np.linalg.norm(add.shift(name)),
+            np.linalg.norm(real_cells.mean(0) - its_controls.mean(0)),
+        ]
     )
 summed, whole = np.array(lengths).T
-
-# %% tags=["hide-input"]
 record.say(
     f"The sum of the single changes is longer than the real change for {int((summed > whole).sum())} of {len(whole)} held-out pairs; "
     f"on average it is {np.mean(summed / whole):.2f} times as long."
@@ -777,63 +1005,80 @@ record.say(
 # The switched-off twins that need a fit of their own have one training seed and are held against the same seed of the whole twin.
 
 # %% tags=["hide-input"]
+# @title What each part adds { display-mode: "form" }
 PARTS = ("cell_network", "earns_its_place", "trust", "label_network", "borrow")
 added = []
 for (name, kind), split in real.items():
     models = set(split.scores["model"])
-    without = {f"experimental_no_{part}": part for part in PARTS if f"experimental_no_{part}" in models}
+    without = {
+        f"experimental_no_{part}": part
+        for part in PARTS
+        if f"experimental_no_{part}" in models
+    }
     for role, metric in (("primary", split.metric), ("clouds", "skill_w1")):
-        for row, gap in or_nothing(split.gaps, "experimental", list(without), metric).items():
-            added.append((without[row], f"{name}, {kind}", role, gap.mean, gap.low, gap.high))
+        for row, gap in or_nothing(
+            split.gaps, "experimental", list(without), metric
+        ).items():
+            added.append(
+                (without[row], f"{name}, {kind}", role, gap.mean, gap.low, gap.high)
+            )
 added = pd.DataFrame(added, columns=["part", "split", "metric", "mean", "low", "high"])
+order = list(dict.fromkeys(added["split"]))
+shown_parts = [part for part in PARTS if (added["part"] == part).any()]
+fig, axes = plt.subplots(1, 2, figsize=(11, 0.36 * len(order) + 1.7), sharey=True)
+for ax, (role, title) in zip(
+    axes, {"primary": "primary metric", "clouds": "skill in W1"}.items(), strict=True
+):
+    rows = added[added["metric"] == role]
+    wide = rows.pivot(index="split", columns="part", values="mean").reindex(
+        index=order, columns=shown_parts
+    )
+    ax.pcolormesh(wide, cmap="RdBu", vmin=-0.3, vmax=0.3, edgecolors="white", lw=1)
+    for row in rows.itertuples():
+        sure = row.low > 0 or row.high < 0
+        ax.text(
+            shown_parts.index(row.part) + 0.5, order.index(row.split) + 0.5, f"{row.mean:+.2f}", ha="center", va="center",
+            fontsize=9, weight="bold" if sure else "normal", color="white" if abs(row.mean) > 0.22 else "0.15" if sure else "0.45",
+        )  # fmt: skip
+    ax.set_xticks(
+        np.arange(len(shown_parts)) + 0.5,
+        [part.replace("its_", "").replace("_", "\n") for part in shown_parts],
+        fontsize=9,
+    )
+    ax.set(title=title)
+    ax.grid(False)
+axes[0].set_yticks(np.arange(len(order)) + 0.5, order, fontsize=9)
+axes[0].invert_yaxis()
+plots.show(
+    fig,
+    "experimental-ablations",
+    alt="Two tables of coloured fields, one line a dataset and split, one column a part of the twin: the difference that the "
+    "part makes in the primary metric and in the skill in W1. Blue and positive means that the part helps; bold where the "
+    "whole interval lies on one side of zero, and most fields are not bold.",
+)
 
 # %% tags=["hide-input"]
-if len(added):
-    order = list(dict.fromkeys(added["split"]))
-    shown = [part for part in PARTS if (added["part"] == part).any()]
-    fig, axes = plt.subplots(1, len(shown), figsize=(11, 0.27 * len(order) + 1.6), sharey=True, squeeze=False)
-    for ax, part in zip(axes.flat, shown, strict=True):
-        for role, colour, lift in (("primary", "experimental", 0.15), ("clouds", "control", -0.15)):
-            rows = added[(added["part"] == part) & (added["metric"] == role)]
-            places = np.array([order.index(split) + lift for split in rows["split"]])
-            known = np.isfinite(rows["low"].to_numpy())
-            ax.hlines(places, rows["low"], rows["high"], color=plots.COLOURS[colour], lw=2)
-            ax.plot(rows["mean"][known], places[known], "o", ms=4, color=plots.COLOURS[colour], label=role)
-            ax.plot(
-                rows["mean"][~known], places[~known], "o", ms=4, color=plots.COLOURS[colour], fillstyle="none"
-            )
-        ax.axvline(0, color="0.6", lw=1)
-        ax.set_title(part, fontsize=9)
-        ax.tick_params(axis="x", labelsize=8)
-    axes[0, 0].set_yticks(range(len(order)), order, fontsize=8)
-    axes[0, -1].legend(fontsize=8, title="metric", title_fontsize=8)
-    fig.supxlabel(
-        "what the part adds: twin less twin without it (hollow: too few units for an interval)", fontsize=10
-    )
-    plots.show(
-        fig,
-        "experimental-ablations",
-        alt="One panel a part of the twin, one line a dataset and split: the difference that the part makes in the primary metric "
-        "and in the skill in W1, with intervals; right of zero the part helps.",
-    )
-    helps, costs = (set(rows["part"]) for rows in (added[added["low"] > 0], added[added["high"] < 0]))
-    nothing = [part for part in shown if part not in helps]
-    record.say(
-        f"Nowhere, in either metric, does this add anything with its whole interval: `{'`, `'.join(nothing)}`."
-        if nothing
-        else "Every part adds something somewhere, with its whole interval."
-    )
-    for role, label in (("primary", "the primary metric"), ("clouds", "the skill in W1")):
-        gains = added[(added["metric"] == role) & (added["low"] > 0)]
-        if len(gains):
-            best = gains.loc[gains["mean"].idxmax()]
-            record.say(
-                f"The largest gain in {label}: {best['mean']:+.3f}, by `{best['part']}` on {best['split']}."
-            )
-    if costs:
+# @title Where a part helps or costs with its whole interval { display-mode: "form" }
+helps, costs = (
+    set(rows["part"]) for rows in (added[added["low"] > 0], added[added["high"] < 0])
+)
+nothing = [part for part in shown_parts if part not in helps]
+record.say(
+    f"Nowhere, in either metric, does this add anything with its whole interval: `{'`, `'.join(nothing)}`."
+    if nothing
+    else "Every part adds something somewhere, with its whole interval."
+)
+for role, label in (("primary", "the primary metric"), ("clouds", "the skill in W1")):
+    gains = added[(added["metric"] == role) & (added["low"] > 0)]
+    if len(gains):
+        best = gains.loc[gains["mean"].idxmax()]
         record.say(
-            f"With its whole interval below zero somewhere: `{'`, `'.join(p for p in shown if p in costs)}`."
+            f"The largest gain in {label}: {best['mean']:+.3f}, by `{best['part']}` on {best['split']}."
         )
+if costs:
+    record.say(
+        f"With its whole interval below zero somewhere: `{'`, `'.join(p for p in shown_parts if p in costs)}`."
+    )
 
 # %% [markdown]
 # ## What was asked, and what came out
@@ -844,6 +1089,7 @@ if len(added):
 # No correction is made for the number of questions; an interval that barely leaves zero is weak evidence.
 
 # %% tags=["hide-input"]
+# @title The questions and their answers { display-mode: "form" }
 QUESTIONS = (
     ("cells", "papalexi2021", "matching_mean", ""),
     ("cells, the strong six", "papalexi2021", "matching_mean", STRONG),
@@ -863,34 +1109,72 @@ QUESTIONS = (
 )
 
 
-def answer(question, name, other, over):
-    """One row: the twin less another row, or n/a where the tables do not hold it."""
-    head = {"question": question, "data": name, "against": other}
-    split = recorded[name, question.split(",")[0]]
-    try:
-        gap = split.gap("experimental", other, over=over)
-    except InputError:
-        return head | {"difference": "n/a", "U": 0, "smallest": "n/a", "answer": "n/a"}
-    interval = f" [{gap.low:+.3f}, {gap.high:+.3f}]" if np.isfinite(gap.low) else ""
-    smallest = f"{gap.smallest:.3f}" if np.isfinite(gap.smallest) else "n/a"
-    return head | {
-        "difference": f"{gap.mean:+.3f}{interval}",
-        "U": gap.units,
-        "smallest": smallest,
-        "answer": verdict_of(gap),
-    }
-
-
-known = [asks for asks in QUESTIONS if (asks[1], asks[0].split(",")[0]) in recorded]
-answers = pd.DataFrame([answer(*asks) for asks in known])
-if len(answers):
-    record.say(tables.markdown(answers))
-    counts = answers["answer"].value_counts()
-    record.say(
-        "The twin less the row that it is held against, primary metric. "
-        + ", ".join(f"{verdict}: {number}" for verdict, number in counts.items())
-        + "."
+fields = []
+for question, name, other, over in QUESTIONS:
+    gap = or_nothing(
+        recorded[name, question.split(",")[0]].gap, "experimental", other, over=over
     )
+    if gap:
+        label = f"{question}, {name} ({gap.units})\nless {other}"
+        fields.append(
+            (label, gap.mean, gap.low, gap.high, gap.smallest, verdict_of(gap))
+        )
+answers = pd.DataFrame(
+    fields, columns=["label", "mean", "low", "high", "smallest", "verdict"]
+)[::-1]
+places = np.arange(len(answers))
+fig, ax = plt.subplots(figsize=(6.4, 0.46 * len(answers) + 1.4))
+ax.barh(
+    places,
+    2 * answers["smallest"],
+    left=-answers["smallest"],
+    color="0.9",
+    height=0.8,
+    label="too small to be seen",
+)
+SAID = {
+    "better": "insilico",
+    "not told apart": "control",
+    "worse": "perturbed",
+    "n/a, too few": "random",
+}
+for verdict, kind in SAID.items():
+    mine = (answers["verdict"] == verdict).to_numpy()
+    plots.interval_dots(
+        ax,
+        answers[mine],
+        places[mine],
+        plots.COLOURS[kind],
+        verdict if mine.any() else None,
+    )
+ax.set_yticks(places, answers["label"], fontsize=9)
+ax.axvline(0, color="0.4", lw=1)
+ax.set_xscale("symlog", linthresh=0.02)
+ax.set_xticks(
+    [-0.5, -0.1, -0.02, 0, 0.02, 0.1, 0.5],
+    ["-0.5", "-0.1", "-0.02", "0", "0.02", "0.1", "0.5"],
+)
+ax.set_xlabel("twin less the other row, primary metric")
+plots.legend_outside(fig)
+plots.show(
+    fig,
+    "experimental-questions",
+    alt="One line a question: the twin less the row it is held against, with its interval and, as a grey bar around zero, what "
+    "would have been too small to be seen. The intervals that lie right of zero are coloured as better.",
+)
+counts = answers["verdict"].value_counts()
+record.say(
+    "The twin less the row that it is held against: "
+    + ", ".join(f"{verdict}: {number}" for verdict, number in counts.items())
+    + ". Better: "
+    + (
+        "; ".join(
+            answers.loc[answers["verdict"] == "better", "label"].str.replace("\n", " ")
+        )
+        or "nowhere"
+    )
+    + "."
+)
 
 # %% [markdown]
 # ### The strong six, and the weak ones
@@ -900,32 +1184,41 @@ if len(answers):
 # Four perturbations give no interval over perturbations, so each has one over the five folds, which knows the chance of the cells alone.
 
 # %% tags=["hide-input"]
-if screen is not None:
-    lines = []
-    for name in (*STRONG, *WEAK):
-        folds = screen.by_fold(name)
-        if folds.empty or name not in units.index:
-            continue
-        gain = (folds["experimental"] - folds["matching_mean"]).dropna()
-        low, high = fold_interval(gain.tolist()) if len(gain) > 1 else (np.nan, np.nan)
-        scores = {row: f"{units.loc[name, row]:.2f}" for row in ("matching_mean", "experimental", "ceiling")}
-        lines.append(
-            {
-                "perturbation": name,
-                **scores,
-                "difference": f"{gain.mean():+.3f} [{low:+.3f}, {high:+.3f}]",
-                "low": low,
-                "high": high,
-            }
-        )
-    lines = pd.DataFrame(lines)
-    record.say(tables.markdown(lines.drop(columns=["low", "high"])))
-    for group, label in ((STRONG, "strong six"), (WEAK, "weak four")):
-        mine = lines[lines["perturbation"].isin(group)]
-        record.say(
-            f"Of the {label} the twin is above `matching_mean` with its whole interval on {int((mine['low'] > 0).sum())} and below it on "
-            f"{int((mine['high'] < 0).sum())} of {len(mine)}."
-        )
+# @title The strong six and the weak four { display-mode: "form" }
+lines = []
+for name in (*STRONG, *WEAK):
+    folds = screen.by_fold(name)
+    gain = (folds["experimental"] - folds["matching_mean"]).dropna()
+    low, high = fold_interval(gain.tolist())
+    lines.append(
+        (f"{name} (ceiling {units.loc[name, 'ceiling']:.2f})", gain.mean(), low, high)
+    )
+lines = pd.DataFrame(
+    lines, columns=["label", "mean", "low", "high"], index=(*STRONG, *WEAK)
+)
+fig, ax = plt.subplots(figsize=(6.4, 3.9))
+for group, kind, told in (
+    (STRONG, "real", "strong six"),
+    (WEAK, "perturbed", "weak four"),
+):
+    where = [len(lines) - 1 - lines.index.get_loc(name) for name in group]
+    plots.interval_dots(ax, lines.loc[list(group)], where, plots.COLOURS[kind], told)
+ax.set_yticks(range(len(lines)), lines["label"][::-1], fontsize=9)
+ax.axvline(0, color="0.4", lw=1)
+ax.set_xlabel("twin less the mean of the knock-out, over five folds")
+plots.legend_outside(fig)
+plots.show(
+    fig,
+    "experimental-strong-and-weak",
+    alt="One line a knock-out, six strong and four weak ones: the twin less the mean of the knock-out with its interval over the "
+    "five folds, and the ceiling in the label. All intervals hold zero or come close to it; those of the weak are wider.",
+)
+for group, label in ((STRONG, "strong six"), (WEAK, "weak four")):
+    mine = lines.loc[list(group)]
+    record.say(
+        f"Of the {label} the twin is above `matching_mean` with its whole interval on {int((mine['low'] > 0).sum())} and below "
+        f"it on {int((mine['high'] < 0).sum())} of {len(mine)}."
+    )
 
 # %% [markdown]
 # ### Models of other groups
@@ -939,6 +1232,7 @@ if screen is not None:
 # The other models that the field names are missing for reasons that are not theirs: GEARS needs files of its authors' that could not be reached, and CPA's package did not install.
 
 # %% tags=["hide-input"]
+# @title STATE and scGen before the same judge { display-mode: "form" }
 OUTSIDE = ("STATE", "scGen")
 lines = []
 for name in RECORDED:
@@ -947,17 +1241,30 @@ for name in RECORDED:
             continue
         joined = split.beside(real[name, kind], ("experimental",))
         means = joined.rows().query("on == 'all'").set_index("model")
-        for model in (split.plain_row, "experimental", *(m for m in OUTSIDE if m in means.index)):
-            head = {"data": f"{name}, {kind}", "model": model, "mean": f"{means.loc[model, 'mean']:.3f}"}
+        for model in (
+            split.plain_row,
+            "experimental",
+            *(m for m in OUTSIDE if m in means.index),
+        ):
+            head = {
+                "data": f"{name}, {kind}",
+                "model": model,
+                "mean": f"{means.loc[model, 'mean']:.3f}",
+            }
             for other in (split.plain_row, "experimental"):
                 less = None if model == other else or_nothing(joined.gap, model, other)
-                column = "less the plain row" if other == split.plain_row else "less the twin"
-                head[column] = in_words(less) if less else ""
+                column = (
+                    "less the plain row"
+                    if other == split.plain_row
+                    else "less the twin"
+                )
+                head[column] = (
+                    f"{less.mean:+.3f} [{less.low:+.3f}, {less.high:+.3f}]"
+                    if less
+                    else ""
+                )
             lines.append(head | {"ceiling": f"{means['ceiling'].iloc[0]:.3f}"})
-if lines:
-    record.say(tables.markdown(pd.DataFrame(lines)))
-else:
-    record.say("The project ships no run of these models yet.")
+record.say(tables.markdown(pd.DataFrame(lines)))
 for name in RECORDED:
     if "sham" in (splits := judged_splits("external", name)):
         null = splits["sham"].rows().query("on == 'all'").set_index("model")
@@ -978,51 +1285,56 @@ for name in RECORDED:
 # The figure opens it for the perturbation that the twin predicts best and for the one that it predicts worst, among those with an effect, on the test cells of the first fold.
 
 # %% tags=["hide-input"]
+# @title Best and worst, gene by gene { display-mode: "form" }
 genes = recorded_table(SCREEN, "genes")
-if genes is not None:
-    cases = [
-        (rank, genes[genes["rank"] == rank]) for rank in ("best", "worst") if (genes["rank"] == rank).any()
-    ]
-    fig, axes = plt.subplots(1, len(cases), figsize=(10, 4.4), squeeze=False)
-    for ax, (rank, rows) in zip(axes.flat, cases, strict=True):
-        limit = 1.1 * rows["measured"].abs().max()
-        ax.plot([-limit, limit], [-limit, limit], color="0.7", lw=1)
-        for model, fill in (("matching_mean", "none"), ("experimental", "full")):
-            ax.plot(
-                rows["measured"],
-                rows[model],
-                "o",
-                ms=4,
-                fillstyle=fill,
-                color=plots.COLOURS[model],
-                label=model,
-            )
-        top = rows.loc[rows["measured"].abs().nlargest(5).index].sort_values("experimental")
-        for side, gene in zip((-11, 6, -11, 6, 6), top.itertuples(), strict=False):
-            place = (gene.measured, gene.experimental)
-            ax.annotate(gene.gene, place, fontsize=8, xytext=(4, side), textcoords="offset points")
-        ax.set(
-            title=f"{rank}: {rows['perturbation'].iloc[0]}",
-            xlabel="measured change",
-            ylabel="predicted change",
+cases = [
+    (rank, genes[genes["rank"] == rank])
+    for rank in ("best", "worst")
+    if (genes["rank"] == rank).any()
+]
+fig, axes = plt.subplots(1, len(cases), figsize=(10, 4.4), squeeze=False)
+for ax, (rank, rows) in zip(axes.flat, cases, strict=True):
+    limit = 1.1 * rows["measured"].abs().max()
+    ax.plot([-limit, limit], [-limit, limit], color="0.7", lw=1)
+    for model, fill in (("matching_mean", "none"), ("experimental", "full")):
+        ax.plot(
+            rows["measured"],
+            rows[model],
+            "o",
+            ms=4,
+            fillstyle=fill,
+            color=plots.COLOURS[model],
+            label=model,
         )
-    axes[0, 0].legend(fontsize=8)
-    plots.show(
-        fig,
-        "experimental-genes",
-        alt=f"Two scatter plots of {SCREEN}: predicted against measured change of every gene, for the perturbation that the twin "
-        "predicts best and for the one it predicts worst; the genes that change most are named.",
+    top = rows.loc[rows["measured"].abs().nlargest(5).index].sort_values("experimental")
+    for line, gene in enumerate(top[::-1].itertuples()):
+        ax.annotate(
+            gene.gene, (gene.measured, gene.experimental), xytext=(0.03, 0.95 - 0.07 * line),
+            textcoords="axes fraction", fontsize=10, arrowprops={"arrowstyle": "-", "lw": 0.6, "color": "0.6"},
+        )  # fmt: skip
+    ax.set(
+        title=f"{rank}: {rows['perturbation'].iloc[0]}",
+        xlabel="measured change",
+        ylabel="predicted change",
     )
-    for rank, rows in cases:
-        miss = (rows["experimental"] - rows["measured"]).abs()
-        largest = rows.loc[miss.nlargest(3).index]
-        record.say(
-            f"{rows['perturbation'].iloc[0]} ({rank}): largest misses "
-            + ", ".join(
-                f"{r.gene} ({r.measured:+.2f}, predicted {r.experimental:+.2f})" for r in largest.itertuples()
-            )
-            + f"; the median miss of a gene is {miss.median():.3f}."
+plots.legend_outside(fig)
+plots.show(
+    fig,
+    "experimental-genes",
+    alt=f"Two scatter plots of {SCREEN}: predicted against measured change of every gene, for the perturbation that the twin "
+    "predicts best and for the one it predicts worst; the genes that change most are named.",
+)
+for rank, rows in cases:
+    miss = (rows["experimental"] - rows["measured"]).abs()
+    largest = rows.loc[miss.nlargest(3).index]
+    record.say(
+        f"{rows['perturbation'].iloc[0]} ({rank}): largest misses "
+        + ", ".join(
+            f"{r.gene} ({r.measured:+.2f}, predicted {r.experimental:+.2f})"
+            for r in largest.itertuples()
         )
+        + f"; the median miss of a gene is {miss.median():.3f}."
+    )
 
 # %% [markdown]
 # ## Sham labels and ceilings
@@ -1031,6 +1343,7 @@ if genes is not None:
 # Where labels mean nothing, the interval of every row has to hold zero, and no skill may lie above zero (an error skill lies below, because every learned shift adds its own noise).
 
 # %% tags=["hide-input"]
+# @title Every row on sham labels { display-mode: "form" }
 null = []
 for (name, kind), split in recorded.items():
     if kind == "sham":
@@ -1063,6 +1376,10 @@ else:
 # And no row may lie above the ceiling: single perturbations may, by chance, but not the paired difference of a whole table with its interval.
 
 # %% tags=["hide-input"]
+# @title Every row against its ceiling { display-mode: "form" }
+ROWS = (
+    "mean", "context_mean", "matching_mean", "additive", "linear", "latent_shift", "experimental_shuffled", "experimental",
+)  # fmt: skip
 above = []
 for (name, kind), split in real.items():
     models = [row for row in ROWS if row in set(split.scores["model"])]
@@ -1077,37 +1394,48 @@ record.say(
         if over.empty
         else f"{len(over)} lie above it with their whole interval: "
     )
-    + "; ".join(f"{r.place} by {r.mean:.3f} [{r.low:.3f}, {r.high:.3f}]" for r in over.itertuples())
+    + "; ".join(
+        f"{r.place} by {r.mean:.3f} [{r.low:.3f}, {r.high:.3f}]"
+        for r in over.itertuples()
+    )
 )
 
 # %% [markdown]
 # ## The shape of the paper's tables
 #
-# Tables 2, 5 and 8 of the paper print MSE, RMSE, MAE, R2 and Pearson of the experimental system, cell by cell.
+# Tables 2, 5 and 8 of the paper print MSE, RMSE, MAE, R2 and Pearson of the experimental system, cell by cell; three of the five are shown here.
 # Each number is computed for each gene and then averaged, as in the paper.
 # Such a table needs a partner for every predicted cell.
 # Below, in z-scores, the partner is the test cell that optimal transport assigns to the control, or a random cell of the same perturbation: how much of the error the choice of the partner makes, with the same model on the same cells, is the reason why the primary metric needs no partner.
 
 # %% tags=["hide-input"]
-SHAPE = ["MSE", "RMSE", "MAE", "R2", "Pearson"]
+# @title MSE, R2 and Pearson per cell, against a match and against a random cell { display-mode: "form" }
+SHAPE = ["MSE", "R2", "Pearson"]
 paper = []
 for name in ("papalexi2021", "cross_study", "kang2018"):
     if (name, "cells") in real:
         scores = real[name, "cells"].scores
         chosen = scores[
-            scores["space"].eq("z") & scores["cell_context"].eq("") & scores["metric"].isin(SHAPE)
+            scores["space"].eq("z")
+            & scores["cell_context"].eq("")
+            & scores["metric"].isin(SHAPE)
         ]
         chosen = chosen[
-            chosen["model"].isin(["no_change", "experimental"]) & chosen["against"].isin(["ot", "random"])
+            chosen["model"].isin(["no_change", "experimental"])
+            & chosen["against"].isin(["ot", "random"])
         ]
-        wide = chosen.pivot_table(index=["model", "against"], columns="metric", values="value")[SHAPE]
+        wide = chosen.pivot_table(
+            index=["model", "against"], columns="metric", values="value"
+        )[SHAPE]
         paper.append(wide.round(3).reset_index().assign(data=name))
 if paper:
     paper = pd.concat(paper)[["data", "model", "against", *SHAPE]]
     record.say(tables.markdown(paper))
     mse = paper.set_index(["data", "model", "against"])["MSE"].unstack("against")
     rises = (mse["random"] - mse["ot"]).xs("experimental", level="model")
-    gains = mse["ot"].xs("no_change", level="model") - mse["ot"].xs("experimental", level="model")
+    gains = mse["ot"].xs("no_change", level="model") - mse["ot"].xs(
+        "experimental", level="model"
+    )
     record.say(
         "MSE of the twin against a random cell less that against the match: "
         + "; ".join(f"{name} {value:+.2f}" for name, value in rises.items())
@@ -1176,7 +1504,8 @@ def cut(departure, noise):
 #
 # </details>
 
-# %% tags=["check-1"]
+# %% tags=["check-1", "hide-input"]
+# @title Check exercise 4.1 { display-mode: "form" }
 from twinlib.page.record import attempt
 
 
@@ -1189,7 +1518,9 @@ def check_1(cut):
     noise = rng.uniform(0.5, 2.0, 400)
     departure = rng.normal(0, 1, 400) + rng.normal(0, np.sqrt(noise))
     answer = cut(departure, noise)
-    assert np.abs(answer).sum() < np.abs(departure).sum(), "the departures have not become shorter"
+    assert np.abs(answer).sum() < np.abs(departure).sum(), (
+        "the departures have not become shorter"
+    )
     expected = trust(departure[:, None], noise[:, None])[:, 0] * departure
     assert np.allclose(answer, expected), (
         "compare your factor with the formula: is the root there, and the noise per perturbation?"
@@ -1233,7 +1564,8 @@ def spearman_brown(first, second):
 #
 # </details>
 
-# %% tags=["check-2"]
+# %% tags=["check-2", "hide-input"]
+# @title Check exercise 4.2 { display-mode: "form" }
 from twinlib.page.record import attempt
 
 
@@ -1246,7 +1578,9 @@ def check_2(spearman_brown):
     assert abs(spearman_brown(first, second) - 2 / 3) < 0.02, (
         "equal signal and noise: r is 1/2, so r' should be 2/3"
     )
-    assert spearman_brown(first, np.zeros(20_000)) == 0.0, "a constant half carries no information"
+    assert spearman_brown(first, np.zeros(20_000)) == 0.0, (
+        "a constant half carries no information"
+    )
 
 
 attempt("4.2", check_2, spearman_brown)
@@ -1286,7 +1620,8 @@ def standardised_change(control, perturbed):
 #
 # </details>
 
-# %% tags=["check-3"]
+# %% tags=["check-3", "hide-input"]
+# @title Check exercise 4.3 { display-mode: "form" }
 from twinlib.page.record import attempt
 
 
@@ -1320,5 +1655,6 @@ attempt("4.3", check_3, standardised_change)
 # - Vinas Torne et al. 2025 (Systema): the mean of the parts as a baseline, and the mean of perturbed centroids as a reference.
 # - Continue with [the paper map](../book/paper_map.md) and with chapter 5, where the other twin's environment is built.
 
-# %%
+# %% tags=["hide-input"]
+# @title Seed and versions { display-mode: "form" }
 print(record.stamp_line())

@@ -14,8 +14,133 @@
 # %% [markdown]
 # # 6. The policy gradient: learning from actions that were tried
 #
-# A policy draws actions at random and is told how well they went; nobody hands it a derivative of the reward.
-# This chapter derives the gradient it can follow all the same (Eq. 1 to 3 of the paper), checks every step of the derivation against an answer known in closed form, and shows where the estimate becomes useless: far from the policy that collected the data, and the sooner the more action dimensions there are.
+# **Question.** A *policy* is a rule that draws an action at random, here from a normal distribution whose mean and spread are its parameters.
+# It is told how well each action went (the *reward*), and nobody hands it a derivative of that.
+# Which way should its parameters move, and how far before the actions that it tried no longer tell?
+#
+# **Answer.** Along the average of *score* times reward (Eq. 1 to 3 of the paper), which one batch of tried actions gives for all parameters at once, and not far: with two hundred actions half of a batch is lost at less than a tenth of the distance that one action allows, as the figure shows.
+# This is why the next chapters keep their steps short.
+#
+# The *score* of an action is the derivative of the logarithm of its probability with respect to the policy's parameters; the *effective share* says how many of the tried actions still count after the policy has moved.
+
+# %% tags=["setup", "hide-input"]
+# @title Install the package where it is missing { display-mode: "form" }
+import importlib.util
+import pathlib
+import subprocess
+import sys
+
+if importlib.util.find_spec("twinlib") is None:
+    copies = sorted(pathlib.Path().glob("twin-book*.zip"))
+    if not copies:
+        raise ModuleNotFoundError(
+            "twinlib is not installed: run `make environment` in a copy of the book, "
+            "or `make zip`, and upload twin-book.zip to the folder of this notebook."
+        )
+    pip = [sys.executable, "-m", "pip", "install", "-q"]
+    subprocess.run([*pip, str(copies[-1])], check=True)
+    importlib.invalidate_caches()
+import twinlib
+
+# %% tags=["hide-input"]
+# @title Two estimates of one gradient, and what is left of a batch after a move { display-mode: "form" }
+import matplotlib.pyplot as plt
+import numpy as np
+
+from twinlib.page import plots, record
+
+plots.style()
+rng = np.random.default_rng(0)
+MEAN, LOG_SPREAD, BATCH, REPEATS = 0.5, -0.4, 2000, 200
+SPREAD = np.exp(LOG_SPREAD)
+exact = np.array(
+    [-2 * (MEAN - 2), -2 * SPREAD**2]
+)  # of E[-(a - 2)^2], for the mean and the log spread
+
+
+def rewards(mean, spread, number):
+    return -((mean + spread * rng.normal(size=number) - 2.0) ** 2)
+
+
+def both_sides(step=0.1):
+    """Finite differences [2]: a batch up and a batch down for each parameter."""
+    mean = (
+        rewards(MEAN + step, SPREAD, BATCH).mean()
+        - rewards(MEAN - step, SPREAD, BATCH).mean()
+    )
+    up, down = (
+        rewards(MEAN, np.exp(LOG_SPREAD + sign * step), BATCH).mean()
+        for sign in (1, -1)
+    )
+    return np.array([mean, up - down]) / (2 * step)
+
+
+def score_times_reward():
+    """Average [2] of score times (reward - mean reward), over as many actions in one batch."""
+    noise = rng.normal(size=4 * BATCH)
+    gain = -((MEAN + SPREAD * noise - 2.0) ** 2)
+    return (np.stack([noise / SPREAD, noise**2 - 1]) * (gain - gain.mean())).mean(1)
+
+
+estimates = {
+    "both sides": (np.array([both_sides() for _ in range(REPEATS)]), "control"),
+    "score times reward": (
+        np.array([score_times_reward() for _ in range(REPEATS)]),
+        "insilico",
+    ),
+}
+fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.4))
+for name, (found, colour) in estimates.items():
+    left.plot(*found.T, ".", ms=4, alpha=0.7, color=plots.COLOURS[colour], label=name)
+left.plot(
+    *exact,
+    "X",
+    ms=12,
+    mec="white",
+    color=plots.COLOURS["perturbed"],
+    label="exact gradient",
+)
+left.set(
+    xlabel="with respect to the mean",
+    ylabel="with respect to the log spread",
+    title="one gradient, 200 estimates each",
+)
+shifts = np.linspace(0, 0.9, 90)
+for A, colour in {
+    1: "control",
+    10: "experimental",
+    50: "insilico",
+    200: "perturbed",
+}.items():
+    right.plot(
+        shifts,
+        np.exp(-A * shifts**2),
+        color=plots.COLOURS[colour],
+        label=f"{A} action{'s' * (A > 1)}",
+    )
+right.axhline(0.5, color="#6b7280", linewidth=1.0, linestyle=":")
+right.set(
+    xlabel="shift of each action's mean (standard deviations)",
+    ylabel="effective share of the batch",
+    title="what is left of a batch",
+)
+plots.legend_outside(fig, columns=4)
+plots.show(
+    fig,
+    "score-and-share",
+    "Left: two hundred estimates of the gradient for mean and log spread of a policy of one action, by trying both sides and by "
+    "score times reward, around the exact value; the second cloud is the smaller one. Right: the effective share of a batch "
+    "against the shift of each action's mean falls, the faster the more actions there are.",
+)
+reach = {A: float(np.sqrt(np.log(2) / A)) for A in (1, 200)}
+noise_of = {name: found.std(0) for name, (found, _) in estimates.items()}
+record.say(
+    f"Half of a batch is effectively lost at a shift of {reach[1]:.2f} standard deviations with one action, and of {reach[200]:.3f} "
+    f"in each of 200. At {4 * BATCH:,} tried actions the estimates of the gradient scatter by {noise_of['both sides'].mean():.2f} "
+    f"(both sides) and {noise_of['score times reward'].mean():.2f} (score times reward), on average over the two parameters."
+)
+assert noise_of["score times reward"].mean() < noise_of["both sides"].mean()
+assert np.allclose(estimates["score times reward"][0].mean(0), exact, atol=0.05)
 
 # %% [markdown]
 # ## Objectives
@@ -28,23 +153,11 @@
 # - predict how noisy the likelihood ratio becomes with the number of action dimensions (10 minutes);
 # - compute advantages by hand, and treat the end of an episode and the end of patience differently (15 minutes).
 
-# %% tags=["setup"]
-import importlib.util
-
-if importlib.util.find_spec("twinlib") is None:
-    raise ModuleNotFoundError(
-        "twinlib is not installed: run `pip install -r requirements.txt` in a copy of this book, "
-        "or set its address once with `make home URL=...` so that this cell can install it."
-    )
-import twinlib
-
-# %%
-import matplotlib.pyplot as plt
-import numpy as np
+# %% tags=["hide-input"]
+# @title Imports { display-mode: "form" }
 import pandas as pd
 import torch
 
-from twinlib.page import plots, record
 from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
 from twinlib.environment.packaged import packaged_world
 from twinlib.policy.actor_critic import ActorCritic
@@ -53,7 +166,6 @@ from twinlib.policy.rollout import Collector, generalized_advantage
 from twinlib.policy.trust_region import normalized, surrogate
 from twinlib.policy.training import make_generators
 
-plots.style()
 torch.set_num_threads(1)
 world = packaged_world().to(dtype=torch.float64)
 torch.set_default_dtype(torch.float64)
@@ -118,7 +230,7 @@ n = 4000
 
 
 def finite_difference(step=0.1):
-    """Central differences of the average reward, a fresh batch on each side of each parameter."""
+    """Central differences of the average reward, a fresh batch on each side."""
     estimates = []
     for which in range(2):
         sides = []
@@ -156,7 +268,8 @@ def log_prob(parameters, a):
 
 
 parameters = torch.stack([mu, log_sigma])
-by_autograd = torch.func.vmap(torch.func.grad(log_prob), (None, 0))(parameters, action)
+gradient_of = torch.func.vmap(torch.func.grad(log_prob), (None, 0))
+by_autograd = gradient_of(parameters, action)
 print("largest difference:", f"{float((by_hand - by_autograd).abs().max()):.1e}")
 assert torch.allclose(by_hand, by_autograd, atol=1e-12)
 
@@ -174,7 +287,9 @@ draws = mu + sigma * torch.randn(400_000, generator=generator)
 terms = scores(draws) * reward(draws).unsqueeze(-1)
 mean, error = terms.mean(0), terms.std(0) / len(terms) ** 0.5
 for name, e, m, s in zip(("mu", "log sigma"), exact, mean, error, strict=True):
-    print(f"{name:10s} exact {float(e):+.4f}   estimate {float(m):+.4f} +- {float(s):.4f}")
+    print(
+        f"{name:10s} exact {float(e):+.4f}   estimate {float(m):+.4f} +- {float(s):.4f}"
+    )
 assert bool(((mean - exact).abs() < 4 * error).all())
 
 # %% [markdown]
@@ -190,7 +305,8 @@ assert bool(((mean - exact).abs() < 4 * error).all())
 
 # %%
 score_mean = scores(draws).mean(0)
-assert bool((score_mean.abs() < 4 * scores(draws).std(0) / len(draws) ** 0.5).all())
+chance = scores(draws).std(0) / len(draws) ** 0.5
+assert bool((score_mean.abs() < 4 * chance).all())
 g, R = scores(draws)[:, 0], reward(draws)
 best = float((g**2 * R).mean() / (g**2).mean())
 levels = np.linspace(best - 8, best + 8, 41)
@@ -198,20 +314,28 @@ variance = np.array([float((g * (R - b)).var()) for b in levels])
 means = np.array([float((g * (R - b)).mean()) for b in levels])
 assert abs(levels[variance.argmin()] - best) <= (levels[1] - levels[0])
 
+# %% tags=["hide-input"]
+# @title Draw variance and mean of the estimator against the baseline { display-mode: "form" }
 fig, axes = plt.subplots(1, 2, figsize=(10.5, 3.8))
 axes[0].plot(levels, variance, color=plots.COLOURS["insilico"])
 axes[0].axvline(best, color="#6b7280", linestyle=":", label="best baseline")
-axes[0].axvline(float(R.mean()), color=plots.COLOURS["perturbed"], linestyle="--", label="mean reward")
+axes[0].axvline(
+    float(R.mean()),
+    color=plots.COLOURS["perturbed"],
+    linestyle="--",
+    label="mean reward",
+)
 axes[0].axvline(0.0, color="#9ca3af", linewidth=1.0, label="no baseline")
 axes[0].set_ylabel("variance of one term")
-axes[0].legend()
 axes[1].plot(levels, means, color=plots.COLOURS["insilico"])
-axes[1].axhline(float(exact[0]), color="#1f2937", linestyle="--", label="exact gradient")
+axes[1].axhline(
+    float(exact[0]), color="#1f2937", linestyle="--", label="exact gradient"
+)
 axes[1].set_ylim(float(exact[0]) - 0.5, float(exact[0]) + 0.5)
 axes[1].set_ylabel("mean of the estimator")
-axes[1].legend()
 for axis in axes:
     axis.set_xlabel("baseline b")
+plots.legend_outside(fig, columns=4)
 plots.show(
     fig,
     "baseline",
@@ -259,64 +383,97 @@ record.say(
 # So the gradient of the surrogate *there* is the policy gradient.
 # We check this on trajectories of the packaged simulated world, with a policy that has six genes to adjust.
 
-# %%
+# %% tags=["hide-input"]
+# @title The packaged world, six of its genes, and a policy { display-mode: "form" }
 record.say(
     f"The packaged world: {len(world):,} control cells of a simulated blood-development network, each matched to a "
     f"perturbed cell; {len(world.genes)} genes, {len(world.labels)} perturbations of one or two regulators."
 )
-small = Dynamics(world.only(list(world.action_names[:6])), EnvironmentConfig(), replicas=1, n_cells=64)
+small = Dynamics(
+    world.only(list(world.action_names[:6])),
+    EnvironmentConfig(),
+    replicas=1,
+    n_cells=64,
+)
 policy = ActorCritic(
-    small.observation_dim, 6, 1, make_generators([0], "weights"), hidden=(16,), dtype=torch.float64
+    small.observation_dim,
+    6,
+    1,
+    make_generators([0], "weights"),
+    hidden=(16,),
+    dtype=torch.float64,
 )
 collector = Collector(
-    small, make_generators([0], "environment"), make_generators([0], "actions"), torch.float64
+    small,
+    make_generators([0], "environment"),
+    make_generators([0], "actions"),
+    torch.float64,
 )
+
+# %%
 buffer = collector.collect(policy, steps=30, gamma=0.99, gae_lambda=0.95)
 advantage = normalized(buffer.advantage)
 
-actor = policy.actor.detach().requires_grad_()
-(by_ratio,) = torch.autograd.grad(
-    surrogate(policy.distribution(buffer.obs, actor), buffer, advantage).sum(), actor
-)
-(by_score,) = torch.autograd.grad(
-    (policy.distribution(buffer.obs, actor).log_prob(buffer.action) * advantage).mean(), actor
-)
-print("at the collecting policy, largest difference:", f"{float((by_ratio - by_score).abs().max()):.1e}")
+
+def gradients(actor):
+    """Gradient of the surrogate (ratio) and of log-probability times advantage."""
+    policy_there = policy.distribution(buffer.obs, actor)
+    by_ratio = surrogate(policy_there, buffer, advantage).sum()
+    by_score = (policy_there.log_prob(buffer.action) * advantage).mean()
+    return [
+        torch.autograd.grad(objective, actor, retain_graph=True)[0]
+        for objective in (by_ratio, by_score)
+    ]
+
+
+by_ratio, by_score = gradients(policy.actor.detach().requires_grad_())
+largest = float((by_ratio - by_score).abs().max())
+print(f"at the collecting policy, largest difference: {largest:.1e}")
 assert torch.allclose(by_ratio, by_score, atol=1e-12)
 
-moved = (policy.actor + 0.3 * by_score / by_score.norm()).requires_grad_()
-(ratio_moved,) = torch.autograd.grad(
-    surrogate(policy.distribution(buffer.obs, moved), buffer, advantage).sum(), moved
-)
-(score_moved,) = torch.autograd.grad(
-    (policy.distribution(buffer.obs, moved).log_prob(buffer.action) * advantage).mean(), moved
-)
+moved = (policy.actor + 0.3 * by_score / by_score.norm()).detach().requires_grad_()
+ratio_moved, score_moved = gradients(moved)
 angle = float(torch.nn.functional.cosine_similarity(ratio_moved, score_moved))
+assert angle < 1.0 - 1e-6
+
+# %% tags=["hide-input"]
+# @title How far the policy was moved { display-mode: "form" }
 with torch.no_grad():
     now, then = policy.distribution(buffer.obs, moved), policy.distribution(buffer.obs)
-    by = float(((now.mean - then.mean) * torch.exp(-then.log_std).unsqueeze(1)).square().mean().sqrt())
+    by = float(
+        ((now.mean - then.mean) * torch.exp(-then.log_std).unsqueeze(1))
+        .square()
+        .mean()
+        .sqrt()
+    )
 print(
     f"after a step that shifts the means by {by:.2f} standard deviations (root mean square), "
     f"cosine between the two: {angle:.3f}"
 )
-assert angle < 1.0 - 1e-6
 
 # %% [markdown]
 # Away from the collecting policy the two part.
 # Which of them is right there?
 # The one-action problem knows the answer: we keep the draws of the old policy and ask for the gradient at a moved mean.
 
-# %%
+# %% tags=["hide-input"]
+# @title Ratio form and score form at a moved mean, against the exact gradient { display-mode: "form" }
 apart = 0.5  # the new mean, in standard deviations from the old one
 new_mu = mu + apart * sigma
 there = (draws - new_mu) / sigma**2  # the score of the mean, at the new policy
 weight = torch.exp(((draws - mu) ** 2 - (draws - new_mu) ** 2) / (2 * sigma**2))
 truth = float(-2 * (new_mu - 2))
-forms = {"ratio form": weight * there * reward(draws), "score form": there * reward(draws)}
+forms = {
+    "ratio form": weight * there * reward(draws),
+    "score form": there * reward(draws),
+}
 errors = {name: float(terms.std()) / len(draws) ** 0.5 for name, terms in forms.items()}
 record.say(
     f"Gradient at a mean that has moved by {apart} standard deviations: exact {truth:+.3f}, "
-    + ", ".join(f"{name} {float(terms.mean()):+.3f} +- {errors[name]:.3f}" for name, terms in forms.items())
+    + ", ".join(
+        f"{name} {float(terms.mean()):+.3f} +- {errors[name]:.3f}"
+        for name, terms in forms.items()
+    )
     + "."
 )
 assert abs(float(forms["ratio form"].mean()) - truth) < 4 * errors["ratio form"]
@@ -340,7 +497,8 @@ assert abs(float(forms["score form"].mean()) - truth) > 4 * errors["score form"]
 # For the shift above it is $1 / (1 + \operatorname{Var}[r]) = e^{-A\epsilon^2}$.
 # With two hundred genes a shift of a tenth of a standard deviation in each, which nobody would notice in a histogram, already costs most of the batch:
 
-# %%
+# %% tags=["hide-input"]
+# @title The formula against samples { display-mode: "form" }
 epsilon, dimensions = 0.1, [1, 5, 20, 50, 100, 200]
 generator = torch.Generator().manual_seed(1)
 rows = []
@@ -351,7 +509,12 @@ for A in dimensions:
     rows.append((A, float(np.expm1(A * epsilon**2)), float(ratio.var()), effective))
 spread = pd.DataFrame(
     rows,
-    columns=["action dimensions", "variance, formula", "variance, sampled", "effective share of samples"],
+    columns=[
+        "action dimensions",
+        "variance, formula",
+        "variance, sampled",
+        "effective share of samples",
+    ],
 ).set_index("action dimensions")
 gap = (spread["variance, sampled"] / spread["variance, formula"] - 1).abs()
 assert (gap[gap.index <= 50] < 0.05).all()
@@ -364,28 +527,7 @@ spread.round(3)
 
 # %% [markdown]
 # Where the ratio is very noisy, its sampled variance is noisy, too: see the last row.
-
-# %%
-shifts = np.linspace(0, 0.5, 60)
-fig, axis = plt.subplots(figsize=(6.8, 4.0))
-for A, colour in zip((1, 10, 50, 200), ("#9ca3af", "#0072b2", "#009e73", "#d55e00"), strict=True):
-    axis.plot(shifts, np.exp(-A * shifts**2), color=colour, label=f"{A} action dimensions")
-axis.axhline(0.5, color="#6b7280", linewidth=1.0, linestyle=":")
-axis.set_xlabel("shift of each action's mean, in standard deviations")
-axis.set_ylabel("effective share of the samples")
-axis.legend()
-plots.show(
-    fig,
-    "ratio-noise",
-    "Effective share of samples, one over one plus the variance of the ratio, against the shift of each "
-    "action's mean: the curves for 1, 10, 50 and 200 action dimensions fall, the faster the more dimensions.",
-    "How much of a batch is left after a policy has moved: exp(-A shift squared).",
-)
-reach = {A: float(np.sqrt(np.log(2) / A)) for A in (1, 200)}
-record.say(
-    f"Half of the samples are effectively lost at a shift of {reach[1]:.2f} standard deviations in one dimension, "
-    f"and at {reach[200]:.3f} in each of 200."
-)
+# The right panel of the first figure draws the effective share, $e^{-A\epsilon^2}$.
 
 # %% [markdown]
 # This is the reason for everything in the next three chapters: steps must be kept short *in terms of the policy*, whether by a constraint ([chapter 8](08_trpo.ipynb)), by a clip or by a penalty ([chapter 9](09_ppo_kl.ipynb)).
@@ -405,11 +547,10 @@ record.say(
 
 # %%
 def plain_advantage(reward, value, next_value, terminated, truncated, gamma, lam):
-    """One cell at a time, from the definition: the sum runs to the end of the episode."""
+    """One cell, from the definition: the sum runs to the end of the episode."""
     steps = len(reward)
-    delta = [
-        reward[t] + gamma * next_value[t] * (0.0 if terminated[t] else 1.0) - value[t] for t in range(steps)
-    ]
+    future = [0.0 if terminated[t] else next_value[t] for t in range(steps)]
+    delta = [reward[t] + gamma * future[t] - value[t] for t in range(steps)]
     out = []
     for t in range(steps):
         total, weight = 0.0, 1.0
@@ -422,15 +563,24 @@ def plain_advantage(reward, value, next_value, terminated, truncated, gamma, lam
     return out
 
 
+# %% tags=["hide-input"]
+# @title Against the package, with an end and a cut { display-mode: "form" }
 rng = np.random.default_rng(0)
 R, V, V1 = (torch.as_tensor(rng.normal(size=(1, 12, 1))) for _ in range(3))
-ends, cuts = torch.zeros(1, 12, 1, dtype=torch.bool), torch.zeros(1, 12, 1, dtype=torch.bool)
+ends, cuts = (
+    torch.zeros(1, 12, 1, dtype=torch.bool),
+    torch.zeros(1, 12, 1, dtype=torch.bool),
+)
 ends[0, 4], cuts[0, 8] = True, True
 for lam in (0.0, 0.9, 1.0):
     fast, _ = generalized_advantage(R, V, V1, ends, cuts, 0.95, lam)
-    slow = plain_advantage(*(x[0, :, 0].tolist() for x in (R, V, V1, ends, cuts)), 0.95, lam)
+    slow = plain_advantage(
+        *(x[0, :, 0].tolist() for x in (R, V, V1, ends, cuts)), 0.95, lam
+    )
     assert np.allclose(fast[0, :, 0], slow, atol=1e-12)
-    print(f"lambda {lam}: largest difference {np.abs(fast[0, :, 0].numpy() - slow).max():.1e}")
+    print(
+        f"lambda {lam}: largest difference {np.abs(fast[0, :, 0].numpy() - slow).max():.1e}"
+    )
 
 # %% [markdown]
 # Two flags, because an episode can stop for two reasons.
@@ -442,7 +592,8 @@ for lam in (0.0, 0.9, 1.0):
 #
 # Vanilla policy gradient with a learned value baseline, six genes, a plain gradient step: no trust region, no clip, one step per batch.
 
-# %%
+# %% tags=["hide-input"]
+# @title A policy and a critic for six genes { display-mode: "form" }
 learner = ActorCritic(
     small.observation_dim,
     6,
@@ -453,26 +604,38 @@ learner = ActorCritic(
     dtype=torch.float64,
 )
 collector = Collector(
-    small, make_generators([3], "environment"), make_generators([3], "actions"), torch.float64
+    small,
+    make_generators([3], "environment"),
+    make_generators([3], "actions"),
+    torch.float64,
 )
+
+# %%
 returns = []
 for _ in range(60):
     batch = collector.collect(learner, steps=15, gamma=0.99, gae_lambda=0.95)
     returns.append(float(batch.episode_return))
     theta = learner.theta.detach().requires_grad_()
-    actor, critic = torch.split(theta, [learner.actor_size, theta.shape[1] - learner.actor_size], dim=1)
-    objective = surrogate(learner.distribution(batch.obs, actor), batch, normalized(batch.advantage)).sum()
+    actor, critic = theta[:, : learner.actor_size], theta[:, learner.actor_size :]
+    there, advantage = (
+        learner.distribution(batch.obs, actor),
+        normalized(batch.advantage),
+    )
+    objective = surrogate(there, batch, advantage).sum()
     loss = (learner.value(batch.obs, critic) - batch.return_).square().mean()
     (step,) = torch.autograd.grad(objective - loss, theta)
     learner.theta += 0.1 * step
+
+# %% tags=["hide-input"]
+# @title Draw the returns { display-mode: "form" }
 early, late = np.mean(returns[:10]), np.mean(returns[-10:])
 
-fig, axis = plt.subplots(figsize=(6.8, 3.8))
+fig, axis = plt.subplots(figsize=(6.4, 3.8))
 axis.plot(returns, color=plots.COLOURS["insilico"], label="policy gradient")
 axis.axhline(0.0, color=plots.COLOURS["do_nothing"], linestyle="--", label="do nothing")
 axis.set_xlabel("update")
 axis.set_ylabel("return of an episode (noisy actions)")
-axis.legend()
+plots.legend_outside(fig)
 plots.show(
     fig,
     "vanilla-policy-gradient",
@@ -548,7 +711,8 @@ def returns_to_go(reward, gamma):
 #
 # </details>
 
-# %% tags=["check-1"]
+# %% tags=["check-1", "hide-input"]
+# @title Check exercise 6.1 { display-mode: "form" }
 from twinlib.page.record import attempt
 
 
@@ -557,7 +721,9 @@ def check_1(returns_to_go):
     assert len(found) == 3, "one number for each step"
     assert abs(found[2] - 2.0) < 1e-12, "the last step has only its own reward"
     assert abs(found[0] - 1.5) < 1e-12, f"1 + 0.5 * 0 + 0.25 * 2 = 1.5, got {found[0]}"
-    assert abs(found[1] - 1.0) < 1e-12, "a reward of the past must not be credited to a later action"
+    assert abs(found[1] - 1.0) < 1e-12, (
+        "a reward of the past must not be credited to a later action"
+    )
 
 
 attempt("6.1", check_1, returns_to_go)
@@ -585,7 +751,8 @@ def best_baseline(score, reward):
 #
 # </details>
 
-# %% tags=["check-2"]
+# %% tags=["check-2", "hide-input"]
+# @title Check exercise 6.2 { display-mode: "form" }
 import numpy as np
 
 from twinlib.page.record import attempt
@@ -601,7 +768,9 @@ def check_2(best_baseline):
         assert at < np.var(score * (reward - other)), (
             f"a baseline of {other:.2f} has less variance than {b:.2f}"
         )
-    assert at < np.var(score * (reward - reward.mean())), "the mean reward is better than this"
+    assert at < np.var(score * (reward - reward.mean())), (
+        "the mean reward is better than this"
+    )
 
 
 attempt("6.2", check_2, best_baseline)
@@ -620,7 +789,7 @@ import numpy as np
 
 
 def batch(mu, sigma, n, rng):
-    """Return the actions sent to the environment, and the score of the mean for each of them."""
+    """Return the actions sent to the environment, and the score of the mean of each."""
     action = np.clip(mu + sigma * rng.normal(size=n), -1.0, 1.0)
     score = (action - mu) / sigma**2
     return action, score
@@ -643,15 +812,20 @@ def batch(mu, sigma, n, rng):
 #
 # </details>
 
-# %% tags=["check-3"]
+# %% tags=["check-3", "hide-input"]
+# @title Check exercise 6.3 { display-mode: "form" }
 from twinlib.page.record import attempt
 
 
 def check_3(batch):
     action, score = batch(0.8, 0.5, 400_000, np.random.default_rng(0))
-    assert np.abs(action).max() <= 1.0, "the environment refuses actions outside [-1, 1]"
+    assert np.abs(action).max() <= 1.0, (
+        "the environment refuses actions outside [-1, 1]"
+    )
     error = score.std() / len(score) ** 0.5
-    assert abs(score.mean()) < 4 * error, f"the average score is {score.mean():.3f}, not 0"
+    assert abs(score.mean()) < 4 * error, (
+        f"the average score is {score.mean():.3f}, not 0"
+    )
     assert score.std() > 1.9, "the score must still vary as 1 / sigma"
 
 
@@ -666,5 +840,6 @@ attempt("6.3", check_3, batch)
 # - Schulman, Moritz, Levine, Jordan and Abbeel, *High-dimensional continuous control using generalized advantage estimation* (ICLR 2016).
 # - Boabang and Gyamerah, *Escaping local optima in the Waddington landscape* (arXiv 2510.13018), Eq. 1-3.
 
-# %%
+# %% tags=["hide-input"]
+# @title Seed and versions { display-mode: "form" }
 print(record.stamp_line())

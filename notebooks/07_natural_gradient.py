@@ -14,11 +14,144 @@
 # %% [markdown]
 # # 7. The natural gradient: measuring steps by what they change
 #
-# A gradient says which parameters to move, and silently assumes that all parameters are measured on the same scale.
-# This chapter replaces that assumption by a measure of how much the *policy* changes, the KL divergence of Eq. 4, derives its curvature (the Fisher matrix) in three ways, and solves for the resulting direction without ever writing the matrix down (Eq. 5).
-# Every fast computation on this page stands beside the slow one it replaces.
+# **Question.** A gradient says which parameters to move, and silently assumes that all of them are measured on the same scale.
+# What does that cost?
+#
+# **Answer.** The plain gradient takes another step, and a shorter way up, whenever somebody writes the same policy with other parameters.
+# The natural gradient takes one and the same step, and no other step of equal KL divergence gains more to first order; the figure has both, with their numbers.
+# Its price is a linear system with the Fisher matrix, which is solved here without ever writing that matrix down.
+
+# %% tags=["setup", "hide-input"]
+# @title Install the package where it is missing { display-mode: "form" }
+import importlib.util
+import pathlib
+import subprocess
+import sys
+
+if importlib.util.find_spec("twinlib") is None:
+    copies = sorted(pathlib.Path().glob("twin-book*.zip"))
+    if not copies:
+        raise ModuleNotFoundError(
+            "twinlib is not installed: run `make environment` in a copy of the book, "
+            "or `make zip`, and upload twin-book.zip to the folder of this notebook."
+        )
+    pip = [sys.executable, "-m", "pip", "install", "-q"]
+    subprocess.run([*pip, str(copies[-1])], check=True)
+    importlib.invalidate_caches()
+import twinlib
+
+# %% tags=["hide-input"]
+# @title Two labels, one policy: plain and natural step { display-mode: "form" }
+import matplotlib.pyplot as plt
+import numpy as np
+
+from twinlib.page import plots, record
+
+plots.style()
+START, SPREAD, GOAL, RADIUS = 0.0, 1.5, 2.0, 0.1
+
+
+def kl_from_start(mu, sigma):
+    """KL(start || new) of two normal distributions."""
+    return (
+        np.log(sigma / SPREAD) + (SPREAD**2 + (START - mu) ** 2) / (2 * sigma**2) - 0.5
+    )
+
+
+def mean_reward(mu, sigma):
+    """Expectation of -(a - GOAL)^2."""
+    return -((mu - GOAL) ** 2 + sigma**2)
+
+
+def as_far_as_allowed(direction, sigma_of, label):
+    """Follow a direction in (mu, label) until the KL divergence is RADIUS."""
+    short, long = 0.0, 1.0
+    for _ in range(60):
+        middle = 0.5 * (short + long)
+        mu, sigma = (
+            START + middle * direction[0],
+            sigma_of(label + middle * direction[1]),
+        )
+        short, long = (
+            (middle, long) if kl_from_start(mu, sigma) < RADIUS else (short, middle)
+        )
+    return START + short * direction[0], sigma_of(label + short * direction[1])
+
+
+slope = np.array([-2 * (START - GOAL), -2 * SPREAD])  # with respect to (mu, sigma)
+labels = {
+    "log sigma": (np.log(SPREAD), np.exp, np.log, SPREAD, 2.0),
+    "sigma": (SPREAD, lambda s: s, lambda s: s, 1.0, 2 / SPREAD**2),
+}
+ends = {}
+for name, (label, sigma_of, _, factor, curvature) in labels.items():
+    gradient = slope * np.array([1.0, factor])  # the chain rule
+    natural = gradient / np.array([1 / SPREAD**2, curvature])
+    ends[name] = {
+        "plain": as_far_as_allowed(
+            gradient / np.linalg.norm(gradient), sigma_of, label
+        ),
+        "natural": as_far_as_allowed(
+            natural / np.linalg.norm(natural), sigma_of, label
+        ),
+    }
+
+fig, axes = plt.subplots(1, 2, figsize=(11, 4.6))
+mus, sigmas = np.meshgrid(np.linspace(-0.75, 0.95, 200), np.linspace(0.85, 2.5, 200))
+for axis, (name, (_, _, label_of, _, _)) in zip(axes, labels.items(), strict=True):
+    height = label_of(sigmas)
+    axis.contour(
+        mus, height, mean_reward(mus, sigmas), 12, colors="#d1d5db", linewidths=1
+    )
+    axis.contour(mus, height, kl_from_start(mus, sigmas), [RADIUS], colors="#2b3648")
+    axis.plot([], [], color="#d1d5db", label="equal mean reward")
+    axis.plot([], [], color="#2b3648", label=f"KL divergence {RADIUS}")
+    for step, colour in (("natural", "insilico"), ("plain", "perturbed")):
+        mu, sigma = ends[name][step]
+        axis.annotate(
+            "", (mu, label_of(sigma)), (START, label_of(SPREAD)),
+            arrowprops={"arrowstyle": "->", "color": plots.COLOURS[colour], "lw": 2},
+        )  # fmt: skip
+        axis.plot([], [], color=plots.COLOURS[colour], lw=2.4, label=f"{step} step")
+    axis.set(
+        xlabel="mean mu of the action",
+        ylabel=name,
+        title=f"parameters: mu and {name}",
+    )
+axes[0].legend(loc="lower left", fontsize=9, ncols=2)
+plots.show(
+    fig,
+    "plain-and-natural",
+    "The same normal policy drawn in mu and log sigma on the left, in mu and sigma "
+    "on the right, with lines of equal mean reward, the closed curve of policies at "
+    "a KL divergence of 0.1, and the plain and the natural step to that curve. The "
+    "natural step ends at the same policy in both; the plain step does not.",
+    "One policy, two ways to label it: the natural step ends at the same policy, the "
+    "plain one does not.",
+)
+gain = {
+    (name, step): mean_reward(*end) - mean_reward(START, SPREAD)
+    for name, steps in ends.items()
+    for step, end in steps.items()
+}
+record.say(
+    f"At a KL divergence of {RADIUS} the natural step gains "
+    f"{gain['log sigma', 'natural']:.2f} in log sigma and "
+    f"{gain['sigma', 'natural']:.2f} in sigma; the plain one gains "
+    f"{gain['log sigma', 'plain']:.2f} and {gain['sigma', 'plain']:.2f}, and ends at "
+    f"a spread of {ends['log sigma']['plain'][1]:.2f} or "
+    f"{ends['sigma']['plain'][1]:.2f}, depending on the label alone."
+)
+apart = abs(ends["log sigma"]["natural"][1] - ends["sigma"]["natural"][1])
+assert apart < 0.03 and gain["sigma", "natural"] > gain["sigma", "plain"]
+assert abs(ends["log sigma"]["plain"][1] - ends["sigma"]["plain"][1]) > 3 * apart
 
 # %% [markdown]
+# *How to read it.*
+# The policy draws one number, the action, from a normal distribution; the reward is largest where the action is 2.
+# Every point of the closed curve is a policy that differs from the start by the same KL divergence, so all of them are equally far away in what they *do*.
+# A plain step points across the lines of equal reward as they happen to be drawn, and another label draws them differently.
+#
 # ## Objectives
 #
 # After this chapter you can
@@ -29,23 +162,11 @@
 # - solve a linear system with conjugate gradients and say what makes them need more iterations (15 minutes);
 # - say what damping does, and when it turns the natural gradient back into the plain one (10 minutes).
 
-# %% tags=["setup"]
-import importlib.util
-
-if importlib.util.find_spec("twinlib") is None:
-    raise ModuleNotFoundError(
-        "twinlib is not installed: run `pip install -r requirements.txt` in a copy of this book, "
-        "or set its address once with `make home URL=...` so that this cell can install it."
-    )
-import twinlib
-
-# %%
-import matplotlib.pyplot as plt
-import numpy as np
+# %% tags=["hide-input"]
+# @title Imports { display-mode: "form" }
 import pandas as pd
 import torch
 
-from twinlib.page import plots, record
 from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
 from twinlib.environment.packaged import packaged_world
 from twinlib.policy.actor_critic import ActorCritic
@@ -61,7 +182,6 @@ from twinlib.policy.trust_region import (
 )
 from twinlib.policy.training import make_generators
 
-plots.style()
 torch.set_num_threads(1)
 world = packaged_world().to(dtype=torch.float64)
 torch.set_default_dtype(torch.float64)
@@ -91,7 +211,7 @@ torch.set_default_dtype(torch.float64)
 # 4. Decide how far to go along $d$ ([chapter 8](08_trpo.ipynb)).
 
 # %% [markdown]
-# ## The question
+# ## Labels on the dials
 #
 # Our policy is a normal distribution with a mean and a log standard deviation ([chapter 6](06_policy_gradient.ipynb) describes the network behind them).
 # We could as well have chosen the standard deviation itself, or the variance.
@@ -105,7 +225,9 @@ torch.set_default_dtype(torch.float64)
 
 # %%
 mu, sigma = 0.5, 0.4
-gradient_log = np.array([-2 * (mu - 2), -2 * sigma**2])  # with respect to (mu, log sigma)
+gradient_log = np.array(
+    [-2 * (mu - 2), -2 * sigma**2]
+)  # with respect to (mu, log sigma)
 gradient_std = np.array([-2 * (mu - 2), -2 * sigma])  # with respect to (mu, sigma)
 eta = 1e-4
 plain_log = np.array([mu, np.log(sigma)]) + eta * gradient_log
@@ -114,7 +236,8 @@ change = {
     "log sigma": np.exp(plain_log[1]) / sigma - 1,
     "sigma": plain_std[1] / sigma - 1,
 }
-print("relative change of sigma under the plain gradient:", {k: f"{v:.3e}" for k, v in change.items()})
+for name, value in change.items():
+    print(f"plain gradient, label {name}: sigma changes by {value:.3e} of its value")
 
 # %% [markdown]
 # The same algorithm, the same problem, and the spread shrinks at rates that differ by a factor of $\sigma^2$.
@@ -122,10 +245,18 @@ print("relative change of sigma under the plain gradient:", {k: f"{v:.3e}" for k
 # For a normal distribution that curvature is $1/\sigma^2$ for the mean; for the spread it is $2$ with the label $\log\sigma$ and $2/\sigma^2$ with the label $\sigma$.
 
 # %%
-natural_log = np.array([mu, np.log(sigma)]) + eta * gradient_log / np.array([1 / sigma**2, 2.0])
-natural_std = np.array([mu, sigma]) + eta * gradient_std / np.array([1 / sigma**2, 2 / sigma**2])
-natural = {"log sigma": np.exp(natural_log[1]) / sigma - 1, "sigma": natural_std[1] / sigma - 1}
-print("relative change of sigma under the natural gradient:", {k: f"{v:.6e}" for k, v in natural.items()})
+natural_log = np.array([mu, np.log(sigma)]) + eta * gradient_log / np.array(
+    [1 / sigma**2, 2.0]
+)
+natural_std = np.array([mu, sigma]) + eta * gradient_std / np.array(
+    [1 / sigma**2, 2 / sigma**2]
+)
+natural = {
+    "log sigma": np.exp(natural_log[1]) / sigma - 1,
+    "sigma": natural_std[1] / sigma - 1,
+}
+for name, value in natural.items():
+    print(f"natural gradient, label {name}: sigma changes by {value:.6e} of its value")
 assert abs(change["sigma"] / change["log sigma"] - 1 / sigma**2) < 1e-2
 assert abs(natural["sigma"] / natural["log sigma"] - 1) < 1e-3
 
@@ -142,18 +273,24 @@ assert abs(natural["sigma"] / natural["log sigma"] - 1) < 1e-3
 #
 # We check the formula against its definition, an expectation of the log-ratio, by drawing from the old policy.
 
-# %%
+# %% tags=["hide-input"]
+# @title Formula against sampling { display-mode: "form" }
 generator = torch.Generator().manual_seed(0)
-old = Gaussian(torch.randn(1, 1, 3, generator=generator), torch.tensor([[-0.3, 0.1, 0.4]]))
+old = Gaussian(
+    torch.randn(1, 1, 3, generator=generator), torch.tensor([[-0.3, 0.1, 0.4]])
+)
 new = Gaussian(old.mean + 0.3, old.log_std - 0.2)
 draws = 400_000
 many = Gaussian(old.mean.expand(1, draws, 3), old.log_std)
 action = many.sample([generator])
-terms = many.log_prob(action) - Gaussian(new.mean.expand(1, draws, 3), new.log_std).log_prob(action)
+terms = many.log_prob(action) - Gaussian(
+    new.mean.expand(1, draws, 3), new.log_std
+).log_prob(action)
 formula, sampled = float(old.kl(new)), float(terms.mean())
 error = float(terms.std()) / draws**0.5
 print(
-    f"formula {formula:.4f}, sampled {sampled:.4f} +- {error:.4f}; the other way round {float(new.kl(old)):.4f}"
+    f"formula {formula:.4f}, sampled {sampled:.4f} +- {error:.4f}; the other way "
+    f"round {float(new.kl(old)):.4f}"
 )
 assert abs(formula - sampled) < 4 * error
 
@@ -170,8 +307,14 @@ assert abs(formula - sampled) < 4 * error
 #
 # To check this we need a policy small enough for its dense $H$: two replicas (seeds) with one hidden layer, six genes to adjust, and states from the simulated world.
 
-# %%
-dynamics = Dynamics(world.only(list(world.action_names[:6])), EnvironmentConfig(), replicas=2, n_cells=16)
+# %% tags=["hide-input"]
+# @title A small policy and its batch { display-mode: "form" }
+dynamics = Dynamics(
+    world.only(list(world.action_names[:6])),
+    EnvironmentConfig(),
+    replicas=2,
+    n_cells=16,
+)
 policy = ActorCritic(
     dynamics.observation_dim,
     6,
@@ -182,37 +325,57 @@ policy = ActorCritic(
     dtype=torch.float64,
 )
 collector = Collector(
-    dynamics, make_generators([0, 1], "environment"), make_generators([0, 1], "actions"), torch.float64
+    dynamics,
+    make_generators([0, 1], "environment"),
+    make_generators([0, 1], "actions"),
+    torch.float64,
 )
 buffer = collector.collect(policy, steps=15, gamma=0.99, gae_lambda=0.95)
 
 
+# %%
 def kl_from(actor, replica, states=buffer.obs):
-    """Mean KL(old || actor) of one replica, as a function of its parameter vector [P]."""
+    """Mean KL(old || actor) of one replica, from its parameter vector [P]."""
     alone = policy.replica(replica)
     at = states[replica : replica + 1]
-    return mean_kl(alone.distribution(at).detach(), alone.distribution(at, actor.unsqueeze(0))).sum()
+    return mean_kl(
+        alone.distribution(at).detach(), alone.distribution(at, actor.unsqueeze(0))
+    ).sum()
 
 
+# %%
 here = policy.actor[0].clone()
 slope = torch.func.grad(lambda a: kl_from(a, 0))(here)
-print("value:", f"{float(kl_from(here, 0)):.1e}", "  largest slope:", f"{float(slope.abs().max()):.1e}")
+print(
+    "value:",
+    f"{float(kl_from(here, 0)):.1e}",
+    "  largest slope:",
+    f"{float(slope.abs().max()):.1e}",
+)
 assert float(kl_from(here, 0)) < 1e-14 and float(slope.abs().max()) < 1e-14
 
 # %%
 fisher = torch.stack(
     [
-        torch.autograd.functional.hessian(lambda a, r=r: kl_from(a, r), policy.actor[r].clone())
+        torch.autograd.functional.hessian(
+            lambda a, r=r: kl_from(a, r), policy.actor[r].clone()
+        )
         for r in range(2)
     ]
 )
+
+# %% tags=["hide-input"]
+# @title How fast the error of the quadratic model grows { display-mode: "form" }
 direction = torch.randn(here.shape, generator=generator)
 direction = direction / torch.sqrt(direction @ fisher[0] @ direction)
 sizes = np.logspace(-3, 0, 13)
 true = np.array([float(kl_from(here + s * direction, 0)) for s in sizes])
 relative = np.abs(true / (0.5 * sizes**2) - 1)
 slope = np.polyfit(np.log(sizes[:8]), np.log(relative[:8]), 1)[0]
-print(f"the relative error of the quadratic model grows as the step to the power {slope:.2f}")
+print(
+    "the relative error of the quadratic model grows as the step to the power "
+    f"{slope:.2f}"
+)
 assert 0.8 < slope < 1.2
 
 # %% [markdown]
@@ -238,7 +401,8 @@ assert 0.8 < slope < 1.2
 # A parameter on which the log-probability depends strongly changes the policy much, so the natural gradient moves it little.
 # We check with many actions drawn in a few states.
 
-# %%
+# %% tags=["hide-input"]
+# @title Covariance of many scores against the Hessian { display-mode: "form" }
 few = buffer.obs[:1, :4]
 repeats = 10_000
 states = few.repeat_interleave(repeats, dim=1)
@@ -247,16 +411,25 @@ drawn = one.act(states, [torch.Generator().manual_seed(2)])
 
 
 def one_log_prob(actor, state, act):
-    return one.distribution(state[None, None], actor[None]).log_prob(act[None, None]).squeeze()
+    return (
+        one.distribution(state[None, None], actor[None])
+        .log_prob(act[None, None])
+        .squeeze()
+    )
 
 
 score = torch.func.vmap(torch.func.grad(one_log_prob), (None, 0, 0), chunk_size=4096)(
     here, states[0], drawn[0]
 )
 covariance = score.T @ score / len(score)
-dense_few = torch.autograd.functional.hessian(lambda a: kl_from(a, 0, buffer.obs[:, :4]), here)
+dense_few = torch.autograd.functional.hessian(
+    lambda a: kl_from(a, 0, buffer.obs[:, :4]), here
+)
 gap = float((covariance - dense_few).norm() / dense_few.norm())
-print(f"relative distance between covariance of {len(score):,} scores and Hessian: {gap:.3f}")
+print(
+    f"relative distance between covariance of {len(score):,} scores and Hessian: "
+    f"{gap:.3f}"
+)
 assert gap < 0.05
 
 # %% [markdown]
@@ -298,16 +471,28 @@ assert relative < 1e-8
 def product_by_tangents(v):
     actor = policy.actor.detach().requires_grad_()
     outputs = policy.distribution(buffer.obs, actor)
-    forward = torch.func.jvp(lambda a: tuple(policy.distribution(buffer.obs, a)), (actor.detach(),), (v,))[1]
+    forward = torch.func.jvp(
+        lambda a: tuple(policy.distribution(buffer.obs, a)), (actor.detach(),), (v,)
+    )[1]
     mean_tangent, log_std_tangent = forward
-    weighted = mean_tangent * torch.exp(-2 * outputs.log_std).detach().unsqueeze(1) / buffer.rows
-    return torch.autograd.grad(tuple(outputs), actor, (weighted, 2 * log_std_tangent))[0]
+    weighted = (
+        mean_tangent
+        * torch.exp(-2 * outputs.log_std).detach().unsqueeze(1)
+        / buffer.rows
+    )
+    return torch.autograd.grad(tuple(outputs), actor, (weighted, 2 * log_std_tangent))[
+        0
+    ]
 
 
+# %% tags=["hide-input"]
+# @title Three ways against the dense matrix { display-mode: "form" }
 errors = {
     "tangents, on this page": product_by_tangents(v),
     "twinlib, tangents": fisher_vector_product(policy, buffer.obs, product="jvp")(v),
-    "twinlib, two backward passes": fisher_vector_product(policy, buffer.obs, product="double_backward")(v),
+    "twinlib, two backward passes": fisher_vector_product(
+        policy, buffer.obs, product="double_backward"
+    )(v),
 }
 for name, value in errors.items():
     relative = float((value - exact).norm() / exact.norm())
@@ -365,20 +550,31 @@ def product_multiplied_out(vector, states):
         T1 = slope * (X @ V0)
         for_last = (H1.T @ T1) @ (W[:-1] @ M) + gram @ (V @ M)
         for_hidden = slope * (T1 @ inner + H1 @ (V @ M @ W[:-1].T))
-        return torch.cat([(X.T @ for_hidden).reshape(-1), for_last.reshape(-1), 2 * v_log_std])
+        return torch.cat(
+            [(X.T @ for_hidden).reshape(-1), for_last.reshape(-1), 2 * v_log_std]
+        )
 
     return multiply
 
 
-on_this_page = torch.stack([product_multiplied_out(policy.actor[r], buffer.obs[r])(v[r]) for r in range(2)])
+# %% tags=["hide-input"]
+# @title The product multiplied out against the dense matrix { display-mode: "form" }
+on_this_page = torch.stack(
+    [product_multiplied_out(policy.actor[r], buffer.obs[r])(v[r]) for r in range(2)]
+)
 errors = {
     "multiplied out, on this page": on_this_page,
-    "twinlib, analytic": fisher_vector_product(policy, buffer.obs, product="analytic")(v),
+    "twinlib, analytic": fisher_vector_product(policy, buffer.obs, product="analytic")(
+        v
+    ),
 }
 for name, value in errors.items():
     relative = float((value - exact).norm() / exact.norm())
     against = float((value - product_by_double_backward(v)).norm() / exact.norm())
-    print(f"{name:30s} relative error {relative:.1e}, against two backward passes {against:.1e}")
+    print(
+        f"{name:28s} relative error {relative:.1e}, to two backward passes "
+        f"{against:.1e}"
+    )
     assert relative < 1e-8 and against < 1e-12
 assert float((errors["twinlib, analytic"] - on_this_page).norm() / exact.norm()) < 1e-12
 
@@ -389,7 +585,8 @@ assert float((errors["twinlib, analytic"] - on_this_page).norm() / exact.norm())
 # What does a product cost?
 # Clock times differ between machines, so we count the multiplications of the matrix products that each way performs, with the profiler's own counter.
 
-# %%
+# %% tags=["hide-input"]
+# @title Count the multiplications { display-mode: "form" }
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -402,7 +599,9 @@ def multiplications(function):
 def one_gradient():
     actor = policy.actor.detach().requires_grad_()
     new = policy.distribution(buffer.obs, actor)
-    return torch.autograd.grad(surrogate(new, buffer, normalized(buffer.advantage)).sum(), actor)[0]
+    return torch.autograd.grad(
+        surrogate(new, buffer, normalized(buffer.advantage)).sum(), actor
+    )[0]
 
 
 tangents = fisher_vector_product(policy, buffer.obs, product="jvp")
@@ -412,7 +611,9 @@ cost = pd.Series(
     {
         "one gradient": multiplications(one_gradient),
         "product by tangents (graph kept)": multiplications(lambda: tangents(v)),
-        "product by two backward passes (graph kept)": multiplications(lambda: double(v)),
+        "product by two backward passes (graph kept)": multiplications(
+            lambda: double(v)
+        ),
         "product multiplied out": multiplications(lambda: analytic(v)),
     },
     name="multiplications",
@@ -457,8 +658,14 @@ def plain_conjugate_gradient(multiply, target, iterations):
     return path
 
 
+# %% tags=["hide-input"]
+# @title Compare with the direct solution at three dampings { display-mode: "form" }
 gradient = one_gradient()
-assert torch.allclose(gradient, policy_gradient(policy, buffer, normalized(buffer.advantage)), atol=1e-14)
+assert torch.allclose(
+    gradient,
+    policy_gradient(policy, buffer, normalized(buffer.advantage)),
+    atol=1e-14,
+)
 dampings = (1e-3, 1e-2, 1e-1)
 curves, needed = {}, {}
 for damping in dampings:
@@ -466,37 +673,56 @@ for damping in dampings:
     direct = torch.linalg.solve(damped, gradient[0])
     path = plain_conjugate_gradient(lambda x, m=damped: m @ x, gradient[0], 120)
     curves[damping] = [float((x - direct).norm() / direct.norm()) for x in path]
-    needed[damping] = 1 + next(k for k, distance in enumerate(curves[damping]) if distance < 1e-6)
-    ours = conjugate_gradient(fisher_vector_product(policy, buffer.obs, damping), gradient, 200, 1e-26)[0]
-    assert curves[damping][-1] < 1e-6 and float((ours - direct).norm() / direct.norm()) < 1e-6
+    needed[damping] = 1 + next(
+        k for k, distance in enumerate(curves[damping]) if distance < 1e-6
+    )
+    ours = conjugate_gradient(
+        fisher_vector_product(policy, buffer.obs, damping), gradient, 200, 1e-26
+    )[0]
+    assert (
+        curves[damping][-1] < 1e-6
+        and float((ours - direct).norm() / direct.norm()) < 1e-6
+    )
     print(
-        f"damping {damping}: direct solution reached to {float((ours - direct).norm() / direct.norm()):.1e}"
+        f"damping {damping}: direct solution reached to "
+        f"{float((ours - direct).norm() / direct.norm()):.1e}"
     )
 
-# %%
+# %% tags=["hide-input"]
+# @title Draw the spectrum and the convergence { display-mode: "form" }
 eigenvalues = torch.linalg.eigvalsh(fisher[0]).numpy()
 fig, axes = plt.subplots(1, 2, figsize=(11, 4.0))
-axes[0].plot(np.sort(np.clip(eigenvalues, 1e-8, None))[::-1], color=plots.COLOURS["insilico"])
+axes[0].plot(
+    np.sort(np.clip(eigenvalues, 1e-8, None))[::-1], color=plots.COLOURS["insilico"]
+)
 for damping in dampings:
     axes[0].axhline(damping, color="#9ca3af", linestyle=":", linewidth=1.2)
 axes[0].set_yscale("log")
 axes[0].set_xlabel("number of the eigenvalue")
 axes[0].set_ylabel("eigenvalue of the Fisher matrix (floor 1e-8)")
-for (damping, curve), colour in zip(curves.items(), ("#d55e00", "#0072b2", "#009e73"), strict=True):
-    axes[1].semilogy(range(1, len(curve) + 1), curve, color=colour, label=f"damping {damping}")
+for (damping, curve), colour in zip(
+    curves.items(), ("#d55e00", "#0072b2", "#009e73"), strict=True
+):
+    axes[1].semilogy(
+        range(1, len(curve) + 1), curve, color=colour, label=f"damping {damping}"
+    )
 axes[1].set_xlabel("conjugate gradient iteration")
 axes[1].set_ylabel("relative distance to the direct solution")
 axes[1].legend()
 plots.show(
     fig,
     "conjugate-gradients",
-    "Left: the eigenvalues of the Fisher matrix in falling order on a logarithmic axis, most of them tiny, with "
-    "dotted lines at three damping values. Right: distance of conjugate gradients to the direct solution, which "
-    "falls the faster the larger the damping.",
+    "Left: the eigenvalues of the Fisher matrix in falling order on a logarithmic "
+    "axis, most of them tiny, with dotted lines at three damping values. Right: "
+    "distance of conjugate gradients to the direct solution, which falls the faster "
+    "the larger the damping.",
     "The spectrum decides how fast conjugate gradients converge.",
 )
 above = {damping: int((eigenvalues > damping).sum()) for damping in dampings}
-quotient = {damping: (eigenvalues.max() + damping) / (eigenvalues.min() + damping) for damping in dampings}
+quotient = {
+    damping: (eigenvalues.max() + damping) / (eigenvalues.min() + damping)
+    for damping in dampings
+}
 record.say(
     f"Of {len(eigenvalues)} eigenvalues "
     + ", ".join(f"{count} lie above {damping}" for damping, count in above.items())
@@ -531,13 +757,24 @@ def cosine_with_plain(damping, scale=1.0):
     return float(torch.nn.functional.cosine_similarity(d, gradient, dim=-1).mean())
 
 
+# %% tags=["hide-input"]
+# @title Draw the effect of damping { display-mode: "form" }
 grid = np.logspace(-4, 2, 25)
 summed = [cosine_with_plain(x) for x in grid]
 averaged = [cosine_with_plain(x, 1 / 6) for x in grid]
 fig, axis = plt.subplots(figsize=(6.8, 4.0))
-axis.semilogx(grid, summed, color=plots.COLOURS["insilico"], label="KL summed over actions (Eq. 4)")
 axis.semilogx(
-    grid, averaged, color=plots.COLOURS["perturbed"], linestyle="--", label="KL averaged over 6 actions"
+    grid,
+    summed,
+    color=plots.COLOURS["insilico"],
+    label="KL summed over actions (Eq. 4)",
+)
+axis.semilogx(
+    grid,
+    averaged,
+    color=plots.COLOURS["perturbed"],
+    linestyle="--",
+    label="KL averaged over 6 actions",
 )
 axis.axvline(0.1, color="#9ca3af", linestyle=":")
 axis.set_xlabel("damping")
@@ -546,16 +783,35 @@ axis.legend()
 plots.show(
     fig,
     "damping",
-    "Cosine between the damped natural gradient and the plain gradient against the damping, rising to one; the "
-    "curve for a KL divergence averaged over actions lies above the one for the sum.",
+    "Cosine between the damped natural gradient and the plain gradient against the "
+    "damping, rising to one; the curve for a KL divergence averaged over actions "
+    "lies above the one for the sum.",
     "With growing damping the natural gradient turns into the plain one.",
 )
-share = 0.1 / (0.1 + np.clip(eigenvalues, 0, None))
+undamped = fisher + 1e-6 * torch.eye(len(here))
+natural_step = torch.linalg.solve(undamped, gradient)
+
+
+def gain_at_equal_kl(step):
+    """Linear gain of each replica's step, at a quadratic KL of one half."""
+    return (gradient * step).sum(1) / torch.sqrt(
+        torch.einsum("ri,rij,rj->r", step, fisher, step)
+    )
+
+
+times = gain_at_equal_kl(natural_step) / gain_at_equal_kl(gradient)
 record.say(
-    f"At a damping of 0.1 the cosine with the plain gradient is {cosine_with_plain(0.1):.3f} for the sum and "
-    f"{cosine_with_plain(0.1, 1 / 6):.3f} for the average over six actions."
+    "At a damping of 0.1 the cosine with the plain gradient is "
+    f"{cosine_with_plain(0.1):.3f} for the sum and "
+    f"{cosine_with_plain(0.1, 1 / 6):.3f} for the average over six actions. Without "
+    f"damping the natural step of this policy of {len(here)} parameters promises "
+    f"{float(times[0]):.1f} and {float(times[1]):.1f} times (two seeds) what the "
+    "plain step of equal KL divergence does."
 )
-assert averaged[0] <= averaged[-1] and all(a >= s - 1e-9 for a, s in zip(averaged, summed, strict=True))
+assert bool((times > 1).all())
+assert averaged[0] <= averaged[-1] and all(
+    a >= s - 1e-9 for a, s in zip(averaged, summed, strict=True)
+)
 
 # %% [markdown]
 # With two hundred actions in place of six the averaged form is almost pure damping; the [replication chapter](12_replication.ipynb) shows what that means for the released code's first stage.
@@ -575,6 +831,31 @@ assert averaged[0] <= averaged[-1] and all(a >= s - 1e-9 for a, s in zip(average
 #
 # It does not show that natural gradients learn faster, per update or per second.
 # It does not use real cells: the states come from the packaged simulation, since a Fisher matrix needs states and nothing more.
+#
+# ## Check yourself
+#
+# Think first; a click on the question shows the answer.
+#
+# <details><summary>You halve the unit of one parameter, so that its number doubles. What happens to the plain step, and to the natural one?</summary>
+#
+# The derivative halves, and so does the plain step in the doubled number, which in the old unit is a quarter.
+# The Fisher matrix has the unit twice and takes it out again: the natural step changes the policy as before.
+#
+# </details>
+#
+# <details><summary>Why is the slope of the KL divergence no use for choosing a direction?</summary>
+#
+# At the old policy it is zero in every direction, because the divergence has its minimum there.
+# The first thing that tells directions apart is the curvature.
+#
+# </details>
+#
+# <details><summary>A policy has ten thousand parameters. How large is its Fisher matrix, and what is stored here in its place?</summary>
+#
+# A hundred million entries.
+# Conjugate gradients keep a few vectors of ten thousand numbers and ask for one product an iteration.
+#
+# </details>
 #
 # ## Key takeaways
 #
@@ -611,15 +892,20 @@ def natural(gradient_mean, gradient_log_std, log_std):
 #
 # </details>
 
-# %% tags=["check-1"]
+# %% tags=["check-1", "hide-input"]
+# @title Check exercise 7.1 { display-mode: "form" }
 from twinlib.page.record import attempt
 
 
 def check_1(natural):
     log_std = np.array([-1.0, 0.5])
     mean, spread = natural(np.array([1.0, 1.0]), np.array([3.0, -2.0]), log_std)
-    assert np.allclose(mean, np.exp(2 * log_std)), "the curvature of the mean is one over the variance"
-    assert np.allclose(spread, [1.5, -1.0]), "the curvature of log sigma is 2, whatever sigma is"
+    assert np.allclose(mean, np.exp(2 * log_std)), (
+        "the curvature of the mean is one over the variance"
+    )
+    assert np.allclose(spread, [1.5, -1.0]), (
+        "the curvature of log sigma is 2, whatever sigma is"
+    )
 
 
 attempt("7.1", check_1, natural)
@@ -662,7 +948,8 @@ def solve(multiply, target, iterations):
 #
 # </details>
 
-# %% tags=["check-2"]
+# %% tags=["check-2", "hide-input"]
+# @title Check exercise 7.2 { display-mode: "form" }
 from twinlib.page.record import attempt
 
 
@@ -676,7 +963,9 @@ def check_2(solve):
         return matrix @ x
 
     found = solve(multiply, target, 30)
-    assert np.allclose(found, np.linalg.solve(matrix, target), atol=1e-6), "not the solution of the system"
+    assert np.allclose(found, np.linalg.solve(matrix, target), atol=1e-6), (
+        "not the solution of the system"
+    )
     assert len(calls) <= 30, "one product an iteration"
     assert np.allclose(solve(lambda x: 3 * x, target, 1), target / 3), (
         "a multiple of the identity takes one iteration"
@@ -697,14 +986,15 @@ import torch
 
 
 def product(distribution, parameters, v, damping):
-    """distribution(parameters) -> (mean [B, A], log_std [A]); v and parameters are vectors [P]."""
+    """distribution(parameters) -> (mean [B, A], log_std [A]); v is a vector [P]."""
     parameters = parameters.detach().requires_grad_()
     mean, log_std = distribution(parameters)
     old_mean, old_log_std = distribution(parameters)
     kl = (
         log_std
         - old_log_std
-        + (torch.exp(2 * old_log_std) + (old_mean - mean) ** 2) / (2 * torch.exp(2 * log_std))
+        + (torch.exp(2 * old_log_std) + (old_mean - mean) ** 2)
+        / (2 * torch.exp(2 * log_std))
     )
     (first,) = torch.autograd.grad(kl.sum(-1).mean(), parameters, create_graph=True)
     (second,) = torch.autograd.grad((first * v).sum(), parameters)
@@ -735,7 +1025,8 @@ def product(distribution, parameters, v, damping):
 #
 # </details>
 
-# %% tags=["check-3"]
+# %% tags=["check-3", "hide-input"]
+# @title Check exercise 7.3 { display-mode: "form" }
 from twinlib.page.record import attempt
 
 
@@ -752,8 +1043,12 @@ def check_3(product):
     mean_part = (obs.T @ obs / 20) @ v[:6].view(3, 2) * precision
     exact = torch.cat([mean_part.reshape(-1), 2 * v[6:]])
     found = product(distribution, p, v, 0.1)
-    assert not torch.allclose(found, 0.1 * v), "this is the damping alone: the Fisher matrix came out as zero"
-    assert torch.allclose(found, exact + 0.1 * v, atol=1e-10), "not the Fisher matrix of this policy times v"
+    assert not torch.allclose(found, 0.1 * v), (
+        "this is the damping alone: the Fisher matrix came out as zero"
+    )
+    assert torch.allclose(found, exact + 0.1 * v, atol=1e-10), (
+        "not the Fisher matrix of this policy times v"
+    )
 
 
 attempt("7.3", check_3, product)
@@ -768,5 +1063,6 @@ attempt("7.3", check_3, product)
 # - Martens, *New insights and perspectives on the natural gradient method* (JMLR 2020).
 # - Boabang and Gyamerah, *Escaping local optima in the Waddington landscape* (arXiv 2510.13018), Eq. 4-5.
 
-# %%
+# %% tags=["hide-input"]
+# @title Seed and versions { display-mode: "form" }
 print(record.stamp_line())

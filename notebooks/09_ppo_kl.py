@@ -14,11 +14,154 @@
 # %% [markdown]
 # # 9. Proximal policy optimization: clip, penalty, or both
 #
-# A trust-region update uses a batch once and throws it away.
-# Proximal policy optimization (PPO) uses it for many minibatch steps, and needs something that keeps those steps from running off: a clip of the ratio, a penalty on the KL divergence (Eq. 7 to 9 of the paper), a stop, or several of these.
-# This chapter takes each one apart, checks what it does to the gradient, and shows where the penalty alone is not enough.
+# **Question.** Collecting data is the expensive part, in a laboratory even more than in a simulator.
+# A trust-region update uses a batch once; how often can one batch be used before it says nothing about the policy any more?
+#
+# **Answer.** Bare minibatch steps use a batch up within a few passes; a clip of the ratio keeps part of it, a weak penalty on the KL divergence little, and both together most, as the figure and the numbers below it show.
+# Neither is a bound, and with many actions they do not see the same thing: a penalty watches the mean divergence, a clip watches single ratios.
+
+# %% tags=["setup", "hide-input"]
+# @title Install the package where it is missing { display-mode: "form" }
+import importlib.util
+import pathlib
+import subprocess
+import sys
+
+if importlib.util.find_spec("twinlib") is None:
+    copies = sorted(pathlib.Path().glob("twin-book*.zip"))
+    if not copies:
+        raise ModuleNotFoundError(
+            "twinlib is not installed: run `make environment` in a copy of the book, "
+            "or `make zip`, and upload twin-book.zip to the folder of this notebook."
+        )
+    pip = [sys.executable, "-m", "pip", "install", "-q"]
+    subprocess.run([*pip, str(copies[-1])], check=True)
+    importlib.invalidate_caches()
+import twinlib
+
+# %% tags=["hide-input"]
+# @title Use one batch twelve times, four ways { display-mode: "form" }
+import dataclasses
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
+from twinlib.environment.packaged import packaged_world
+from twinlib.page import plots, record
+from twinlib.policy.actor_critic import ActorCritic, Adam
+from twinlib.policy.proximal import ProximalConfig, proximal_update
+from twinlib.policy.rollout import Buffer, Collector
+from twinlib.policy.training import TrainingConfig, make_generators, train
+
+plots.style()
+torch.set_num_threads(1)
+world = packaged_world()
+dynamics = Dynamics(world, EnvironmentConfig(), replicas=1, n_cells=64)
+
+
+def fresh_policy(seed=0):
+    return ActorCritic(
+        dynamics.observation_dim,
+        dynamics.action_dim,
+        1,
+        make_generators([seed], "weights"),
+        log_std=-1.0,
+    )
+
+
+policy = fresh_policy()
+collector = Collector(
+    dynamics,
+    make_generators([0], "environment"),
+    make_generators([0], "actions"),
+    torch.float32,
+)
+buffer = collector.collect(policy, steps=30, gamma=0.99, gae_lambda=0.95)
+
+
+@torch.no_grad()
+def state_of(policy):
+    """KL divergence from the collecting policy and effective share of the samples."""
+    now = policy.distribution(buffer.obs)
+    ratio = torch.exp(now.log_prob(buffer.action) - buffer.log_prob)
+    return float(buffer.behaviour.kl(now).mean()), float(
+        ratio.sum() ** 2 / (ratio**2).sum() / buffer.rows
+    )
+
+
+def epochs_of(config, epochs=12):
+    """KL and effective share after each pass over the batch, from one start."""
+    learner = fresh_policy()
+    adam, order = (
+        Adam(learner.theta, config.learning_rate),
+        make_generators([0], "order"),
+    )
+    rows = [state_of(learner)]
+    for _ in range(epochs):
+        proximal_update(
+            learner, adam, buffer, dataclasses.replace(config, epochs=1), order
+        )
+        rows.append(state_of(learner))
+    return np.array(rows)
+
+
+settings = {
+    "nothing": ProximalConfig(clip_range=None),
+    "clip 0.2": ProximalConfig(clip_range=0.2),
+    "penalty 1": ProximalConfig(clip_range=None, beta=1.0),
+    "clip and penalty": ProximalConfig(clip_range=0.2, beta=1.0),
+}
+curves = {name: epochs_of(config) for name, config in settings.items()}
+colours = dict(
+    zip(
+        curves,
+        (
+            "#9ca3af",
+            plots.COLOURS["PPO"],
+            plots.COLOURS["PPO_KL"],
+            plots.COLOURS["two_stage"],
+        ),
+        strict=True,
+    )
+)
+fig, axes = plt.subplots(1, 2, figsize=(11, 4.0))
+for name, curve in curves.items():
+    axes[0].plot(curve[:, 0], color=colours[name], label=name)
+    axes[1].plot(curve[:, 1], color=colours[name], label=name)
+axes[0].set_ylabel("KL divergence from the collecting policy")
+axes[1].set_ylabel("effective share of the samples")
+for axis in axes:
+    axis.set_xlabel("passes over the batch")
+axes[0].legend()
+plots.show(
+    fig,
+    "one-batch",
+    "Left: KL divergence from the collecting policy against the number of passes "
+    "over one batch, for no restraint, clip, penalty, and both. Right: effective "
+    "share of the samples, which falls as the divergence grows.",
+    "How fast one batch is used up.",
+)
+end = {name: curve[-1] for name, curve in curves.items()}
+record.say(
+    "After the last pass: "
+    + "; ".join(
+        f"{name}: KL {kl:.2f}, effective share {share:.2f}"
+        for name, (kl, share) in end.items()
+    )
+    + "."
+)
+shares = {name: share for name, (_, share) in end.items()}
+assert shares["nothing"] < shares["clip 0.2"] < shares["clip and penalty"]
+assert end["nothing"][0] > max(end["clip 0.2"][0], end["penalty 1"][0])
 
 # %% [markdown]
+# *How to read it.*
+# One batch, one policy with all genes of the packaged simulated world as actions, and minibatch steps on the surrogate.
+# After each pass over the batch: left, the KL divergence from the collecting policy; right, the effective share of the samples, $(\sum r)^2 / (n \sum r^2)$ ([chapter 6](06_policy_gradient.ipynb), step 4), which is how much of the batch still counts.
+# 'Nothing' is the plain baseline: the bare surrogate.
+#
 # ## Objectives
 #
 # After this chapter you can
@@ -29,44 +172,20 @@
 # - put value and entropy terms together into Eq. 9 and check every term (10 minutes);
 # - show what an update with many action dimensions does without a clip, and why (15 minutes).
 
-# %% tags=["setup"]
-import importlib.util
-
-if importlib.util.find_spec("twinlib") is None:
-    raise ModuleNotFoundError(
-        "twinlib is not installed: run `pip install -r requirements.txt` in a copy of this book, "
-        "or set its address once with `make home URL=...` so that this cell can install it."
-    )
-import twinlib
-
-# %%
-import dataclasses
-
-import matplotlib.pyplot as plt
-import numpy as np
+# %% tags=["hide-input"]
+# @title Imports { display-mode: "form" }
 import pandas as pd
-import torch
 
-from twinlib.page import plots, record
-from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
-from twinlib.environment.packaged import packaged_world
-from twinlib.policy.actor_critic import ActorCritic, Adam
+from twinlib.evaluation.statistics import paired_difference
 from twinlib.policy.distributions import Gaussian
 from twinlib.policy.proximal import (
     Minibatch,
-    ProximalConfig,
     adapted,
     clipped_objective,
     proximal_losses,
-    proximal_update,
 )
-from twinlib.policy.rollout import Buffer, Collector
 from twinlib.policy.trust_region import normalized
-from twinlib.policy.training import TrainingConfig, make_generators, train
-
-plots.style()
-torch.set_num_threads(1)
-world = packaged_world()
+from twinlib.results import tables
 
 # %% [markdown]
 # ## Quick facts
@@ -85,98 +204,31 @@ world = packaged_world()
 #
 # With a clip the first term becomes $-\mathbb E_t[\min(r_\theta \hat A_t,\; \operatorname{clip}(r_\theta, 1-\varepsilon, 1+\varepsilon) \hat A_t)]$.
 #
-# ## Pseudocode
+# ## The whole loop
 #
-# 1. Collect a batch with $\theta'$; keep its log-probabilities and its means.
-# 2. For some epochs, in a new order each time: take a minibatch; stop if its KL divergence exceeds one and a half times the target; else one Adam step on Eq. 9.
-# 3. With an adaptive penalty: double $\beta$ if the update went too far, halve it if it stayed too close.
-
-# %% [markdown]
-# ## The question
+# ```text
+# theta: parameters of actor and critic together; Adam with empty memory
+# repeat until the environment steps are used up
+#     run pi_theta for T steps in N cells
+#     keep s, a (not clipped), r, log pi_old(a|s), mean and spread of pi_old, V(s)
+#     advantages A and returns R as in chapter 8, but A is not scaled yet
+#     old = theta                                           # theta' of Eq. 7 and 8
+#     for each of ten passes, in a new order
+#         for each minibatch of 64 rows
+#             A     = (A - mean A) / sd A                   # of this minibatch
+#             ratio = exp(log pi_theta(a|s) - log pi_old(a|s))                  # Eq. 7
+#             KL    = mean KL(pi_old || pi_theta)                               # Eq. 8
+#             if KL > 1.5 target and this is not the first minibatch: end the update
+#             loss  = - mean min(ratio A, clip(ratio, 1 - eps, 1 + eps) A)
+#                     + beta KL + c_v mean (V - R)^2 / 2 - c_e mean entropy     # Eq. 9
+#             g     = gradient of loss, scaled down to a norm of 0.5
+#             theta = theta - Adam(g)
+#     adaptive penalty: double beta if KL > 1.5 target, halve it if KL < target / 1.5
+#     log return, KL, clip fraction, minibatch steps, entropy, explained variance, losses
+# ```
 #
-# Collecting data is the expensive part, in a laboratory even more than in a simulator.
-# How often can one batch be used before it says nothing about the policy any more?
+# Without a clip the first term is $-\text{mean}(r A)$; without a penalty $\beta$ is zero; without a target nothing stops.
 #
-# ## The plain baseline: many steps, nothing to hold them back
-#
-# One batch, one policy with all genes of the packaged simulated world as actions, and minibatch steps on the bare surrogate.
-# After each epoch we look at the KL divergence from the collecting policy, and at the effective share of the samples, $(\sum r)^2 / (n \sum r^2)$ ([chapter 6](06_policy_gradient.ipynb), step 4).
-
-# %%
-dynamics = Dynamics(world, EnvironmentConfig(), replicas=1, n_cells=64)
-
-
-def fresh_policy(seed=0):
-    return ActorCritic(
-        dynamics.observation_dim, dynamics.action_dim, 1, make_generators([seed], "weights"), log_std=-1.0
-    )
-
-
-policy = fresh_policy()
-collector = Collector(
-    dynamics, make_generators([0], "environment"), make_generators([0], "actions"), torch.float32
-)
-buffer = collector.collect(policy, steps=30, gamma=0.99, gae_lambda=0.95)
-
-
-@torch.no_grad()
-def state_of(policy):
-    """KL divergence from the collecting policy and effective share of the samples."""
-    now = policy.distribution(buffer.obs)
-    ratio = torch.exp(now.log_prob(buffer.action) - buffer.log_prob)
-    return float(buffer.behaviour.kl(now).mean()), float(ratio.sum() ** 2 / (ratio**2).sum() / buffer.rows)
-
-
-def epochs_of(config, epochs=12):
-    """KL and effective share after each epoch on the same batch, from the same start."""
-    learner = fresh_policy()
-    adam, order = Adam(learner.theta, config.learning_rate), make_generators([0], "order")
-    rows = [state_of(learner)]
-    for _ in range(epochs):
-        proximal_update(learner, adam, buffer, dataclasses.replace(config, epochs=1), order)
-        rows.append(state_of(learner))
-    return np.array(rows)
-
-
-settings = {
-    "nothing": ProximalConfig(clip_range=None),
-    "clip 0.2": ProximalConfig(clip_range=0.2),
-    "penalty 1": ProximalConfig(clip_range=None, beta=1.0),
-    "clip and penalty": ProximalConfig(clip_range=0.2, beta=1.0),
-}
-curves = {name: epochs_of(config) for name, config in settings.items()}
-colours = dict(
-    zip(
-        curves,
-        ("#9ca3af", plots.COLOURS["PPO"], plots.COLOURS["PPO_KL"], plots.COLOURS["two_stage"]),
-        strict=True,
-    )
-)
-fig, axes = plt.subplots(1, 2, figsize=(11, 4.0))
-for name, curve in curves.items():
-    axes[0].plot(curve[:, 0], color=colours[name], label=name)
-    axes[1].plot(curve[:, 1], color=colours[name], label=name)
-axes[0].set_ylabel("KL divergence from the collecting policy")
-axes[1].set_ylabel("effective share of the samples")
-for axis in axes:
-    axis.set_xlabel("passes over the batch")
-axes[0].legend()
-plots.show(
-    fig,
-    "one-batch",
-    "Left: KL divergence from the collecting policy against the number of passes over one batch, for no "
-    "restraint, clip, penalty, and both. Right: effective share of the samples, which falls as the divergence grows.",
-    "How fast one batch is used up.",
-)
-end = {name: curve[-1] for name, curve in curves.items()}
-record.say(
-    "After the last pass: "
-    + "; ".join(f"{name}: KL {kl:.2f}, effective share {share:.2f}" for name, (kl, share) in end.items())
-    + "."
-)
-assert end["nothing"][0] > end["clip 0.2"][0] and end["nothing"][0] > end["penalty 1"][0]
-
-# %% [markdown]
 # ## Step 1: what the clip does, sample by sample
 #
 # The minimum in the clipped objective is a pessimist.
@@ -189,7 +241,12 @@ grid = torch.linspace(0.5, 1.5, 201)
 for advantage in (1.0, -1.0):
     ratio = grid.clone().requires_grad_()
     value = torch.stack(
-        [clipped_objective(r.view(1, 1), torch.full((1, 1), advantage), 0.2).squeeze() for r in ratio]
+        [
+            clipped_objective(
+                r.view(1, 1), torch.full((1, 1), advantage), 0.2
+            ).squeeze()
+            for r in ratio
+        ]
     )
     (slope,) = torch.autograd.grad(value.sum(), ratio)
     blocked = grid > 1.2 if advantage > 0 else grid < 0.8
@@ -197,7 +254,8 @@ for advantage in (1.0, -1.0):
     expected = torch.where(blocked, 0.0, advantage)
     assert torch.equal(slope[~edge], expected[~edge])
     print(
-        f"advantage {advantage:+.0f}: no gradient for {float((slope == 0).float().mean()):.0%} of the ratios in [0.5, 1.5]"
+        f"advantage {advantage:+.0f}: no gradient for "
+        f"{float((slope == 0).float().mean()):.0%} of the ratios in [0.5, 1.5]"
     )
 
 # %% [markdown]
@@ -211,7 +269,12 @@ for advantage in (1.0, -1.0):
 
 # %%
 batch = Minibatch(
-    buffer.obs, buffer.action, buffer.log_prob, buffer.advantage, buffer.return_, buffer.behaviour
+    buffer.obs,
+    buffer.action,
+    buffer.log_prob,
+    buffer.advantage,
+    buffer.return_,
+    buffer.behaviour,
 )
 
 
@@ -250,7 +313,9 @@ weights = torch.randn(1, 3, 2, generator=generator, dtype=torch.float64)
 log_std = torch.tensor([[-0.5, 0.3]], dtype=torch.float64)
 old = Gaussian(obs @ weights, log_std)
 action = old.sample([generator])
-gain = normalized(torch.randn(1, 200, generator=generator, dtype=torch.float64) + 0.5 * action.sum(-1))
+gain = normalized(
+    torch.randn(1, 200, generator=generator, dtype=torch.float64) + 0.5 * action.sum(-1)
+)
 old_log_prob = old.log_prob(action)
 
 
@@ -260,16 +325,23 @@ def penalised(flat, beta):
     return -(ratio * gain).mean() + beta * old.kl(new).mean()
 
 
+# %% tags=["hide-input"]
+# @title Descend on the penalised surrogate and compare { display-mode: "form" }
 start = torch.cat([weights.reshape(-1), log_std.reshape(-1)])
 slope = -torch.func.grad(lambda x: penalised(x, 0.0))(start)
 curvature = torch.func.hessian(lambda x: penalised(x, 1.0) - penalised(x, 0.0))(start)
 for beta in (10.0, 100.0, 1000.0):
     flat = start.clone()
     for _ in range(4000):
-        flat = flat - 0.2 / beta * torch.func.grad(lambda x, b=beta: penalised(x, b))(flat)
+        flat = flat - 0.2 / beta * torch.func.grad(lambda x, b=beta: penalised(x, b))(
+            flat
+        )
     direct = torch.linalg.solve(curvature, slope) / beta
     gap = float((flat - start - direct).norm() / direct.norm())
-    print(f"beta {beta:6.0f}: relative distance between minimiser and natural gradient step {gap:.3f}")
+    print(
+        f"beta {beta:6.0f}: relative distance between minimiser and natural gradient "
+        f"step {gap:.3f}"
+    )
 assert gap < 0.01
 
 # %% [markdown]
@@ -282,7 +354,8 @@ assert gap < 0.01
 # Three estimators are common: $-\ell$, $\ell^2/2$, and $r - 1 - \ell$ (known as k1, k2 and k3).
 # We draw many batches of 64 and compare.
 
-# %%
+# %% tags=["hide-input"]
+# @title Three estimators on many batches { display-mode: "form" }
 shift, draws = 0.05, 3000
 A = dynamics.action_dim
 generator = torch.Generator().manual_seed(1)
@@ -305,13 +378,17 @@ table = pd.DataFrame(
     }
 ).T
 record.say(
-    f"Exact KL divergence of a shift by {shift} standard deviations in each of {A} dimensions: {exact:.4f}."
+    f"Exact KL divergence of a shift by {shift} standard deviations in each of {A} "
+    f"dimensions: {exact:.4f}."
 )
 assert (
     abs(table.loc["k1: -log r", "relative bias"]) < 0.05
     and abs(table.loc["k3: r - 1 - log r", "relative bias"]) < 0.05
 )
-assert table.iloc[2]["standard deviation of a batch"] < table.iloc[0]["standard deviation of a batch"]
+assert (
+    table.iloc[2]["standard deviation of a batch"]
+    < table.iloc[0]["standard deviation of a batch"]
+)
 table.round(4)
 
 # %% [markdown]
@@ -328,12 +405,14 @@ table.round(4)
 target = 0.05
 stopped = fresh_policy()
 config = ProximalConfig(clip_range=0.2, target_kl=target)
-outcome = proximal_update(stopped, Adam(stopped.theta, 3e-4), buffer, config, make_generators([0], "order"))
+outcome = proximal_update(
+    stopped, Adam(stopped.theta, 3e-4), buffer, config, make_generators([0], "order")
+)
 possible = config.epochs * -(-buffer.rows // config.minibatch_size)
 record.say(
-    f"With a target of {target} the update took {int(outcome.steps)} of {possible} minibatch steps "
-    f"and ended at a KL divergence of {float(outcome.kl):.3f} over the whole batch, "
-    f"{float(outcome.kl) / target:.2f} times the target."
+    f"With a target of {target} the update took {int(outcome.steps)} of {possible} "
+    f"minibatch steps and ended at a KL divergence of {float(outcome.kl):.3f} over "
+    f"the whole batch, {float(outcome.kl) / target:.2f} times the target."
 )
 assert outcome.steps < possible
 
@@ -360,14 +439,24 @@ for _ in range(12):
     betas.append((float(beta), float(result.kl)))
     beta = adapted(beta, result.kl, torch.tensor([target]))
 betas = np.array(betas)
+
+
+# %% tags=["hide-input"]
+# @title Draw the search for the target { display-mode: "form" }
 assert float(adapted(torch.ones(1), torch.tensor([0.2]), torch.tensor([0.1]))) == 2.0
 assert float(adapted(torch.ones(1), torch.tensor([0.01]), torch.tensor([0.1]))) == 0.5
-
 fig, axes = plt.subplots(1, 2, figsize=(11, 3.8))
 axes[0].semilogy(betas[:, 0], marker="o", color=plots.COLOURS["PPO_KL"])
 axes[0].set_ylabel("penalty weight beta")
-axes[1].semilogy(betas[:, 1], marker="o", color=plots.COLOURS["PPO_KL"], label="KL divergence of the update")
-axes[1].axhspan(target / 1.5, 1.5 * target, color="#e5e7eb", label="band around the target")
+axes[1].semilogy(
+    betas[:, 1],
+    marker="o",
+    color=plots.COLOURS["PPO_KL"],
+    label="KL divergence of the update",
+)
+axes[1].axhspan(
+    target / 1.5, 1.5 * target, color="#e5e7eb", label="band around the target"
+)
 axes[1].set_ylabel("KL divergence (Eq. 4)")
 axes[1].legend()
 for axis in axes:
@@ -375,15 +464,17 @@ for axis in axes:
 plots.show(
     fig,
     "adaptive-penalty",
-    "Left: the penalty weight over twelve updates, doubling and halving. Right: the KL divergence of these updates "
-    "on a logarithmic axis, beside a grey band around the target.",
+    "Left: the penalty weight over twelve updates, doubling and halving. Right: the "
+    "KL divergence of these updates on a logarithmic axis, beside a grey band around "
+    "the target.",
     "An adaptive penalty in search of its KL target.",
 )
 inside = int(((betas[:, 1] >= target / 1.5) & (betas[:, 1] <= 1.5 * target)).sum())
 above = int((betas[:, 1] > 1.5 * target).sum())
 record.say(
-    f"Of {len(betas)} updates with the adaptive penalty {inside} ended inside the band around the target and {above} "
-    f"above it; the weight went from {betas[0, 0]:g} to {betas[-1, 0]:g}."
+    f"Of {len(betas)} updates with the adaptive penalty {inside} ended inside the "
+    f"band around the target and {above} above it; the weight went from "
+    f"{betas[0, 0]:g} to {betas[-1, 0]:g}."
 )
 
 # %% [markdown]
@@ -419,12 +510,24 @@ with torch.no_grad():
         .mean(),
         "kl": buffer.behaviour.kl(now).mean(),
     }
+
+# %% tags=["hide-input"]
+# @title Every term against its definition { display-mode: "form" }
 for name, value in by_hand.items():
-    assert abs(float(getattr(losses, name)) - float(value)) < 1e-4 * max(1.0, abs(float(value))), name
-total = -by_hand["objective"] + 0.5 * by_hand["kl"] + by_hand["value"] - 0.01 * by_hand["entropy"]
+    assert abs(float(getattr(losses, name)) - float(value)) < 1e-4 * max(
+        1.0, abs(float(value))
+    ), name
+total = (
+    -by_hand["objective"]
+    + 0.5 * by_hand["kl"]
+    + by_hand["value"]
+    - 0.01 * by_hand["entropy"]
+)
 assert abs(float(losses.total) - float(total)) < 1e-4
 print(
-    {name: round(float(value), 4) for name, value in by_hand.items()}, "total", round(float(losses.total), 4)
+    {name: round(float(value), 4) for name, value in by_hand.items()},
+    "total",
+    round(float(losses.total), 4),
 )
 
 # %% [markdown]
@@ -435,7 +538,9 @@ print(
 # The curves start below zero because exploration costs return ([chapter 8](08_trpo.ipynb), step 6, has the number); a curve that rises has learned something.
 
 # %%
-base = TrainingConfig(algorithm="PPO", timesteps=16_384, steps_per_iteration=1_024, log_std=-1.0)
+base = TrainingConfig(
+    algorithm="PPO", timesteps=16_384, steps_per_iteration=1_024, log_std=-1.0
+)
 shared = ProximalConfig(learning_rate=1e-3, minibatch_size=256)
 variants = {
     "clip": dataclasses.replace(shared, clip_range=0.2),
@@ -450,7 +555,15 @@ for name, proximal in variants.items():
         Dynamics(world, EnvironmentConfig(), replicas=3, n_cells=64), run, [0, 1, 2]
     ).history
 
-palette = (plots.COLOURS["PPO"], "#a44fa0", plots.COLOURS["PPO_KL"], plots.COLOURS["two_stage"])
+
+# %% tags=["hide-input"]
+# @title Draw the four settings { display-mode: "form" }
+palette = (
+    plots.COLOURS["PPO"],
+    "#a44fa0",
+    plots.COLOURS["PPO_KL"],
+    plots.COLOURS["two_stage"],
+)
 fig, axes = plt.subplots(1, 2, figsize=(11, 4.2))
 for (name, h), colour in zip(histories.items(), palette, strict=True):
     mean = h.groupby("environment_steps")[["episode_return", "kl"]].mean()
@@ -466,8 +579,9 @@ axes[0].legend()
 plots.show(
     fig,
     "clip-and-penalty",
-    "Left: return of an episode against environment steps for clip alone, two weights of the penalty alone, and both "
-    "together. Right: the KL divergence of each update on a logarithmic axis.",
+    "Left: return of an episode against environment steps for clip alone, two "
+    "weights of the penalty alone, and both together. Right: the KL divergence of "
+    "each update on a logarithmic axis.",
     "Four ways to hold an update back.",
 )
 last = {
@@ -482,26 +596,81 @@ summary = pd.DataFrame(
 )
 lengths = {n: h.kl.mean() for n, h in histories.items()}
 ends, deviations = summary["return at the end"], summary["sd over seeds"]
-held = [name for name, settings_of in variants.items() if settings_of.clip_range is not None]
+held = [
+    name for name, settings_of in variants.items() if settings_of.clip_range is not None
+]
 free = [name for name in variants if name not in held]
 record.say(
-    f"The settings with a clip end at {ends[held].min():+.3f} to {ends[held].max():+.3f}, "
-    f"those without one at {ends[free].min():+.3f} to {ends[free].max():+.3f}. "
-    f"The two with a clip differ by {np.ptp(ends[held]):.3f}, with a standard deviation over seeds of up to "
+    f"The settings with a clip end at {ends[held].min():+.3f} to "
+    f"{ends[held].max():+.3f}, those without one at {ends[free].min():+.3f} to "
+    f"{ends[free].max():+.3f}. The two with a clip differ by "
+    f"{np.ptp(ends[held]):.3f}, with a standard deviation over seeds of up to "
     f"{deviations[held].max():.3f}. Mean KL of an update: "
     + ", ".join(f"{n} {kl:.2f}" for n, kl in lengths.items())
     + "."
 )
-assert ends[held].min() > ends[free].max()
-summary.round(4)
+if ends[held].min() > ends[free].max():
+    record.say("Both settings with a clip end above both settings without one.")
+else:
+    record.say("The settings with a clip do not all end above those without one.")
+apart = paired_difference(last[held[0]], last[held[1]])
+record.say(
+    f"Paired by seed, '{held[0]}' less '{held[1]}' is {apart.mean:+.3f} "
+    f"[{apart.low:+.3f}, {apart.high:+.3f}] over {apart.n} seeds: "
+    + (
+        "they can be told apart."
+        if apart.low * apart.high > 0
+        else "no order can be told."
+    )
+)
 
 # %% [markdown]
-# Three seeds cannot order the two settings that have a clip.
-# The right panel belongs to the left one: where an update has a KL divergence many times that of the clip, the return falls.
+# The right panel belongs to the left one: look at the curve with the largest KL divergence in both.
 # Chapter 6 offers a reason: with that many dimensions the likelihood ratio of a fixed batch turns to noise after a few steps, and so does the gradient of the surrogate.
 # A penalty acts on the mean divergence, and single extreme ratios pass under it.
 # A clip acts on each ratio.
 # The next step looks at that.
+#
+# The same runs have logged more.
+
+# %% tags=["hide-input"]
+# @title Draw every logged quantity { display-mode: "form" }
+logged = {
+    "clip_fraction": "clip fraction",
+    "optimizer_steps": "minibatch steps so far",
+    "entropy": "entropy of the policy (nats)",
+    "explained_variance": "explained variance of the critic",
+    "value_loss": "loss of the critic",
+    "reward": "mean reward of a step",
+}
+fig, axes = plt.subplots(2, 3, figsize=(11, 6.2), sharex=True)
+for axis, (column, label) in zip(axes.flat, logged.items(), strict=True):
+    for (name, h), colour in zip(histories.items(), palette, strict=True):
+        curve = h.groupby("environment_steps")[column].mean()
+        axis.plot(curve, color=colour, label=name)
+    axis.set_ylabel(label)
+for axis in axes[1]:
+    axis.set_xlabel("environment steps")
+axes[0, 0].legend(fontsize=8)
+plots.show(
+    fig,
+    "what-is-logged",
+    "Six panels against environment steps, four settings in each: clip fraction, "
+    "minibatch steps, entropy, explained variance and loss of the critic, mean "
+    "reward of a step.",
+    "What every update of these runs has logged.",
+)
+
+# %% [markdown]
+# - **Return of an episode** (figure above): undiscounted, of episodes that ended in this batch, with noisy actions, before the update.
+# - **KL divergence** (figure above): Eq. 4 from the collecting to the updated policy, exact, over the whole batch; other libraries log an estimate on the last minibatches (step 3).
+# - **Clip fraction**: share of ratios outside the clip range, a mean over the minibatches; it is zero where there is no clip, and step 7 says what it measures with many actions.
+# - **Minibatch steps so far**: a straight line as long as no stop on the KL divergence ends an update early.
+# - **Entropy**: it falls as the spread of the actions does.
+# - **Explained variance**: one less the variance of (return minus value) over that of the return, with the critic from before the update.
+# - **Loss of the critic**: half the squared error, a mean over minibatches.
+# - **Reward of a step**: what the return is made of.
+# - **Penalty weight and KL target** are logged, too; here the first is constant and there is none of the second.
 
 # %% [markdown]
 # ## Step 7: what the clip sees with two hundred actions
@@ -520,16 +689,22 @@ summary.round(4)
 
 # %%
 def outside_by_theory(kl, clip=0.2):
-    """Share of ratios outside the clip range if log r is normal with mean -KL and variance 2 KL."""
+    """Share of ratios outside the clip range if log r is normal(-KL, 2 KL)."""
     normal = torch.distributions.Normal(-kl, (2 * kl) ** 0.5)
-    inside = normal.cdf(torch.tensor(np.log1p(clip))) - normal.cdf(torch.tensor(np.log1p(-clip)))
+    inside = normal.cdf(torch.tensor(np.log1p(clip))) - normal.cdf(
+        torch.tensor(np.log1p(-clip))
+    )
     return 1 - float(inside)
 
 
+# %% tags=["hide-input"]
+# @title One update, judged on seen and on fresh actions { display-mode: "form" }
 def judged(actions, samples=2048, observations=58):
-    """One PPO update on a one-step task: what it did to the actions it saw and to fresh ones."""
+    """One PPO update on a one-step task, judged on its own and on fresh actions."""
     draw = torch.Generator().manual_seed(0)
-    push = torch.nn.functional.normalize(torch.randn(actions, observations, generator=draw), dim=1)
+    push = torch.nn.functional.normalize(
+        torch.randn(actions, observations, generator=draw), dim=1
+    )
     obs = torch.randn(1, samples, observations, generator=draw)
     learner = ActorCritic(observations, actions, 1, make_generators([0], "weights"))
     with torch.no_grad():
@@ -542,24 +717,46 @@ def judged(actions, samples=2048, observations=58):
 
     seen, fresh = experience(), experience()
     zero = torch.zeros(1)
-    gain = {name: normalized(reward) for name, (_, _, reward) in (("seen", seen), ("fresh", fresh))}
+    gain = {
+        name: normalized(reward)
+        for name, (_, _, reward) in (("seen", seen), ("fresh", fresh))
+    }
     target = seen[2] - seen[2].mean()
-    data = Buffer(obs, *seen[:2], gain["seen"], target, torch.zeros_like(target), old, zero, zero)
+    data = Buffer(
+        obs,
+        *seen[:2],
+        gain["seen"],
+        target,
+        torch.zeros_like(target),
+        old,
+        zero,
+        zero,
+    )
     adam = Adam(learner.theta, 3e-4)
-    outcome = proximal_update(learner, adam, data, ProximalConfig(), make_generators([0], "order"))
+    outcome = proximal_update(
+        learner, adam, data, ProximalConfig(), make_generators([0], "order")
+    )
     with torch.no_grad():
         new = learner.distribution(obs)
     drawn = {"seen": seen, "fresh": fresh}
-    logs = {name: new.log_prob(action) - old_log for name, (action, old_log, _) in drawn.items()}
+    logs = {
+        name: new.log_prob(action) - old_log
+        for name, (action, old_log, _) in drawn.items()
+    }
     surrogates = {name: float((logs[name].exp() * gain[name]).mean()) for name in drawn}
     return float(outcome.kl), float(outcome.clip_fraction), logs, surrogates
 
 
+# %% tags=["hide-input"]
+# @title Draw the ratios of seen and fresh actions { display-mode: "form" }
 looks = {actions: judged(actions) for actions in (10, 200)}
 fig, axes = plt.subplots(1, 2, figsize=(11, 3.8), sharey=True)
 rows = {}
 for axis, (actions, (kl, logged, logs, gains)) in zip(axes, looks.items(), strict=True):
-    share = {name: float(((x.exp() - 1).abs() > 0.2).float().mean()) for name, x in logs.items()}
+    share = {
+        name: float(((x.exp() - 1).abs() > 0.2).float().mean())
+        for name, x in logs.items()
+    }
     rows[actions] = {
         "KL (Eq. 4)": kl,
         "clip fraction logged": logged,
@@ -570,10 +767,17 @@ for axis, (actions, (kl, logged, logs, gains)) in zip(axes, looks.items(), stric
         "surrogate, fresh actions": gains["fresh"],
     }
     bins = np.linspace(-3, 3, 61)
-    axis.axvspan(np.log(0.8), np.log(1.2), color="#e5e7eb", label="inside the clip range")
+    axis.axvspan(
+        np.log(0.8), np.log(1.2), color="#e5e7eb", label="inside the clip range"
+    )
     for name, colour in (("seen", plots.COLOURS["PPO"]), ("fresh", "#6b7280")):
         axis.hist(
-            logs[name][0].numpy(), bins, density=True, histtype="step", color=colour, label=f"{name} actions"
+            logs[name][0].numpy(),
+            bins,
+            density=True,
+            histtype="step",
+            color=colour,
+            label=f"{name} actions",
         )
     axis.set_xlabel("log ratio after one update")
     axis.set_title(f"{actions} actions")
@@ -582,27 +786,32 @@ axes[0].legend()
 plots.show(
     fig,
     "ratios-seen-and-fresh",
-    "Two histograms of log ratios after one update, for ten and for two hundred actions, each with a grey band for "
-    "the clip range. Fresh actions make one hump around zero in both. With two hundred actions the actions that "
-    "were trained on lie in two humps far outside the band.",
+    "Two histograms of log ratios after one update, for ten and for two hundred "
+    "actions, each with a grey band for the clip range. Fresh actions make one hump "
+    "around zero in both. With two hundred actions the actions that were trained on "
+    "lie in two humps far outside the band.",
     "The same update seen by the actions it was trained on and by fresh ones.",
 )
 looked = pd.DataFrame(rows).T
 looked.index.name = "actions"
 many, ten = looked.loc[200], looked.loc[10]
 record.say(
-    f"With 200 actions the update ended at a KL divergence of {many['KL (Eq. 4)']:.3f}, and logged a clip fraction "
-    f"of {many['clip fraction logged']:.2f}. Of the ratios of the actions it had seen "
+    "With 200 actions the update ended at a KL divergence of "
+    f"{many['KL (Eq. 4)']:.3f}, and logged a clip fraction of "
+    f"{many['clip fraction logged']:.2f}. Of the ratios of the actions it had seen "
     f"{many['outside, actions seen']:.0%} lie outside the clip range, of fresh ones "
-    f"{many['outside, fresh actions']:.0%} (theory: {many['outside, by theory']:.0%}). With 10 actions the KL "
-    f"divergence is {ten['KL (Eq. 4)']:.3f}, the logged clip fraction {ten['clip fraction logged']:.2f}, and the "
-    f"shares are {ten['outside, actions seen']:.0%} and {ten['outside, fresh actions']:.0%} "
+    f"{many['outside, fresh actions']:.0%} (theory: "
+    f"{many['outside, by theory']:.0%}). With 10 actions the KL divergence is "
+    f"{ten['KL (Eq. 4)']:.3f}, the logged clip fraction "
+    f"{ten['clip fraction logged']:.2f}, and the shares are "
+    f"{ten['outside, actions seen']:.0%} and {ten['outside, fresh actions']:.0%} "
     f"(theory: {ten['outside, by theory']:.0%})."
 )
 record.say(
-    f"The surrogate of the seen actions promises {many['surrogate, actions seen']:.2f} with 200 actions, that of "
-    f"fresh actions {many['surrogate, fresh actions']:.2f}; with 10 actions {ten['surrogate, actions seen']:.2f} "
-    f"and {ten['surrogate, fresh actions']:.2f}."
+    "The surrogate of the seen actions promises "
+    f"{many['surrogate, actions seen']:.2f} with 200 actions, that of fresh actions "
+    f"{many['surrogate, fresh actions']:.2f}; with 10 actions "
+    f"{ten['surrogate, actions seen']:.2f} and {ten['surrogate, fresh actions']:.2f}."
 )
 assert abs(many["outside, fresh actions"] - many["outside, by theory"]) < 0.1
 gap = looked["outside, actions seen"] - looked["outside, fresh actions"]
@@ -630,11 +839,13 @@ looked.round(3)
 # Autograd on `proximal_losses` is the reference.
 # Both ways on the same batch, with clip, penalty, stop and minibatches in the same order, in double precision:
 
-# %%
+# %% tags=["hide-input"]
+# @title One update by hand and by autograd { display-mode: "form" }
 exact_buffer = dataclasses.replace(
     buffer,
     **{
-        name: getattr(buffer, name).double() for name in ("obs", "action", "log_prob", "advantage", "return_")
+        name: getattr(buffer, name).double()
+        for name in ("obs", "action", "log_prob", "advantage", "return_")
     },
     behaviour=Gaussian(*(x.double() for x in buffer.behaviour)),
 )
@@ -644,24 +855,113 @@ for compute in ("auto", "reference"):
     learner.compute, learner.theta = compute, learner.theta.double()
     before, config = learner.theta.clone(), ProximalConfig(beta=0.5, target_kl=0.05)
     outcome = proximal_update(
-        learner, Adam(learner.theta, 3e-4), exact_buffer, config, make_generators([0], "order")
+        learner,
+        Adam(learner.theta, 3e-4),
+        exact_buffer,
+        config,
+        make_generators([0], "order"),
     )
     both[compute] = (learner.theta, outcome)
 (hand, by_hand), (autograd, by_autograd) = both.values()
 apart = float((hand - autograd).abs().max())
 record.say(
-    f"By hand {int(by_hand.steps)} steps, by autograd {int(by_autograd.steps)}; the parameters moved by up to "
-    f"{float((autograd - before).abs().max()):.3f} and differ by {apart:.0e} at most."
+    f"By hand {int(by_hand.steps)} steps, by autograd {int(by_autograd.steps)}; the "
+    f"parameters moved by up to {float((autograd - before).abs().max()):.3f} and "
+    f"differ by {apart:.0e} at most."
 )
 assert by_hand.steps == by_autograd.steps and apart < 1e-12
 
 # %% [markdown]
-# ## Held against another library
+# ## Implementation details that matter
 #
-# From the same weights, the same batch and the same order of minibatches, one epoch of `proximal_update` must give Stable-Baselines3's parameters.
-# A test of the package does that comparison (`tests/policy/test_peers.py`), and shows that five details are needed for it: Adam's epsilon of 1e-5, one gradient norm for actor and critic together, one half in the value loss, advantages scaled in each minibatch with the unbiased standard deviation, and log-probabilities of unclipped actions.
 # None of these is in the paper, and each changes the result.
+# For every detail: our line, Stable-Baselines3's line, and what happens when it is the other way.
+# The numbers come from one update of ten passes by both libraries, from the same weights on the same batch in the same order, with one detail changed at a time; those of 8 from the batch of this page.
+# A test of the package holds the two together (`tests/policy/test_peers.py`).
 #
+# ```
+# python benchmarks/implementation_details.py
+# ```
+
+# %% tags=["hide-input"]
+# @title Eight details and their numbers { display-mode: "form" }
+peer = tables.read_table("details", "", "ppo").set_index("detail")
+same, moved = peer.loc["as it is", "apart"], peer.loc["as it is", "moved"]
+
+
+def off(name):
+    return f"{peer.loc[name, 'apart']:.1e}"
+
+
+stops = {}
+for goal in (0.05, 1e-12):
+    learner = fresh_policy()
+    config = ProximalConfig(clip_range=0.2, target_kl=goal)
+    adam, order = Adam(learner.theta, 3e-4), make_generators([0], "order")
+    stops[goal] = int(proximal_update(learner, adam, buffer, config, order).steps)
+record.say(
+    f"As it is, our parameters end {same:.0e} from Stable-Baselines3's, after an "
+    f"update that moved one of them by {moved:.3f}. With the detail changed they end "
+    "so far apart:\n\n1. **Adam's epsilon is 1e-5.** Ours: `Adam(..., eps=1e-5)`. "
+    "SB3: "
+    '`optimizer_kwargs["eps"] = 1e-5` in its policies; torch\'s own default is 1e-8. '
+    f"Apart: {off('adam_eps')}.\n2. **One gradient norm for actor and critic.** "
+    "Ours: `clip_rows(gradient, max_gradient_norm)` on all parameters. SB3: "
+    "`clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)`. Each network "
+    f"scaled by its own norm: {off('gradient_norm')}.\n3. **One half in the value "
+    "loss.** Ours: `0.5 * (value - return_).square()` with a coefficient of 1. SB3: "
+    "`F.mse_loss` with `vf_coef=0.5`. Line 15 of Algorithm 1 has no one half: "
+    f"{off('value_half')}.\n4. **Advantages are scaled in each minibatch.** Ours: "
+    "`normalized(batch.advantage)`. SB3: inside the loop over minibatches, too. "
+    f"Scaled once for the whole batch: {off('advantage_batch')}; in each minibatch "
+    f"but with the biased standard deviation: {off('advantage_ddof')}.\n5. "
+    "**Log-probabilities are of unclipped actions.** Ours: the environment clips, "
+    "the buffer keeps what was drawn. SB3: `clipped_actions` go to `env.step`, "
+    "`actions` to the buffer. Clipped actions in the buffer: "
+    f"{off('clipped_actions')}.\n6. **A new order in each pass.** Ours: "
+    "`permuted(...)` once a pass. SB3: `np.random.permutation` in each `get`. The "
+    f"first order in every pass: {off('minibatch_order')}.\n7. **The minimum is "
+    "taken sample by sample.** Ours: `torch.minimum(plain, clipped).mean(-1)`. SB3: "
+    "`th.min(policy_loss_1, policy_loss_2).mean()`. The minimum of two means "
+    f"(exercise 9.3): {off('minimum_of_means')}.\n8. **The stop comes before the "
+    "step.** Ours: the replica leaves before `optimizer.step`. SB3: `break` before "
+    "`self.policy.optimizer.step()`. So a KL target of zero does not forbid every "
+    f"step: it leaves {stops[1e-12]} minibatch step of the update, where a target of "
+    f"0.05 leaves {stops[0.05]}. [Chapter 12](12_replication.ipynb) meets a target "
+    "of zero."
+)
+assert same < 1e-3 * moved and stops[1e-12] == 1
+assert (peer.drop("as it is").apart > 3 * same).all()
+
+# %% [markdown]
+# Equal updates are one thing, equal results another: returns on two tasks of gymnasium, the same settings for both libraries (`python -m experiments peers --out DIR`), and speed on the environment of the released code (`python benchmarks/ppo_speed.py`).
+
+# %% tags=["hide-input"]
+# @title Ours beside theirs { display-mode: "form" }
+returns = tables.read_table("peers", "", "returns")
+for task, rows in returns.groupby("task"):
+    by = rows.groupby("library")["return"].agg(["mean", "sem", "count"])
+    record.say(
+        f"{task}, mean return +- standard error: "
+        + "; ".join(
+            f"{label} {by.loc[name, 'mean']:.1f} +- {by.loc[name, 'sem']:.1f} "
+            f"({by.loc[name, 'count']:.0f} seeds)"
+            for name, label in (("twinlib", "ours"), ("stable_baselines3", "SB3"))
+        )
+        + f"; random actions {by.loc['random', 'mean']:.1f}."
+    )
+speed = tables.read_table("speed", "", "training").set_index("name")
+rows = speed[speed.index.str.startswith("PPO, ten seeds; SB3")]
+record.say(
+    "Environment steps a second of ours, ten seeds side by side, "
+    f"{rows.ours.iloc[0]:,.0f}; "
+    + "; ".join(
+        f"{name.rpartition('; ')[2]} {row.peer:,.0f}" for name, row in rows.iterrows()
+    )
+    + "."
+)
+
+# %% [markdown]
 # ## You should know
 #
 # - `clip_fraction` is the share of samples outside the clip range; near zero the clip is idle, and near a half the batch is used up.
@@ -683,12 +983,35 @@ assert by_hand.steps == by_autograd.steps and apart < 1e-12
 # The [replication](12_replication.ipynb) does not show it either: it compares whole algorithms, each with the settings that its own tuning chose.
 # It does not show anything about real cells.
 #
+# ## Check yourself
+#
+# Think first; a click on the question shows the answer.
+#
+# <details><summary>A good action has a ratio of 1.5, a bad one has a ratio of 1.5. Which of them still gets a gradient under a clip of 0.2?</summary>
+#
+# The bad one: it became likelier, and the minimum leaves the way back open.
+#
+# </details>
+#
+# <details><summary>How large must the penalty weight be for the first minibatch of an update to feel it?</summary>
+#
+# No weight is large enough: at the collecting policy the KL divergence has no slope.
+#
+# </details>
+#
+# <details><summary>With two hundred actions the clip fraction is near one after an update. Has the policy moved far?</summary>
+#
+# That cannot be read from it: the ratios of the actions seen say how far their own noise was learned.
+# The KL divergence, or ratios of fresh actions, say how far the policy moved.
+#
+# </details>
+#
 # ## Key takeaways
 #
 # - The clip removes gradients and bounds nothing; the penalty bounds softly and is idle at the start.
 # - In the limit the penalty is a natural gradient step of length one over beta.
 # - Say which KL divergence is logged: exact or estimated, in which direction, summed or averaged.
-# - With many action dimensions the ratio is the weak point; in this page's run the settings with a clip kept their return and those without one lost it.
+# - With many action dimensions the ratio is the weak point; step 6 shows what that does to the return.
 # - With many action dimensions an update fits the noise that it drew; the clip then works as an early stop, and its fraction says little about how far the policy has moved.
 
 # %% [markdown]
@@ -720,7 +1043,8 @@ def objective(ratio, advantage, clip_range):
 #
 # </details>
 
-# %% tags=["check-1"]
+# %% tags=["check-1", "hide-input"]
+# @title Check exercise 9.1 { display-mode: "form" }
 from twinlib.page.record import attempt
 
 
@@ -729,12 +1053,16 @@ def check_1(objective):
     assert np.isclose(objective(1.5 * one, one, 0.2), 1.2), (
         "a good action earns nothing beyond 1 + clip_range"
     )
-    assert np.isclose(objective(1.5 * one, -one, 0.2), -1.5), "a bad action made likelier is punished in full"
+    assert np.isclose(objective(1.5 * one, -one, 0.2), -1.5), (
+        "a bad action made likelier is punished in full"
+    )
     assert np.isclose(objective(0.5 * one, -one, 0.2), -0.8), (
         "a bad action earns nothing below 1 - clip_range"
     )
     both = objective(np.array([1.5, 0.5]), np.array([1.0, -1.0]), 0.2)
-    assert np.isclose(both, 0.2), "the minimum is taken for each sample, before the mean"
+    assert np.isclose(both, 0.2), (
+        "the minimum is taken for each sample, before the mean"
+    )
 
 
 attempt("9.1", check_1, objective)
@@ -766,7 +1094,8 @@ def k3(old_log_prob, new_log_prob):
 #
 # </details>
 
-# %% tags=["check-2"]
+# %% tags=["check-2", "hide-input"]
+# @title Check exercise 9.2 { display-mode: "form" }
 from twinlib.page.record import attempt
 
 
@@ -816,7 +1145,8 @@ def loss(log_prob, old_log_prob, advantage, clip_range=0.2):
 #
 # </details>
 
-# %% tags=["check-3"]
+# %% tags=["check-3", "hide-input"]
+# @title Check exercise 9.3 { display-mode: "form" }
 from twinlib.page.record import attempt
 
 
@@ -825,10 +1155,17 @@ def check_3(loss):
     advantage = torch.tensor([1.0, 1.0, -3.0], dtype=torch.float64)
     value = loss(log_prob, torch.zeros(3, dtype=torch.float64), advantage)
     (slope,) = torch.autograd.grad(value, log_prob)
-    assert slope[0] == 0, "a good action whose ratio is far above the range must get no gradient"
+    assert slope[0] == 0, "a good action far above the range must get no gradient"
     assert slope[1] < 0, "a good action inside the range is still made likelier"
     assert slope[2] > 0, "a bad action that became likelier is still pushed back"
-    expected = -(1.2 + float(torch.exp(torch.tensor(-0.1, dtype=torch.float64))) - 3 * 1.6487212707001282) / 3
+    expected = (
+        -(
+            1.2
+            + float(torch.exp(torch.tensor(-0.1, dtype=torch.float64)))
+            - 3 * 1.6487212707001282
+        )
+        / 3
+    )
     assert abs(float(value) - expected) < 1e-9, "not the mean of the minima"
 
 
@@ -843,5 +1180,6 @@ attempt("9.3", check_3, loss)
 # - Kingma and Ba, *Adam* (ICLR 2015).
 # - Boabang and Gyamerah, *Escaping local optima in the Waddington landscape* (arXiv 2510.13018), Eq. 7-9, Remark 3.1.
 
-# %%
+# %% tags=["hide-input"]
+# @title Seed and versions { display-mode: "form" }
 print(record.stamp_line())

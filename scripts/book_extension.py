@@ -1,8 +1,8 @@
 """The book's own Sphinx extension.
 
 It marks every page whose outputs are older than their source, lists on an API page every module of its room,
-and reads docstrings as plain text: a `|` or a trailing `_` outside backquotes is a letter, not markup, and
-`a name` in backquotes is code.
+links names to their source (source_links.py), and reads docstrings as plain text: a `|` or a trailing `_`
+outside backquotes is a letter, not markup, and `a name` in backquotes is code.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 import pathlib
 import re
 import sys
+import textwrap
 from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+import source_links
 import stamp
 
 NOTE = (
@@ -142,7 +144,38 @@ def _sources() -> str:
     return sources.table()
 
 
-_INSERTED = {"finding": _finding, "standing": _standing, "sources": _sources}
+def _bibtex() -> str:
+    """Return the paper's entry from the bibliography, and the book's from its citation file."""
+    import yaml
+
+    entries = (stamp.ROOT / "book" / "references.bib").read_text(encoding="utf-8")
+    paper = re.search(r"^@article\{boabang2025,.*?^\}$", entries, re.S | re.M)
+    record = yaml.safe_load((stamp.ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    book = {
+        "author": "{" + record["authors"][0]["name"] + "}",
+        "title": record["title"],
+        "version": record["version"],
+        "url": record.get("repository-code", ""),
+    }
+    lines = ",\n".join(f"  {key} = {{{value}}}" for key, value in book.items() if value)
+    text = f"{paper[0] if paper else ''}\n@software{{twinbook,\n{lines}\n}}"
+    folded = [textwrap.fill(line, 80, subsequent_indent="    ") for line in text.splitlines()]
+    return "\n".join(["```bibtex", *folded, "```"])
+
+
+def _printed(match: re.Match[str]) -> str:
+    """Return one number of the paper's Tables 1-9 as printed there: table, row, split, metric."""
+    from twinlib.results.tables import paper_tables
+
+    number, row, split, metric = match.groups()
+    long = paper_tables()
+    names = [long[column].str.replace(" ", "_") == row for column in ("System", "Algorithm")]
+    chosen = (names[0] | names[1]) & (long["Split"] == split.strip("-")) & (long["Metric"] == metric)
+    (value,) = long.loc[chosen & (long["Table"] == int(number)), "Value"]
+    return str(value)
+
+
+_INSERTED = {"finding": _finding, "standing": _standing, "sources": _sources, "bibtex": _bibtex}
 
 
 def _insert(app: Any, page: str, source: list[str]) -> None:
@@ -152,6 +185,7 @@ def _insert(app: Any, page: str, source: list[str]) -> None:
             source[0] = source[0].replace(f"<!-- {name} -->", make())
     source[0] = re.sub(r"^<!-- claim: (\d+) -->$", _claim, source[0], flags=re.M)
     source[0] = re.sub(r"<!-- verdict: (\d+) -->", _verdict, source[0], flags=re.M)
+    source[0] = re.sub(r"<!-- printed: (\d) (\w+) ([\w-]+) (\w+) -->", _printed, source[0])
 
 
 _CHAPTER_LINK = re.compile(r"\[([^\]\[]+)\]\((?:\.\./notebooks/)?(\d\d_\w+)\.(?:ipynb|md)(?:#[^)\s]*)?\)")
@@ -184,6 +218,8 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("source-read", _list_modules)
     app.connect("source-read", _insert)
     app.connect("source-read", _planned_chapters)
+    app.connect("source-read", source_links.label_folds, priority=900)
+    app.connect("doctree-resolved", source_links.link_names)
     app.connect("autodoc-process-docstring", _docstring, priority=100)
     app.connect("html-page-context", _mark)
     app.connect("html-page-context", _bibliography)

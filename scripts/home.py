@@ -9,13 +9,22 @@ import sys
 import ipynb
 import stamp
 
+_TITLE = '# @title Install the package where it is missing { display-mode: "form" }\n'
 _UNSET = """import importlib.util
+import pathlib
+import subprocess
+import sys
 
 if importlib.util.find_spec("twinlib") is None:
-    raise ModuleNotFoundError(
-        "twinlib is not installed: run `pip install -r requirements.txt` in a copy of this book, "
-        "or set its address once with `make home URL=...` so that this cell can install it."
-    )
+    copies = sorted(pathlib.Path().glob("twin-book*.zip"))
+    if not copies:
+        raise ModuleNotFoundError(
+            "twinlib is not installed: run `make environment` in a copy of the book, "
+            "or `make zip`, and upload twin-book.zip to the folder of this notebook."
+        )
+    pip = [sys.executable, "-m", "pip", "install", "-q"]
+    subprocess.run([*pip, str(copies[-1])], check=True)
+    importlib.invalidate_caches()
 import twinlib"""
 _SET = """import importlib.util
 import subprocess
@@ -23,12 +32,13 @@ import sys
 
 HOME = "{url}"
 if importlib.util.find_spec("twinlib") is None:
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", f"git+{{HOME}}"], check=True)
+    pip = [sys.executable, "-m", "pip", "install", "-q"]
+    subprocess.run([*pip, f"git+{{HOME}}"], check=True)
     importlib.invalidate_caches()
 import twinlib"""
 _BLOCK = re.compile(r"# >>> home\n.*?# <<< home\n", re.S)
 _BADGES = re.compile(r"<!-- >>> home -->\n.*?<!-- <<< home -->\n", re.S)
-_SETUP = re.compile(r"(^# %%[^\n]*\"setup\"[^\n]*\n).*?(?=^# %%)", re.S | re.M)
+_SETUP = re.compile(r"^# %%[^\n]*\"setup\"[^\n]*\n.*?(?=^# %%)", re.S | re.M)
 
 
 def address() -> str:
@@ -41,13 +51,14 @@ def address() -> str:
 
 def setup_cell() -> str:
     """Return the canonical text of every notebook's setup cell."""
-    return _SET.format(url=address()) if address() else _UNSET
+    return _TITLE + (_SET.format(url=address()) if address() else _UNSET)
 
 
 def write_setup(source: pathlib.Path, text: str) -> None:
     """Write the canonical setup cell into a py:percent source."""
     before = source.read_text(encoding="utf-8")
-    after, count = _SETUP.subn(lambda match: f"{match.group(1)}{text}\n\n", before, count=1)
+    cell = f'# %% tags=["setup", "hide-input"]\n{text}\n\n'
+    after, count = _SETUP.subn(lambda match: cell, before, count=1)
     if not count:
         raise SystemExit(f'{source.name} has no code cell with the tag "setup".')
     if after != before:
@@ -82,14 +93,16 @@ def _swap(path: pathlib.Path, pattern: re.Pattern[str], text: str) -> None:
 
 
 def write_address(url: str) -> None:
-    """Write the address into _config.yml; an empty one takes it out."""
+    """Write the address into _config.yml and CITATION.cff; an empty one takes it out."""
     if url and not re.fullmatch(r"(https|file)://[^\s\"'\\{}]+", url):
         raise SystemExit("The address must look like https://HOST/OWNER/NAME.")
     _swap(stamp.ROOT / "_config.yml", _BLOCK, _config_block(url))
+    cited = f"repository-code: {url}\n" if url else ""
+    _swap(stamp.ROOT / "CITATION.cff", _BLOCK, f"# >>> home\n{cited}# <<< home\n")
 
 
 def main() -> int:
-    """Write the address (when given) into _config.yml and README, and the setup cell into every notebook."""
+    """Write the address (when given) where it belongs, and the setup cell into every notebook."""
     if len(sys.argv) > 2:
         raise SystemExit("Give one address: python scripts/home.py https://HOST/OWNER/NAME")
     if len(sys.argv) == 2:

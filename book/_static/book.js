@@ -1,11 +1,25 @@
-// What scrolls sideways must be reachable by keyboard: give it a stop for Tab while it is wider than its frame.
+// What scrolls sideways gets a box of its own, a stop for Tab and a visible edge while it is wider than that box.
 (() => {
-  const frames = ".pst-scrollable-table-container, .cell_output .output, .cell_output table, div.math, mjx-container, pre";
-  const stops = () => document.querySelectorAll(frames).forEach((frame) => {
-    if (frame.scrollWidth > frame.clientWidth + 1) frame.tabIndex = 0;
+  const boxes = ".wide-box, .pst-scrollable-table-container, mjx-container[display='true'], article pre";
+  const wrap = (table) => {
+    if (table.closest(".wide-box, .pst-scrollable-table-container, .highlight")) return;
+    const box = document.createElement("div");
+    box.className = "wide-box";
+    table.replaceWith(box);
+    box.append(table);
+  };
+  const mark = () => document.querySelectorAll(boxes).forEach((box) => {
+    const wide = box.scrollWidth > box.clientWidth + 1;
+    box.classList.toggle("scrolls", wide);
+    if (wide) box.tabIndex = 0;
+    else box.removeAttribute("tabindex");
   });
-  window.addEventListener("load", stops);
-  window.addEventListener("resize", stops);
+  window.addEventListener("load", () => {
+    document.querySelectorAll("article table").forEach(wrap);
+    (window.MathJax?.startup?.promise ?? Promise.resolve()).then(mark);
+  });
+  window.addEventListener("resize", mark);
+  document.addEventListener("toggle", mark, true);
 })();
 
 // The theme gives the button of the navigation its work on the first such button only, and that one stands in the

@@ -57,6 +57,35 @@ def test_internal_links_and_anchors_resolve(pages: dict[pathlib.Path, Page]) -> 
     assert not broken, "\n".join(sorted(set(broken)))
 
 
+def source_targets(page: Page) -> set[str]:
+    return {link for link in page.links if "_modules/" in link}
+
+
+def test_names_on_a_chapter_lead_to_their_source(pages: dict[pathlib.Path, Page]) -> None:
+    found = {path: source_targets(page) for path, page in pages.items() if path.parent.name == "notebooks"}
+    wanted = "../_modules/twinlib/policy/trust_region.html#fisher_vector_product"
+    assert wanted in found[BUILT / "notebooks" / "07_natural_gradient.html"]
+    files = {
+        (path.parent / link.partition("#")[0]).resolve() for path, links in found.items() for link in links
+    }
+    anchors = {file: Page(file).anchors for file in files}
+    broken = [
+        link
+        for path, links in found.items()
+        for link in links
+        if "#" in link
+        and link.partition("#")[2] not in anchors[(path.parent / link.partition("#")[0]).resolve()]
+    ]
+    assert not broken, broken
+
+
+def test_every_row_of_the_paper_map_leads_to_its_source(pages: dict[pathlib.Path, Page]) -> None:
+    page = BUILT / "book" / "paper_map.html"
+    rows = re.findall(r"<tr.*?</tr>", page.read_text(encoding="utf-8"), re.S)
+    with_code = [row for row in rows if "py-func" in row or "py-class" in row]
+    assert len(with_code) >= 14 and all("_modules/" in row for row in with_code)
+
+
 def test_every_image_has_alternative_text(pages: dict[pathlib.Path, Page]) -> None:
     lacking = [
         f"{path.name}: {str(image.get('src'))[:60]}"

@@ -60,15 +60,60 @@ def test_order_of_parts(source: pathlib.Path) -> None:
     setup = [i for i, cell in enumerate(notebook.cells) if "setup" in stamp.tags(cell)]
     code = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
     assert setup == [code[0]], "the setup cell is the first code cell, and the only one with its tag"
-    before = "\n".join(cell.source for cell in notebook.cells[: setup[0]]).lower()
-    assert len(re.findall(r"\bmin(?:ute)?s?\b", before)) >= 3, (
-        "objectives with minutes stand before the setup cell"
-    )
+    objectives = "\n".join(text.lower() for text in markdown(notebook) if "you can" in text)
+    assert len(re.findall(r"\bmin(?:ute)?s?\b", objectives)) >= 3, "objectives come with minutes"
     titles = [heading.lower() for heading in headings(notebook)]
     for wanted in ("limitation", "what this does not show", "key takeaways", "exercise", "references"):
         assert any(wanted in title for title in titles), f"no heading for: {wanted}"
     assert "stamp_line" in notebook.cells[code[-1]].source
     assert code[-1] == len(notebook.cells) - 1, "the last cell prints seed and versions"
+
+
+#: Chapters that begin with their result and fold what draws, formats or sets up.
+RESULT_FIRST = ("01", "02", "03", "04", "06", "07", "08", "09", "11")
+OPEN_LINES, WIDTH, TABLES = 150, 88, 4
+LABEL = re.compile(r'# @title \S.* \{ display-mode: "form" \}\n')
+
+
+def code_cells(notebook: nbformat.NotebookNode, folded: bool) -> list[str]:
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return [cell.source for cell in cells if ("hide-input" in stamp.tags(cell)) == folded]
+
+
+def chapter(number: str) -> pathlib.Path:
+    (path,) = (ROOT / "notebooks").glob(f"{number}_*.py")
+    return path
+
+
+@pytest.mark.parametrize("number", RESULT_FIRST)
+def test_the_result_comes_first(number: str) -> None:
+    """Question, answer and the figure that shows it; then objectives, imports and the way there."""
+    notebook = stamp.read_source(chapter(number))
+    opening = notebook.cells[0].source
+    assert "**Question.**" in opening and "**Answer.**" in opening
+    shows = [i for i, c in enumerate(notebook.cells) if c.cell_type == "code" and "plots.show" in c.source]
+    assert shows[0] == 2, "title, setup cell, figure"
+    assert "record.say" in notebook.cells[2].source, "the answer's numbers come from a run"
+    (aims,) = [i for i, c in enumerate(notebook.cells) if "## Objectives" in c.source]
+    assert aims > shows[0]
+
+
+@pytest.mark.parametrize("number", RESULT_FIRST)
+def test_only_what_teaches_is_open(number: str) -> None:
+    notebook = stamp.read_source(chapter(number))
+    assert all(LABEL.match(text) for text in code_cells(notebook, folded=True)), "a fold without a label"
+    shown = [line for text in code_cells(notebook, folded=False) for line in text.splitlines()]
+    assert len([line for line in shown if line.strip()]) <= OPEN_LINES
+    assert not [line for line in shown if len(line) > WIDTH]
+
+
+@pytest.mark.parametrize("number", RESULT_FIRST)
+def test_at_most_four_tables(number: str) -> None:
+    notebook = nbformat.read(chapter(number).with_suffix(".ipynb"), as_version=4)
+    outputs = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
+    printed = [data.get("text/markdown", "") for data in outputs] + markdown(notebook)
+    ruled = sum(len(re.findall(r"^\|[-| :]+\|$", text, re.M)) for text in printed)
+    assert ruled + sum("<table" in data.get("text/html", "") for data in outputs) <= TABLES
 
 
 def test_enough_prose(source: pathlib.Path) -> None:

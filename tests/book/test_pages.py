@@ -47,6 +47,21 @@ def test_the_data_page_shows_the_registry() -> None:
     assert sources.table() in page[0]
 
 
+def test_numbers_of_the_paper_are_read_and_not_typed() -> None:
+    page = [(ROOT / "book" / "paper_facts.md").read_text(encoding="utf-8")]
+    assert not re.findall(r"(?<![.\w])-?\d\.\d{3,}", page[0]), "a number of a table is typed"
+    asked = page[0].count("<!-- printed:")
+    book_extension._insert(None, "book/paper_facts", page)
+    assert asked >= 15 and "<!--" not in page[0]
+    assert len(re.findall(r"-?\d\.\d{4}", page[0])) == asked
+
+
+def test_the_cite_page_has_both_records() -> None:
+    page = [(ROOT / "book" / "cite.md").read_text(encoding="utf-8")]
+    book_extension._insert(None, "book/cite", page)
+    assert "@article{boabang2025," in page[0] and "@software{twinbook," in page[0]
+
+
 def map_rows() -> list[list[str]]:
     text = (ROOT / "book" / "paper_map.md").read_text(encoding="utf-8")
     rows = [

@@ -72,7 +72,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("book")
     for name in ("scripts", "twinlib"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.npz"))
-    for name in ("requirements.txt", "_config.yml", "README.md"):
+    for name in ("requirements.txt", "_config.yml", "README.md", "CITATION.cff"):
         shutil.copy(ROOT / name, folder / name)
     (folder / "book").mkdir()
     (folder / "notebooks").mkdir()
@@ -225,5 +225,5 @@ def test_the_address_reaches_every_setup_cell_and_leaves_stamps_fresh(copy: path
     run(copy, "check")
     run(copy, "home", "")
     assert "git+" not in source.read_text(encoding="utf-8")
-    assert "make home" in source.read_text(encoding="utf-8")
+    assert "twin-book.zip" in source.read_text(encoding="utf-8")
     run(copy, "check")

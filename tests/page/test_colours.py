@@ -15,6 +15,12 @@ from twinlib.results import tables
 
 #: CIELAB units below which two lines of a figure are taken for each other.
 NEAR = 10.0
+#: Rows that stand in one figure, and the distance at which they can be told apart as small points.
+TOGETHER = (
+    "mean", "matching_mean", "additive", "linear", "latent_shift", "context_mean", "experimental", "insilico",
+    "experimental_mean_only", "do_nothing", "random", "ceiling",
+)  # fmt: skip
+APART = 24.0
 #: Two names of one thing.
 SAME = (
     {"do_nothing", "no_change"},
@@ -39,10 +45,10 @@ def lab(colour: str, eye: str = "everyone") -> np.ndarray:
     return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
 
-def confused(names: list[str], eye: str = "everyone") -> list[tuple[str, str]]:
+def confused(names: list[str], eye: str = "everyone", near: float = NEAR) -> list[tuple[str, str]]:
     pairs = (pair for pair in itertools.combinations(names, 2) if set(pair) not in SAME)
     place = {name: lab(COLOURS[name], eye) for name in names}
-    return [(a, b) for a, b in pairs if np.linalg.norm(place[a] - place[b]) < NEAR]
+    return [(a, b) for a, b in pairs if np.linalg.norm(place[a] - place[b]) < near]
 
 
 def rows_of_tables() -> set[str]:
@@ -61,6 +67,10 @@ def test_every_algorithm_and_every_row_of_a_table_has_a_colour() -> None:
 
 def test_no_two_colours_are_alike() -> None:
     assert not confused(list(COLOURS))
+
+
+def test_rows_of_one_figure_are_told_apart_as_points() -> None:
+    assert not confused(list(TOGETHER), near=APART)
 
 
 @pytest.mark.parametrize("eye", ["deuteranopia", "protanopia"])

@@ -77,6 +77,54 @@ def test_figure_html_escapes_and_scales() -> None:
     assert 'id="fig-a-name"' in page
 
 
+def test_a_phone_gets_the_panels_below_each_other() -> None:
+    import matplotlib.pyplot as plt
+
+    plots.style()
+    fig, axes = plt.subplots(2, 3, figsize=(12, 6), sharey=True)
+    axes[0, 0].set_ylabel("height")
+    for ax in axes.flat:
+        ax.plot([0, 1], label="one curve of a name that takes half of the width")
+    axes[1, 2].set_xlabel("a name of an axis that is longer than a phone is wide, so that it is broken")
+    plots.legend_outside(fig, columns=3)
+    assert len(fig.legends[0].get_texts()) == 1
+    assert plots.stack(fig)
+    fig.canvas.draw()
+    boxes = [ax.get_position() for ax in axes.flat]
+    assert all(upper.y0 > lower.y1 for upper, lower in zip(boxes, boxes[1:], strict=False))
+    assert {ax.get_ylabel() for ax in axes.flat} == {"height"}
+    assert fig.get_figwidth() == plots.COLUMN
+    assert "\n" in axes[1, 2].get_xlabel()
+    pixels = fig.bbox.width
+    assert fig.legends[0].get_window_extent().x1 <= pixels
+    plt.close(fig)
+
+
+def test_a_dot_without_an_interval_is_hollow() -> None:
+    import matplotlib.pyplot as plt
+    import pandas as pd
+
+    fig, ax = plt.subplots()
+    rows = pd.DataFrame({"mean": [0.1, 0.2], "low": [0.0, float("nan")], "high": [0.3, float("nan")]})
+    plots.interval_dots(ax, rows, [4, 7], "#000000", "a row")
+    known, few = ax.get_lines()
+    assert (known.get_xydata().tolist(), few.get_xydata().tolist()) == ([[0.1, 4]], [[0.2, 7]])
+    assert (known.get_fillstyle(), few.get_fillstyle()) == ("full", "none")
+    assert [line.tolist() for line in ax.collections[0].get_segments()] == [[[0.0, 4.0], [0.3, 4.0]]]
+    plt.close(fig)
+
+
+def test_a_figure_of_one_column_stays_as_it_is() -> None:
+    import matplotlib.pyplot as plt
+
+    fig, _ = plt.subplots(3, 1, figsize=(9, 9))
+    assert not plots.stack(fig)
+    assert fig.get_figwidth() == 9
+    plt.close(fig)
+    assert "<source" not in plots.figure_html(b"x", "a", "b", 600)
+    assert 'media="(max-width: 600px)"' in plots.figure_html(b"x", "a", "b", 600, narrow=b"y")
+
+
 @pytest.mark.parametrize(("name", "alt"), [("Bad Name", "a long enough alternative text"), ("ok", "short")])
 def test_show_refuses_what_would_not_work_on_a_page(name: str, alt: str) -> None:
     import matplotlib.pyplot as plt

@@ -8,9 +8,16 @@ import io
 import pathlib
 import re
 import sys
+import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 #: Colour of each entity on every page: every algorithm, every row of a table, every kind of cell. Mid-tone,
@@ -43,20 +50,20 @@ COLOURS: dict[str, str] = {
     "random_search": "#7d7a2a",
     "value_iteration": "#5a1f1f",
     # baselines
-    "mean": "#56a0d3",
-    "matching_mean": "#2b7a8c",
+    "mean": "#e8604f",
+    "matching_mean": "#e6a90f",
     "additive": "#7b6fb0",
     "linear": "#a44fa0",
     "latent_shift": "#d980ae",
     "context_mean": "#6a8f3c",
-    "experimental_mean_only": "#1f4e79",
+    "experimental_mean_only": "#0fb5c4",
     # yardsticks of policies
     "greedy": "#1ed71a",
     "pathwise": "#194119",
     # references and controls
     "do_nothing": "#9ca3af",
     "no_change": "#9ca3af",
-    "random": "#b59fb5",
+    "random": "#603050",
     "untrained": "#8b9a7b",
     "ceiling": "#0b0b0f",
     "replicate": "#a07060",
@@ -66,6 +73,15 @@ COLOURS: dict[str, str] = {
     "experimental_shuffled": "#93b9ea",
     "two_stage_shuffled": "#7cc2a6",
 }
+
+#: Width of a screen (CSS pixels) up to which a figure shows its panels below each other.
+PHONE = 600
+#: Width (inches) of a figure for a phone.
+COLUMN = 4.8
+#: Least height (inches) of one of its panels.
+LOWEST = 2.4
+#: Letters of a label that fit its width.
+LETTERS = 44
 
 
 def style() -> None:
@@ -90,7 +106,13 @@ def _png(fig: Figure) -> bytes:
     return small.getvalue()
 
 
-def figure_html(png: bytes, name: str, alt: str, width: int, caption: str = "") -> str:
+def _uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+
+
+def figure_html(
+    png: bytes, name: str, alt: str, width: int, caption: str = "", narrow: bytes | None = None
+) -> str:
     """Return an HTML figure that carries its picture inside, scales to the screen and has alt text.
 
     Parameters
@@ -102,19 +124,81 @@ def figure_html(png: bytes, name: str, alt: str, width: int, caption: str = "") 
         Plain text.
     width : int
         Width in CSS pixels on a wide screen.
+    narrow : bytes, optional
+        The picture that a phone shows in its place.
     """
-    picture = base64.b64encode(png).decode("ascii")
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-    narrowest = round(0.6 * width)  # narrower letters are too small to read: it scrolls sideways instead
+    phone = f'<source media="(max-width: {PHONE}px)" srcset="{_uri(narrow)}">' if narrow else ""
     return (
-        f'<figure id="fig-{name}" tabindex="0" style="margin:0;overflow-x:auto">'
-        f'<img alt="{html.escape(alt)}" width="{width}" style="max-width:100%;min-width:{narrowest}px;'
-        f'height:auto;background:#fff" src="data:image/png;base64,{picture}">{below}</figure>'
+        f'<figure id="fig-{name}" style="margin:0"><picture>{phone}'
+        f'<img alt="{html.escape(alt)}" width="{width}" style="max-width:100%;'
+        f'height:auto;background:#fff" src="{_uri(png)}"></picture>{below}</figure>'
     )
+
+
+def stack(fig: Figure) -> bool:
+    """Put the panels of a figure below each other, as wide as a phone can show; tell whether it has several.
+
+    Panels that share an axis get its numbers and its name back.
+    A figure of one column, or of nested grids, stays as it is.
+    """
+    panels = {ax: ax.get_subplotspec() for ax in fig.axes}
+    specs = {ax: spec for ax, spec in panels.items() if spec is not None}
+    grids = {id(spec.get_gridspec()) for spec in specs.values()}
+    places = sorted({(spec.rowspan.start, spec.colspan.start) for spec in specs.values()})
+    if len(grids) != 1 or len({column for _, column in places}) < 2:
+        return False
+    width, height = fig.get_size_inches()
+    rows, columns = (len({place[axis] for place in places}) for axis in (0, 1))
+    each = height / rows * min(COLUMN * columns / width, 1.0)
+    fig.set_size_inches(COLUMN, max(each, LOWEST) * len(places))
+    grid = fig.add_gridspec(len(places), 1)
+    first = next(iter(specs))
+    for ax, spec in specs.items():
+        ax.set_subplotspec(grid[places.index((spec.rowspan.start, spec.colspan.start))])
+        ax.tick_params(labelleft=True, labelbottom=True)
+        ax.set_xlabel(textwrap.fill(ax.get_xlabel(), LETTERS))
+        if ax is not first and ax.get_shared_y_axes().joined(first, ax):
+            ax.set_ylabel(ax.get_ylabel() or first.get_ylabel())
+            ax.tick_params(axis="y", labelsize=first.get_yticklabels()[0].get_fontsize())
+    _narrow_legends(fig)
+    return True
+
+
+def _narrow_legends(fig: Figure) -> None:
+    """Set the legends of the figure in as many columns as a phone has room for."""
+    for legend in list(fig.legends):
+        labels = [text.get_text() for text in legend.get_texts()]
+        legend.remove()
+        columns = 2 if max(map(len, labels)) <= LETTERS // 2 else 1
+        drawn = [handle for handle in legend.legend_handles if handle is not None]
+        fig.legend(drawn, labels, loc="outside lower left", ncols=columns)
+
+
+def interval_dots(
+    ax: Axes, rows: pd.DataFrame, places: Sequence[float], colour: str, label: str | None = None
+) -> None:
+    """Draw each row's `mean` as a dot, hollow without an interval, and `low` to `high` as a line."""
+    heights = np.asarray(places, dtype=float)
+    known = np.isfinite(rows["low"].to_numpy(dtype=float))
+    ax.hlines(heights[known], rows["low"][known], rows["high"][known], color=colour, lw=2)
+    ax.plot(rows["mean"][known], heights[known], "o", ms=5, color=colour, label=label)
+    ax.plot(rows["mean"][~known], heights[~known], "o", ms=5, color=colour, fillstyle="none")
+
+
+def legend_outside(fig: Figure, columns: int = 2) -> None:
+    """Name every labelled curve once, below the panels and off their points, in so many columns."""
+    named: dict[str, Artist] = {}
+    for ax in fig.axes:
+        handles, labels = ax.get_legend_handles_labels()
+        named.update(zip(labels, handles, strict=True))
+    fig.legend(list(named.values()), list(named), loc="outside lower left", ncols=columns)
 
 
 def show(fig: Figure, name: str, alt: str, caption: str = "") -> None:
     """Show a figure with alt text (and a caption), then close it; outside a notebook it is only closed.
+
+    A figure of several columns is drawn a second time for phones, see `stack`.
 
     Parameters
     ----------
@@ -140,7 +224,8 @@ def show(fig: Figure, name: str, alt: str, caption: str = "") -> None:
     if "IPython" in sys.modules:
         from IPython.display import display
 
-        page = figure_html(_png(fig), name, alt, round(fig.get_figwidth() * 96), caption)
+        wide, width = _png(fig), round(fig.get_figwidth() * 96)
+        page = figure_html(wide, name, alt, width, caption, _png(fig) if stack(fig) else None)
         bundle = {"text/html": page, "text/plain": f"[figure {name}: {alt}]"}
         display(bundle, raw=True, metadata={"twinlib": {"figure": name, "alt": alt}})  # type: ignore[no-untyped-call]
     plt.close(fig)
