@@ -62,18 +62,22 @@ plots.style()
 rng = np.random.default_rng(0)
 
 # %% tags=["hide-input"]
+import contextlib
 import html
+import io
 import pathlib
 
 from IPython.display import display
 
 
-def command(line):
-    """Run a command line of twinlib in this process, and show what it prints."""
+def command(line, refused=False):
+    """Run a command line of twinlib in this process; show what it prints, and why it is refused."""
     print(f"$ twinlib {line}")
-    code = main(shlex.split(line))
+    reason = io.StringIO()
+    with contextlib.redirect_stderr(reason) if refused else contextlib.nullcontext():
+        code = main(shlex.split(line))
     if code:
-        print(f"(exit code {code})")
+        print(f"{reason.getvalue()}(exit code {code})")
 
 
 def page(path, title):
@@ -174,10 +178,10 @@ command("check ours.h5ad")
 # ## Second command: the page
 #
 # `report` splits the cells into five folds, tests which perturbations have an effect, fits baselines and the twin on four folds and scores them on the fifth, repeats all of it on labels that mean nothing, and writes a page, the notebook that made it, a table of scores and the model.
-# On a file of your own, leave the options away: several seeds are trained, and cell types are left out in turn.
+# On a file of your own, leave the options away: several seeds are trained, cell types are left out in turn, and a folder that is there already is never written over (a notebook is run again, hence `--overwrite`).
 
 # %%
-command("report ours.h5ad --out ours --splits cells --seeds 1")
+command("report ours.h5ad --out ours --splits cells --seeds 1 --overwrite")
 run = Run.read(pathlib.Path("ours"))
 judged = run.judged
 
@@ -251,14 +255,14 @@ figures.show_null(judged)
 # %%
 stimuli = sorted(set(cells.obs["perturbation"].astype(str)) - {CONTROL})
 for name in stimuli:
-    command(f"predict ours/model kept.h5ad --perturbation {name} --out {name}.h5ad")
+    command(f"predict ours/model kept.h5ad --perturbation {name} --out {name}.h5ad --overwrite")
 
 # %% [markdown]
 # A question to which nothing in the cells is an answer is refused in one sentence, and the exit code says so, too.
 # PTPN2 is a target that the paper names; no cell of this file has lost it, and it is none of the ten proteins.
 
 # %%
-command("predict ours/model kept.h5ad --perturbation PTPN2 --out PTPN2.h5ad")
+command("predict ours/model kept.h5ad --perturbation PTPN2 --out PTPN2.h5ad", refused=True)
 
 # %% [markdown]
 # ## Third command: predictions judged
@@ -270,7 +274,7 @@ command("predict ours/model kept.h5ad --perturbation PTPN2 --out PTPN2.h5ad")
 # %%
 predicted = [anndata.read_h5ad(f"{name}.h5ad") for name in stimuli]
 anndata.concat(predicted, index_unique="-").write_h5ad("predicted.h5ad")
-command("score predicted.h5ad kept.h5ad --out scored")
+command("score predicted.h5ad kept.h5ad --out scored --overwrite")
 
 # %%
 from twinlib.verdict.score import ScoreRun

@@ -152,6 +152,7 @@ def test_a_panel_that_keeps_little_is_told(cells):
     x[:, 2:8] = np.random.default_rng(0).uniform(0, 4, (len(x), 6))  # large, and nothing to do with a label
     x[:, 8:] += 0.5 * (noisy.obs["perturbation"] == "A").to_numpy()[:, None]
     noisy.X = x.astype(np.float32)
+    noisy.uns["twinlib"] = noisy.uns["twinlib"] | {"scale": "arcsinh"}
     with pytest.raises(WeakPanel, match=r"keeps \d+% of the squared change"):
         prepare(noisy, 6)
 

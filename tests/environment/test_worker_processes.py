@@ -39,14 +39,17 @@ env.close()
 
 
 def run(code: str) -> str:
-    """What a fresh process with two torch threads prints; it and its children end when patience does."""
+    """What a fresh process with two torch threads prints; it and its children end when patience does.
+
+    A Dask test that ran before leaves one thread for MKL in the environment, which torch would take over.
+    """
     child = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", code],
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
         cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "2", "NUMBA_NUM_THREADS": "2"},
+        env=os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "2"),
     )
     try:
         out, _ = child.communicate(timeout=PATIENCE)

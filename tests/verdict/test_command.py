@@ -138,7 +138,8 @@ def test_an_interrupted_command_ends_with_130(tmp_path):
     fifo = tmp_path / "x.h5ad"
     weak_crispr().write_h5ad(fifo)
     code = (
-        "import sys, time, twinlib.verdict.inspection as i, twinlib.__main__ as m\n"
+        "import signal, sys, time, twinlib.verdict.inspection as i, twinlib.__main__ as m\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job behind '&' ignores it
         "i.inspect = lambda *a: (print('reading', flush=True), time.sleep(60))\n"
         "sys.exit(m.main(['check', sys.argv[1]]))"
     )
@@ -156,7 +157,8 @@ def test_an_interrupted_command_ends_with_130(tmp_path):
 
 #: A report whose third part never ends.
 ENDLESS = """
-import sys, time, twinlib.__main__ as m
+import signal, sys, time, twinlib.__main__ as m
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from twinlib.verdict import parts
 done = []
 def compute(self, name):

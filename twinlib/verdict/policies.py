@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinlib.errors import DataError, RunError, WorldError
+from twinlib.evaluation.judge import Group
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from twinlib.embedding.attention import Embedding
     from twinlib.environment.dynamics import EnvironmentConfig
     from twinlib.environment.world import World
-    from twinlib.evaluation.judge import Group, Predictor
+    from twinlib.evaluation.judge import Predictor
     from twinlib.experimental.fold_rows import FoldRows
     from twinlib.policy.contracts import Policy
     from twinlib.policy.training import TrainingConfig

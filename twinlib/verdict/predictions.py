@@ -23,6 +23,7 @@ from twinlib.data import blocks, scale
 from twinlib.data.labels import is_control
 from twinlib.data.schema import CONTROL, parts
 from twinlib.errors import DataError
+from twinlib.evaluation.judge import Group
 from twinlib.evaluation.saved import Key, resized
 from twinlib.verdict.guesses import columns_named
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from twinlib.data.preparation import Prepared
-    from twinlib.evaluation.judge import Group
     from twinlib.verdict.keys import Keys
 
 Array = NDArray[np.float64]
