@@ -178,6 +178,17 @@ def references(place: Place, experiment: str, parts: Sequence[str], policies: di
     )
 
 
+def acting_perturbations(dataset: str) -> frozenset[str]:
+    """Return what the packaged effect tests call in most folds; nothing where there are no tests."""
+    try:
+        effects = tables.read_table("experimental", dataset, "effects")
+        groups = tables.read_table("experimental", dataset, "groups")
+    except ResultsError:
+        return frozenset()
+    told_groups = with_effects(groups.fillna({"cell_context": ""}), effects)
+    return frozenset(told_groups.loc[told_groups["has_effect"].eq(True), "perturbation"].astype(str))
+
+
 def told(groups: pd.DataFrame, dataset: str) -> pd.DataFrame:
     """Fill `has_effect` from the packaged effect tests; a dataset without one stays untold."""
     try:
