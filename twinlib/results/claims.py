@@ -110,9 +110,10 @@ def twins_agree(place: str) -> Evidence:
 
 def _unless_untested(dataset: str, shown: Evidence) -> Evidence:
     """Withhold a verdict where every label's change holds the difference of two studies."""
-    if dataset not in UNTESTED:
+    if dataset not in UNTESTED or shown.gap is None:
         return shown
-    return Evidence(f"{shown.number}; the controls come from another study, so no verdict", OPEN)
+    text = f"{shown.number}; the controls come from another study, so no verdict"
+    return Evidence(text, OPEN, value=shown.gap.mean)
 
 
 def _by_clock(dataset: str, clock: str) -> dict[str, Estimate]:

@@ -36,7 +36,7 @@ def slug(heading: str) -> str:
 
 
 def glance(table: pd.DataFrame) -> str:
-    """Return rows of `evidence` as an HTML table, claims by dataset: glyph and number, linked to the claim."""
+    """Return rows of `evidence` as an HTML table of claims by dataset: glyph, number, link to the claim."""
     places = table["Dataset"].str.partition(", ")
     table = table.assign(column=places[0], part=places[2])
     columns = list(dict.fromkeys(table["column"]))

@@ -47,7 +47,8 @@ def _split(place: str) -> JudgedSplit:
 def _told(dataset: str, text: str, gap: Estimate) -> Evidence:
     """Return a difference with its verdict before correction; none where two studies are compared."""
     if dataset in UNTESTED:
-        return Evidence(f"{text}; the controls come from another study, so no verdict", OPEN)
+        text += "; the controls come from another study, so no verdict"
+        return Evidence(text, OPEN, value=gap.mean)
     return Evidence(text, by_interval(gap.low, gap.high), gap)
 
 

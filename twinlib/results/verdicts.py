@@ -120,5 +120,5 @@ def cell(verdict: str, told: Evidence) -> str:
     if told.gap is not None and not np.isfinite(told.gap.low):
         return f"n/a {short(told.gap.mean)}"
     if told.value is not None:
-        return f"{GLYPHS[verdict]} {told.value:.3g}"
+        return f"{GLYPHS[verdict]} {short(told.value).removeprefix('+')}"
     return f"{GLYPHS[verdict]} {short(told.gap.mean)}" if told.gap else GLYPHS[verdict]
