@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 
-from twinlib.errors import ResultsError
-from twinlib.evaluation.calibration import MIN_UNITS, Estimate
-from twinlib.evaluation.statistics import PairedDifference, paired_difference
+from twinlib.errors import InputError, ResultsError
+from twinlib.evaluation.calibration import MIN_UNITS, Estimate, estimate
 from twinlib.results import tables, trajectory_tables
 from twinlib.results.judged import in_words, judged_splits
 from twinlib.results.policy_claims import ESCAPES, POLICY_CLAIMS
@@ -66,18 +67,18 @@ def released_reward(dataset: str) -> Evidence:
     One logarithm is the mended preprocessing, two the released one; a verdict needs both to agree.
     """
     gains = {word: reward_gain(dataset, logs) for logs, word in ((2, "two logarithms"), (1, "one logarithm"))}
-    texts = [f"{w} {g.mean:+.2f} [{g.low:+.2f}, {g.high:+.2f}], {g.n} seeds" for w, g in gains.items()]
+    texts = [f"{w} {g.mean:+.2f} [{g.low:+.2f}, {g.high:+.2f}], {g.units} seeds" for w, g in gains.items()]
     verdicts = {by_interval(gain.low, gain.high) for gain in gains.values()}
-    text, released = "TRPO then PPO - PPO: " + "; ".join(texts), gains["two logarithms"].mean
+    text, released = "TRPO then PPO - PPO: " + "; ".join(texts), gains["two logarithms"]
     if len(verdicts) == 1:
-        return Evidence(text, verdicts.pop(), value=released)
-    return Evidence(text + " (the sign hangs on the preprocessing)", OPEN, value=released)
+        return Evidence(text, verdicts.pop(), released, corrected=False)
+    return Evidence(f"{text} (the sign hangs on the preprocessing)", OPEN, released, corrected=False)
 
 
-def reward_gain(dataset: str, logs: int = 2) -> PairedDifference:
+def reward_gain(dataset: str, logs: int = 2) -> Estimate:
     """Return what the released TRPO_PPO gains in reward on PPO, paired by seed."""
     first, second = (_seeds(dataset, name, "reward", logs) for name in ("TRPO_PPO_zero_target", "PPO"))
-    return paired_difference(first, second)
+    return estimate((first - second).to_numpy(dtype=np.float64))
 
 
 def second_stage_trains(dataset: str) -> Evidence:
@@ -100,12 +101,13 @@ def twins_agree(place: str) -> Evidence:
     dataset, _, clock = place.partition(", ")
     margins = _by_clock(dataset, clock)
     text = "experimental, DTW gained on " + "; on ".join(f"{n} {in_words(m)}" for n, m in margins.items())
-    least = min(m.mean for m in margins.values())
+    least = min(margins.values(), key=lambda m: m.mean)
     if any(m.units < MIN_UNITS for m in margins.values()):
         text += f"; under {MIN_UNITS} units, intervals over folds alone, no verdict"
-        return Evidence(text, OPEN, value=least)
+        return Evidence(text, OPEN, least, corrected=False)
     lows, highs = ([getattr(m, end) for m in margins.values()] for end in ("low", "high"))
-    return Evidence(text, by_interval(float(np.min(lows)), float(np.min(highs))), value=least)
+    verdict = by_interval(float(np.min(lows)), float(np.min(highs)))
+    return Evidence(text, verdict, least, corrected=False)
 
 
 def _unless_untested(dataset: str, shown: Evidence) -> Evidence:
@@ -261,8 +263,30 @@ def all_claims() -> tuple[Claim, ...]:
     return (*POLICY_CLAIMS, *CLAIMS, *ESCAPES)
 
 
-def evidence() -> pd.DataFrame:
-    """Return one row a claim and place for which packaged results exist, corrected by Holm's rule."""
+@dataclass(frozen=True)
+class Judged:
+    """A claim on one place, after Holm's correction."""
+
+    #: Number of the claim on its page.
+    claim: int
+    #: A dataset, a split or a clock of it, or a landscape.
+    place: str
+    #: What the place says about it, before correction.
+    told: Evidence
+    #: The verdict after correction.
+    verdict: str
+
+
+def claim_number(statement: str) -> int:
+    """Return the number of the claim whose statement begins so."""
+    known = [n for n, claim in enumerate(all_claims(), start=1) if claim.statement.startswith(statement)]
+    if len(known) != 1:
+        raise InputError(f"{len(known)} claims begin with {statement!r}; give the beginning of one.")
+    return known[0]
+
+
+def judged() -> list[Judged]:
+    """Return every claim on every place for which packaged results exist, corrected by Holm's rule."""
     shown: list[tuple[int, str, Evidence]] = []
     for number, claim in enumerate(all_claims(), start=1):
         for dataset in claim.datasets:
@@ -271,13 +295,16 @@ def evidence() -> pd.DataFrame:
             except (ResultsError, KeyError):
                 continue
     family = [row for row in shown if row[2].gap is not None and row[2].corrected]
-    judged = dict(zip(map(id, family), corrected([row[2].gap for row in family if row[2].gap]), strict=True))
+    after = dict(zip(map(id, family), corrected([row[2].gap for row in family if row[2].gap]), strict=True))
+    return [Judged(*row, after.get(id(row), row[2].verdict)) for row in shown]
+
+
+def evidence() -> pd.DataFrame:
+    """Return one row a claim and place for which packaged results exist, corrected by Holm's rule."""
     rows = [
-        {"Claim": number, "Dataset": dataset, "Number": told.number, "Verdict": verdict}
-        | {"Cell": cell(verdict, told)}
-        for row in shown
-        for number, dataset, told in [row]
-        for verdict in [judged.get(id(row), told.verdict)]
+        {"Claim": row.claim, "Dataset": row.place, "Number": row.told.number, "Verdict": row.verdict}
+        | {"Cell": cell(row.verdict, row.told)}
+        for row in judged()
     ]
     return pd.DataFrame(rows, columns=["Claim", "Dataset", "Number", "Verdict", "Cell"])
 

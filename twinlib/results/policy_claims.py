@@ -108,8 +108,9 @@ def similar_paths(dataset: str) -> Evidence:
     margins = judged.margins
     text = "DTW gained on " + "; on ".join(f"{name} {in_words(m)}" for name, m in margins.items())
     lows, highs = ([getattr(m, end) for m in margins.values()] for end in ("low", "high"))
-    least = min(m.mean for m in margins.values())
-    return Evidence(text, by_interval(float(np.min(lows)), float(np.min(highs))), value=least)
+    least = min(margins.values(), key=lambda m: m.mean)
+    verdict = by_interval(float(np.min(lows)), float(np.min(highs)))
+    return Evidence(text, verdict, least, corrected=False)
 
 
 def asked_back(rival: str) -> Callable[[str], Evidence]:
