@@ -30,6 +30,9 @@ class Finding:
     unit: str
 
 
+#: Numbers below this are told with three digits behind the point.
+SMALL = 10.0
+
 _PREDICTS = ("better than", "worse than", "no better, as far as these cells can tell, than")
 _BEATS = ("does better than", "does worse than", "cannot be told from")
 _MORE = ("brings more cells across than", "brings fewer cells across than", "cannot be told from")
@@ -128,5 +131,7 @@ def _told(finding: Finding, row: Judged) -> str:
     text, gap = finding.sentence.format(words[row.verdict]), row.told.gap
     if gap is None or not np.isfinite(gap.low):
         return f"{text} ([claim {row.claim}](claims.md#claim-{row.claim}))."
-    number = f"**{gap.mean:+.3f}** {finding.unit} (95 % interval {gap.low:+.3f} to {gap.high:+.3f})"
+    digits = 3 if abs(gap.mean) < SMALL else 1
+    mean, low, high = (f"{value:+.{digits}f}" for value in (gap.mean, gap.low, gap.high))
+    number = f"**{mean}** {finding.unit} (95 % interval {low} to {high})"
     return f"{text}: {number}, [claim {row.claim}](claims.md#claim-{row.claim})."
