@@ -70,9 +70,10 @@ def _list_modules(app: Any, page: str, source: list[str]) -> None:
 
 def _findings() -> str:
     """Return what was found, one sentence each, as far as the packaged results go."""
+    from twinlib.results.claims import judged
     from twinlib.results.findings import findings
 
-    return "\n".join(f"- {text}" for text in findings())
+    return "\n".join(f"- {text}" for text in findings(judged()))
 
 
 def _sources() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 
 import stamp
 
@@ -11,19 +12,20 @@ README = stamp.ROOT / "README.md"
 _BLOCK = re.compile(r"(?<=<!-- >>> findings -->\n).*?(?=<!-- <<< findings -->\n)", re.S)
 
 
-def written(text: str) -> str:
+def written(text: str, lines: Sequence[str]) -> str:
     """Return a page with the findings between its marks."""
-    from twinlib.results.findings import findings
-
     if len(_BLOCK.findall(text)) != 1:
         raise SystemExit("README.md lost the marks between which the findings are written.")
-    lines = "".join(f"- {finding}\n" for finding in findings("book/"))
-    return _BLOCK.sub(lambda _: lines, text)
+    return _BLOCK.sub(lambda _: "".join(f"- {line}\n" for line in lines), text)
 
 
 def main() -> int:
     """Write the README."""
-    README.write_text(written(README.read_text(encoding="utf-8")), encoding="utf-8")
+    from twinlib.results.claims import judged
+    from twinlib.results.findings import findings
+
+    before = README.read_text(encoding="utf-8")
+    README.write_text(written(before, findings(judged(), "book/")), encoding="utf-8")
     return 0
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from posixpath import join, normpath
 
 import numpy as np
 
-from twinlib.results.claims import Judged, claim_number, judged
+from twinlib.results.claims import Judged, claim_number
 from twinlib.results.verdicts import FAILS, HOLDS, OPEN
 
 
@@ -114,12 +115,12 @@ FINDINGS = (
 )
 
 
-def findings(pages: str = "") -> list[str]:
-    """Return the findings whose results are packaged, one sentence each, as Markdown.
+def findings(rows: Sequence[Judged], pages: str = "") -> list[str]:
+    """Return the findings that stand among `judged` claims, one sentence each, as Markdown.
 
     `pages` leads from the page that shows them to the folder of the book's pages.
     """
-    known = {(row.claim, row.place): row for row in judged()}
+    known = {(row.claim, row.place): row for row in rows}
     keys = [(claim_number(finding.statement), finding.place) for finding in FINDINGS]
     told = [_told(f, known[key]) for f, key in zip(FINDINGS, keys, strict=True) if key in known]
     return [re.sub(r"(?<=\]\()[^)]+", lambda link: normpath(join(pages, link[0])), text) for text in told]
