@@ -9,7 +9,8 @@ from posixpath import join, normpath
 
 import numpy as np
 
-from twinlib.results.claims import Judged, claim_number
+from twinlib.results.claims import Judged, all_claims, claim_number
+from twinlib.results.claims_page import slug
 from twinlib.results.verdicts import FAILS, HOLDS, OPEN
 
 
@@ -130,9 +131,11 @@ def _told(finding: Finding, row: Judged) -> str:
     """Return one finding as a sentence with its number and its interval."""
     words = {HOLDS: finding.holds, FAILS: finding.fails, OPEN: finding.open}
     text, gap = finding.sentence.format(words[row.verdict]), row.told.gap
+    heading = f"{row.claim}. {all_claims()[row.claim - 1].statement}"
+    link = f"[claim {row.claim}](claims.md#{slug(heading)})"
     if gap is None or not np.isfinite(gap.low):
-        return f"{text} ([claim {row.claim}](claims.md#claim-{row.claim}))."
+        return f"{text} ({link})."
     digits = 3 if abs(gap.mean) < SMALL else 1
     mean, low, high = (f"{value:+.{digits}f}" for value in (gap.mean, gap.low, gap.high))
     number = f"**{mean}** {finding.unit} (95 % interval {low} to {high})"
-    return f"{text}: {number}, [claim {row.claim}](claims.md#claim-{row.claim})."
+    return f"{text}: {number}, {link}."
