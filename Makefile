@@ -12,7 +12,7 @@ BIN := .venv/bin
 BUILD := $(BIN)/jupyter-book build . --warningiserror --keep-going --nitpick --quiet
 export OMP_NUM_THREADS ?= 1
 export PYTHON
-.PHONY: book test environment lint types unit notebooks html pages pairs execute results home zip look mutants colab links clean
+.PHONY: book test environment lint types unit notebooks html pages pairs execute results claims home zip look mutants colab links clean
 
 book: environment
 	@$(BIN)/python scripts/execute.py --stale --jobs $(JOBS); status=$$?; \
@@ -67,6 +67,11 @@ TIMESTEPS ?= 150000
 results: environment
 	$(BIN)/python -m experiments $(PROTOCOL) --dataset $(DATASET) \
 	  --seeds $(SEEDS) --timesteps $(TIMESTEPS) --out results/$(PROTOCOL)/$(DATASET)
+
+# The claims page and the findings in the README, from the results that are there.
+claims: environment
+	$(BIN)/python -m experiments claims
+	$(BIN)/python scripts/findings.py
 
 # Built pages in headless Chromium with the network cut; skipped with a reason where it cannot run.
 # `make look PAGES=04,intro SHOTS=folder` looks at these alone and keeps pictures of them.

@@ -191,7 +191,7 @@ def _unread(options: argparse.Namespace) -> int:
 def _claims(path: pathlib.Path) -> None:
     """Write the claims page."""
     from twinlib.files import write_atomic
-    from twinlib.results.claims import page
+    from twinlib.results.claims_page import page
 
     write_atomic(path, lambda beside: beside.write_text(page()))
 

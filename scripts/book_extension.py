@@ -68,73 +68,12 @@ def _list_modules(app: Any, page: str, source: list[str]) -> None:
     source[0] = re.sub(r"^<!-- modules: (\w+) -->$", _modules, source[0], flags=re.M)
 
 
-_SHOWN = (
-    "no_change",
-    "mean",
-    "matching_mean",
-    "linear",
-    "experimental",
-    "PPO",
-    "TRPO",
-    "two_stage",
-    "alternating",
-)
+def _findings() -> str:
+    """Return what was found, one sentence each, as far as the packaged results go."""
+    from twinlib.results.claims import judged
+    from twinlib.results.findings import findings
 
-
-_POLICIES = ("PPO", "TRPO", "two_stage", "alternating")
-
-
-def _columns() -> dict[str, Any]:
-    """Return the primary metric of each packaged described run, by dataset and row."""
-    from twinlib.errors import ResultsError
-    from twinlib.results import claims, tables
-
-    columns = {}
-    for dataset in claims.DATASETS:
-        try:
-            rows = tables.population_table(tables.read_table("described", dataset)).set_index("Algorithm")
-        except ResultsError:
-            continue
-        columns[dataset] = rows["pearson_delta"].astype(str)
-    return columns
-
-
-def _finding() -> str:
-    """Return the primary metric of the packaged described results, one column a dataset."""
-    columns = _columns()
-    lines = ["| row | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
-    for name in _SHOWN:
-        cells = " | ".join(str(column.get(name, "")) for column in columns.values())
-        lines.append(f"| {name} | {cells} |")
-    return "\n".join(lines)
-
-
-def _standing() -> str:
-    """Say for each dataset where the best policy and the experimental twin stand beside the mean."""
-    lines = []
-    for dataset, column in _columns().items():
-        value = {name: float(str(text).split(" ")[0]) for name, text in column.items()}
-        best = max((name for name in _POLICIES if name in value), key=value.__getitem__)
-        told = [f"mean {value['mean']:.2f}"]
-        for name, row in ((best, f"best policy ({best})"), ("experimental", "experimental twin")):
-            where = "above" if value[name] > value["mean"] else "not above"
-            told.append(f"{row} {value[name]:.2f}, {where} the mean")
-        lines.append(f"*{dataset}*: {'; '.join(told)}.")
-    return "\n".join(f"- {line}" for line in lines)
-
-
-def _verdict(match: re.Match[str]) -> str:
-    """Return in a few words how often a claim of the claims page holds, does not, and cannot be told."""
-    verdicts = re.findall(r"\| (holds|does not hold|cannot be told here) \|$", _claim(match), re.M)
-    counts = [f"*{word}* on {verdicts.count(word)}" for word in ("does not hold", "cannot be told here")]
-    return f"*holds* on {verdicts.count('holds')} of {len(verdicts)}, {', '.join(counts)}"
-
-
-def _claim(match: re.Match[str]) -> str:
-    """Return the table of one claim from the claims page, which the results give."""
-    page = (stamp.ROOT / "book" / "claims.md").read_text(encoding="utf-8")
-    section = re.search(rf"^## {match[1]}\. .*?(?=^## |\Z)", page, re.S | re.M)
-    return "\n".join(re.findall(r"^\|.*$", section[0] if section else "", re.M))
+    return "\n".join(f"- {text}" for text in findings(judged()))
 
 
 def _sources() -> str:
@@ -175,7 +114,7 @@ def _printed(match: re.Match[str]) -> str:
     return str(value)
 
 
-_INSERTED = {"finding": _finding, "standing": _standing, "sources": _sources, "bibtex": _bibtex}
+_INSERTED = {"findings": _findings, "sources": _sources, "bibtex": _bibtex}
 
 
 def _insert(app: Any, page: str, source: list[str]) -> None:
@@ -183,8 +122,6 @@ def _insert(app: Any, page: str, source: list[str]) -> None:
     for name, make in _INSERTED.items():
         if f"<!-- {name} -->" in source[0]:
             source[0] = source[0].replace(f"<!-- {name} -->", make())
-    source[0] = re.sub(r"^<!-- claim: (\d+) -->$", _claim, source[0], flags=re.M)
-    source[0] = re.sub(r"<!-- verdict: (\d+) -->", _verdict, source[0], flags=re.M)
     source[0] = re.sub(r"<!-- printed: (\d) (\w+) ([\w-]+) (\w+) -->", _printed, source[0])
 
 

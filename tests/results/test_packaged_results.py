@@ -1,5 +1,6 @@
 """Committed results: one cell of one table a protocol is computed again; do-nothing has no skill."""
 
+import json
 import pathlib
 
 import numpy as np
@@ -10,7 +11,7 @@ from twinlib.data.panel import dispersion
 from twinlib.data.sources import load
 from twinlib.errors import ResultsError
 from twinlib.evaluation import questions as evaluation
-from twinlib.results import claims, tables
+from twinlib.results import claims, claims_page, tables
 from twinlib.results.verdicts import BUILT, FAILS, HOLDS, OPEN, by_interval
 
 RUNS = sorted(
@@ -35,6 +36,21 @@ def test_every_run_has_its_files_and_a_report(folder):
     assert manifest["config"]["dataset"] == folder.name and manifest["data_hash"] and manifest["versions"]
     assert not any(word in (folder / "manifest.json").read_text() for word in ("/tmp", "/root", "/home"))
     assert tables.report(folder).count("| ") > 50
+
+
+def test_no_two_manifests_show_the_same_command():
+    manifests = tables.results_folder().rglob("manifest.json")
+    shown = [commands(json.loads(path.read_text())) for path in manifests]
+    assert all(shown), "a manifest names no command"
+    every = [command for of_run in shown for command in of_run]
+    assert len(every) > 20 and not {command for command in every if every.count(command) > 1}
+
+
+def commands(manifest):
+    """The commands that a manifest shows: of the run, or of each of its tables."""
+    if "tables" in manifest:
+        return [table["command"] for table in manifest["tables"].values()]
+    return manifest.get("commands") or [manifest["command"]]
 
 
 def first_version(name):
@@ -96,7 +112,7 @@ def test_the_claims_page_is_the_one_that_the_results_give():
     page = pathlib.Path(__file__).parents[2] / "book" / "claims.md"
     if not page.is_file():
         pytest.skip("the book has no claims page here")
-    assert page.read_text() == claims.page(), "run: python -m experiments claims"
+    assert page.read_text() == claims_page.page(), "run: python -m experiments claims"
 
 
 def test_verdicts_follow_their_intervals():

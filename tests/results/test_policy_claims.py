@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from twinlib.results import claims, policy_claims, tables
+from twinlib.results import claims, claims_page, policy_claims, tables
 from twinlib.results.verdicts import BUILT, FAILS, HOLDS, OPEN
 
 NAMES = [f"P{number}" for number in range(8)]
@@ -106,18 +106,24 @@ def escape():
     return pd.DataFrame(rows)
 
 
+def made_by(experiment, dataset):
+    """The manifest's word on how a run was made."""
+    return {"command": f"python -m experiments {experiment} --dataset {dataset} --seeds 3 --out DIR"}
+
+
 @pytest.fixture
 def shipped(tmp_path, monkeypatch):
     """A folder of results with a tuning, the runs of all arms and an escape."""
     monkeypatch.setattr(tables, "results_folder", lambda: tmp_path)
-    write(tmp_path / "tuning" / "papalexi2021", tuning_of(0.1), {})
+    write(tmp_path / "tuning" / "papalexi2021", tuning_of(0.1), made_by("tuning", "papalexi2021"))
     cells, told = scores_of("cells", range(1, 6), ADDED, 2)
     left, out = scores_of("perturbations", NAMES, {"two_stage": 0.0, "PPO": 0.0}, 2)
     settings = pd.DataFrame({"model": ["TRPO"], "delta": [0.03]})
     made = {"scores": pd.concat([cells, left]), "groups": pd.concat([told, out])}
     made |= {"curves": curves(), "hits": hits([2, 2, 2, 2, 2, 2, 3, 3]), "settings": settings}
-    write(tmp_path / "policies" / "papalexi2021", made, {})
-    write(tmp_path / "escape_tuned" / "toggle_middle", {"runs": escape()}, {"optimum": {"return": 1.0}})
+    write(tmp_path / "policies" / "papalexi2021", made, made_by("policies", "papalexi2021"))
+    escaped = made_by("escape_tuned", "toggle_middle") | {"optimum": {"return": 1.0}}
+    write(tmp_path / "escape_tuned" / "toggle_middle", {"runs": escape()}, escaped)
     return tmp_path
 
 
@@ -161,12 +167,19 @@ def test_claims_on_escape_follow_the_runs(shipped):
     assert "PPO 0 of 20 seeds arrive [0.00, 0.16]" in found[policy_claims.trapped, "toggle_middle"].Number
 
 
-def test_the_page_shows_claims_by_dataset_and_links_their_curves(shipped):
-    text = claims.page()
-    head = text.partition("## 1. ")[0]
-    assert "| 1. Starting PPO" in head and "| toggle_middle |" in head and "n/a: too few units" in head
-    assert "[10](../notebooks/10_two_stage.ipynb)" in text and "Described protocol" not in head
-    datasets, landscapes = claims.grids(claims.evidence())
+def test_the_page_shows_claims_by_dataset_and_leads_from_each_to_its_rows(shipped):
+    text = claims_page.page()
+    head = text.partition("(claim-1)=")[0]
+    assert '<a href="#claim-1">1. Starting PPO' in head and 'scope="col">toggle_middle<' in head
+    assert head.index('#claim-1"') < head.index('#claim-2"') and "n/a: too few units" in head
+    assert "[10, The primary claim](../notebooks/10_two_stage.ipynb#the-primary-claim)" in text
+    rows = "- Rows: {download}`tuning of papalexi2021 <../results/tuning/papalexi2021/scores.csv>`, "
+    first = text.partition("(claim-2)=")[0]
+    assert rows in first and "policies of papalexi2021" in first
+    assert "- Command: `python -m experiments tuning --dataset papalexi2021 --seeds 3 --out DIR`" in first
+    told = claims.evidence()
+    assert text.count(claims_page.UNMEASURED) == len(claims.all_claims()) - told["Claim"].nunique()
+    datasets, landscapes = claims.grids(told)
     assert list(landscapes.columns) == ["Claim", "toggle_middle"] and len(landscapes) == 5
     assert "perturbations" in datasets.loc[7, "papalexi2021"]
 

@@ -62,9 +62,7 @@ def read_table(protocol: str, dataset: str, table: str = "regression") -> Any:
 
     `protocol` is the folder under results/. Raises ResultsError where the project ships no such run.
     """
-    folder = results_folder() / protocol / dataset
-    paths = [folder / f"{table}{suffix}" for suffix in (".csv.gz", ".csv", ".json")]
-    path = next((path for path in paths if path.is_file()), None)
+    path = table_path(protocol, dataset, table)
     if path is None:
         raise ResultsError(
             f"No packaged {table} for {dataset}, {protocol} protocol; make it with "
@@ -75,6 +73,13 @@ def read_table(protocol: str, dataset: str, table: str = "regression") -> Any:
     rows = pd.read_csv(path, low_memory=False)
     texts = [name for name in TEXTS if name in rows]
     return rows.assign(**{name: rows[name].fillna("").astype(str) for name in texts})
+
+
+def table_path(protocol: str, dataset: str, table: str) -> pathlib.Path | None:
+    """Return the file of a packaged result; None where the project ships no such run."""
+    folder = results_folder() / protocol / dataset
+    paths = [folder / f"{table}{suffix}" for suffix in (".csv.gz", ".csv", ".json")]
+    return next((path for path in paths if path.is_file()), None)
 
 
 def paper_tables() -> pd.DataFrame:

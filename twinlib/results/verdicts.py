@@ -34,6 +34,18 @@ class Evidence:
     gap: Estimate | None = None
     #: Does Holm's correction take it in? The primary claim stands outside, and so does what a rule decides.
     corrected: bool = True
+    #: The number that decides where a rule does; None where it is the difference.
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A table in each folder of a packaged experiment."""
+
+    #: Name of the experiment, which is its folder under results/ and its command.
+    experiment: str
+    #: Name of the table, without suffix.
+    table: str
 
 
 @dataclass(frozen=True)
@@ -53,8 +65,16 @@ class Claim:
     measure: Callable[[str], Evidence]
     #: Places on which it is tested.
     datasets: tuple[str, ...]
-    #: The chapter that draws its curve; "" where none does.
-    chapter: str = ""
+    #: The paper's own sentence.
+    sentence: str
+    #: Where that sentence stands.
+    place: str
+    #: The chapter that shows it.
+    chapter: str
+    #: Heading of its section there.
+    section: str
+    #: The tables that it is measured on; () where it is the paper's own.
+    rows: tuple[Rows, ...]
 
 
 def by_interval(low: float, high: float) -> str:
@@ -95,8 +115,10 @@ def short(value: float) -> str:
     return f"{value:+.3f}".replace("+0.", "+.").replace("-0.", "-.")
 
 
-def cell(verdict: str, gap: Estimate | None) -> str:
+def cell(verdict: str, told: Evidence) -> str:
     """Return glyph and number of a claim on a dataset; 'n/a' where there are too few units."""
-    if gap is None:
-        return GLYPHS[verdict]
-    return f"{GLYPHS[verdict]} {short(gap.mean)}" if np.isfinite(gap.low) else f"n/a {short(gap.mean)}"
+    if told.gap is not None and not np.isfinite(told.gap.low):
+        return f"n/a {short(told.gap.mean)}"
+    if told.value is not None:
+        return f"{GLYPHS[verdict]} {short(told.value).removeprefix('+')}"
+    return f"{GLYPHS[verdict]} {short(told.gap.mean)}" if told.gap else GLYPHS[verdict]

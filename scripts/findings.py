@@ -1,0 +1,33 @@
+"""Write what was found into the README, from the packaged results: python scripts/findings.py"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+
+import stamp
+
+README = stamp.ROOT / "README.md"
+_BLOCK = re.compile(r"(?<=<!-- >>> findings -->\n).*?(?=<!-- <<< findings -->\n)", re.S)
+
+
+def written(text: str, lines: Sequence[str]) -> str:
+    """Return a page with the findings between its marks."""
+    if len(_BLOCK.findall(text)) != 1:
+        raise SystemExit("README.md lost the marks between which the findings are written.")
+    return _BLOCK.sub(lambda _: "".join(f"- {line}\n" for line in lines), text)
+
+
+def main() -> int:
+    """Write the README."""
+    from twinlib.results.claims import judged
+    from twinlib.results.findings import findings
+
+    before = README.read_text(encoding="utf-8")
+    README.write_text(written(before, findings(judged(), "book/")), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

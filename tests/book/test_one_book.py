@@ -1,0 +1,164 @@
+"""One quantity has one name, definition, baseline and value wherever the book speaks of it."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+
+import nbformat
+import numpy as np
+import pytest
+
+from twinlib.evaluation.calibration import Arms
+from twinlib.evaluation.scoring import scored, shared_error
+from twinlib.results import claims
+from twinlib.results.findings import FINDINGS, findings
+from twinlib.results.judged import in_words, judged_splits
+from twinlib.verdict.sentences import MEASURED
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CHAPTERS = ("04_experimental_twin", "12_replication", "14_your_perturbation")
+GAP = r"[+-]\d+\.\d{3} \[[+-]\d+\.\d{3}, [+-]\d+\.\d{3}\]"
+TWIN = claims.claim_number("The embedding model")
+#: How the introduction speaks of the rows that a model is held against.
+SPOKEN = {
+    "context_mean": "the mean of the other types",
+    "matching_mean": "the mean change that each gene's loss",
+}
+
+
+def page(name: str) -> str:
+    """The source of a page of the book."""
+    return (ROOT / "book" / f"{name}.md").read_text(encoding="utf-8")
+
+
+def prose(chapter: str) -> str:
+    """What a chapter says without being run."""
+    source = (ROOT / "notebooks" / f"{chapter}.py").read_text(encoding="utf-8")
+    return "\n".join(line[2:] for line in source.splitlines() if line.startswith("# "))
+
+
+def printed(chapter: str) -> str:
+    """What a chapter printed when it was run."""
+    cells = nbformat.read(ROOT / "notebooks" / f"{chapter}.ipynb", as_version=4).cells
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    return "\n".join(
+        "".join(o.get("text", "") or o.get("data", {}).get("text/markdown", "")) for o in outputs
+    )
+
+
+def glossary() -> dict[str, str]:
+    """The definitions by term."""
+    parts = re.findall(
+        r"^(\S[^\n]*)\n((?:(?:  [^\n]*)?\n)+)", page("glossary").partition("{glossary}\n")[2], re.M
+    )
+    return {term: told for terms, told in parts for term in terms.split(", ")}
+
+
+def contests() -> dict[tuple[str, str], tuple[str, str]]:
+    """By dataset and split: the row that the twin is held against on the claims page, and by how much."""
+    section = re.search(rf"^## {TWIN}\. .*?(?=^## |\Z)", page("claims"), re.S | re.M)
+    assert section
+    rows = re.findall(
+        rf"^\| (\w+), (\w+) \| \w+(?: over all)?: experimental [-\d.]+, (\w+) .*?({GAP})", section[0], re.M
+    )
+    return {(dataset, kind): (rival, gap) for dataset, kind, rival, gap in rows}
+
+
+def test_the_formula_of_the_glossary_is_the_number_of_the_judge() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(30, 12)), rng.normal(size=(25, 12)) + np.arange(12) / 6
+    answered = 0.5 * x + np.arange(12) / 9
+    change = answered - x
+    observed, predicted = y.mean(0) - x.mean(0), change.mean(0)
+    free = [cells - cells.mean(1, keepdims=True) for cells in (x, change)]
+    shared = -sum(np.cov(free[0][:, g], free[1][:, g])[0, 1] for g in range(12)) / len(x)
+    correlation = np.corrcoef(observed, predicted)[0, 1]
+    expected = correlation - shared / (12 * observed.std() * predicted.std())
+    arms = Arms(perturbed=(y,), controls=(x,), contexts=("T",), dropped=())
+    told = scored(arms, predicted[None], None, [shared_error(x, answered)])[""]["pearson_delta"]
+    assert told == pytest.approx(expected) and abs(shared) > 0.01
+    assert r"\operatorname{corr}_g(\Delta, \hat\Delta) - \frac{S}{G" in glossary()["pearson_delta"]
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_no_chapter_writes_another_formula(chapter: str) -> None:
+    formulas = re.findall(r"\$\$.*?\$\$", prose(chapter), re.S)
+    assert not [
+        f for f in formulas if re.search(r"corr\b|pearson", f) and f not in glossary()["pearson_delta"]
+    ]
+
+
+DEFINED = re.compile(r"correlation\b[^.]*\b(predicted|observed)\b[^.]*\b(predicted|observed)\b[^.]*\bchange")
+
+
+@pytest.mark.parametrize("name", ["intro", "claims", *CHAPTERS])
+def test_every_page_says_the_same_of_the_primary_metric(name: str) -> None:
+    text = prose(name) if name in CHAPTERS else page(name)
+    assert DEFINED.search(text.replace("\n", " ")), "no sentence says what pearson_delta correlates"
+
+
+def test_the_verdict_of_a_file_speaks_of_the_same_metric() -> None:
+    assert DEFINED.search(MEASURED["pearson_delta"])
+
+
+def test_rows_of_the_claims_page_stand_in_the_glossary() -> None:
+    rows = {rival for rival, _ in contests().values()}
+    rows |= set(re.findall(r"(?:gained|;) on (\w+) [+-]", page("claims"))) | {"experimental"}
+    assert len(rows) > 6 and not sorted(row for row in rows if row not in glossary())
+
+
+QUESTION = re.compile(r'^    \("(\w+)", "(\w+)", "(\w+)", ""\),$', re.M)
+
+
+def test_chapter_4_holds_the_twin_against_the_same_rows_with_the_same_numbers() -> None:
+    source = (ROOT / "notebooks" / "04_experimental_twin.py").read_text(encoding="utf-8")
+    asked, known = set(QUESTION.findall(source)), contests()
+    places = {(name, kind) for kind, name, _ in asked} & set(known)
+    assert len(places) >= 9
+    for name, kind in sorted(places):
+        rival, gap = known[name, kind]
+        # Of a perturbation that was never seen the mean of its label is the mean of all.
+        named = {rival, "mean"} if kind == "perturbations" and rival == "matching_mean" else {rival}
+        (other,) = {row for k, n, row in asked if (n, k) == (name, kind) and row in named}
+        told = in_words(judged_splits("experimental", name)[kind].gap("experimental", other))
+        assert told.startswith(gap), (name, kind, told, gap)
+
+
+def test_chapter_12_shows_the_claims_of_the_claims_page() -> None:
+    assert "claims.grids(" in (ROOT / "notebooks" / "12_replication.py").read_text(encoding="utf-8")
+    boxes = re.findall(r'href="#claim-(\d+)" title="[^"]+">([^<]+?) ?<', page("claims"))
+    shown = re.findall(r"^\| (\d+)\. [^|]*\| (.*) \|$", printed("12_replication"), re.M)
+    cells = [(n, cell) for n, row in shown for cell in re.findall(r"(?:[●✗○■]|n/a) [-+.\d]+", row)]
+    assert not [cell for cell in cells if cell not in boxes]
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[claims.Judged]:
+    return claims.judged()
+
+
+def test_findings_say_what_the_claims_page_says(rows: list[claims.Judged]) -> None:
+    told, known = findings(rows), contests()
+    assert "\n<!-- findings -->\n" in page("intro") and len(told) >= 4
+    twin = [finding for finding in FINDINGS if claims.claim_number(finding.statement) == TWIN]
+    for finding in twin:
+        dataset, _, kind = finding.place.partition(", ")
+        rival, gap = known[dataset, kind]
+        mean, low, high = re.findall(r"[+-]\d+\.\d{3}", gap)
+        number = f"**{mean}** {finding.unit} (95 % interval {low} to {high}), [claim {TWIN}]"
+        assert SPOKEN[rival] in finding.sentence and any(number in text for text in told)
+
+
+def test_a_finding_without_results_is_left_out(rows: list[claims.Judged]) -> None:
+    fewer = [row for row in rows if row.claim != TWIN]
+    assert 0 < len(findings(fewer)) < len(findings(rows)) and not findings([])
+
+
+def test_the_readme_holds_the_findings_of_the_packaged_results(rows: list[claims.Judged]) -> None:
+    import findings as script
+
+    text = script.README.read_text(encoding="utf-8")
+    assert text == script.written(text, findings(rows, "book/")), "run `make claims`"
+    links = re.findall(r"\]\(((?:book|notebooks)/[\w./]+)", "\n".join(findings(rows, "book/")))
+    assert links and all((ROOT / link).is_file() for link in links)

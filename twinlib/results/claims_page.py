@@ -1,0 +1,176 @@
+"""The text of book/claims.md: claims by dataset at a glance, then each from its sentence to rows and command.
+
+Nothing on the page is typed by hand but the statements, their tests and the paper's own sentences.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from twinlib.results import tables
+from twinlib.results.claims import all_claims, evidence
+from twinlib.results.policy_claims import ESCAPES
+from twinlib.results.verdicts import BUILT, FAILS, GLYPHS, HOLDS, OPEN, Claim, Evidence, Rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Classes of the boxes, see book.css.
+BOXES = {HOLDS: "holds", FAILS: "fails", OPEN: "open", BUILT: "built"}
+#: What stands in the place of a claim's table while no experiment on it is packaged.
+UNMEASURED = "No packaged result measures it yet: cannot be told here."
+#: Where the paper's own tables are kept, and what reads them.
+PRINTED = ("{download}`Tables 1 to 9 as printed <../twinlib/results/paper_tables.csv>`", "claims")
+
+
+def slug(heading: str) -> str:
+    """Return the anchor of a heading.
+
+    >>> slug("Step 3: the line search makes it true")
+    'step-3-the-line-search-makes-it-true'
+    """
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def glance(table: pd.DataFrame) -> str:
+    """Return rows of `evidence` as an HTML table of claims by dataset: glyph, number, link to the claim."""
+    places = table["Dataset"].str.partition(", ")
+    table = table.assign(column=places[0], part=places[2])
+    columns = list(dict.fromkeys(table["column"]))
+    head = "".join(f'<th scope="col">{name}</th>' for name in columns)
+    lines = ['<table class="glance">', f'<thead><tr><th scope="col">Claim</th>{head}</tr></thead>', "<tbody>"]
+    for number, rows in table.groupby("Claim"):
+        told = {name: "".join(map(_box, part.itertuples())) for name, part in rows.groupby("column")}
+        cells = "".join(f"<td>{told.get(name, '')}</td>" for name in columns)
+        statement = html.escape(f"{number}. {all_claims()[int(str(number)) - 1].statement}")
+        lines.append(f'<tr><th scope="row"><a href="#claim-{number}">{statement}</a></th>{cells}</tr>')
+    return "\n".join([*lines, "</tbody>", "</table>"])
+
+
+def _box(row: tuple[object, ...]) -> str:
+    """Return one box of the table at a glance."""
+    kept = {name: str(getattr(row, name)) for name in ("Claim", "Verdict", "Number", "Cell", "part")}
+    title = html.escape(f"{kept['Verdict']}: {kept['Number']}", quote=True)
+    part = f" <small>{kept['part']}</small>" if kept["part"] else ""
+    link = f'href="#claim-{kept["Claim"]}" title="{title}"'
+    return f'<a class="box {BOXES[kept["Verdict"]]}" {link}>{kept["Cell"]}{part}</a>'
+
+
+def _opening() -> list[str]:
+    """Return what the page says before its table."""
+    legend = ", ".join(f"{glyph} {verdict}" for verdict, glyph in GLYPHS.items())
+    return [
+        "# Claims",
+        "",
+        "What the paper states, and what these data say of it: each box leads to the sentence, the test, the "
+        "interval, the rows and the command.",
+        "",
+        f"{legend}; n/a: too few units for an interval.",
+    ]
+
+
+def _reading() -> list[str]:
+    """Return how the page is to be read."""
+    return [
+        "The number in a box is the difference that decides, where it is one; where a rule decides it is "
+        "what the rule looks at. Its unit stands with the claim below.",
+        "`pearson_delta` is the correlation of the predicted with the observed change over genes; it and the "
+        "names of rows stand in the [glossary](glossary.md).",
+        "This page is generated from the committed results by `python -m experiments claims`; none "
+        "of its numbers is typed.",
+        "A verdict of *holds* needs an interval that excludes zero on the right side, *does not hold* one on "
+        "the wrong side; everything else *cannot be told here*, and U (how many perturbations, or seeds, the "
+        "interval rests on) and the smallest difference that 80 % power would have seen stand beside it.",
+        "The primary claim, number 1, was named before the runs; the differences below it whose interval "
+        "runs over units are corrected together by Holm's rule at 5 %.",
+        "Claims that are decided by a rule and not by an interval state the rule in their test; *holds by "
+        "construction* marks what the code cannot break.",
+        "The data are stand-ins (the [data page](data.md) says which stands for which of the paper's), so a "
+        "verdict speaks of the method on these data, not of the paper's numbers.",
+        "",
+    ]
+
+
+def _at_a_glance(table: pd.DataFrame) -> list[str]:
+    """Return claims by dataset, claims by landscape, and which are not measured."""
+    landscapes = {name for claim in ESCAPES for name in claim.datasets}
+    escape = [set(claim.datasets) <= landscapes for claim in all_claims()]
+    on_landscapes = table["Claim"].map(lambda number: escape[number - 1]).astype(bool)
+    lines = []
+    for part in (table[~on_landscapes], table[on_landscapes]):
+        lines += ["", glance(part)] if len(part) else []
+    missing = sorted(set(range(1, len(escape) + 1)) - set(table["Claim"]))
+    links = ", ".join(f"[{number}](#claim-{number})" for number in missing)
+    return [*lines, "", *([f"No packaged result measures these claims yet: {links}.", ""] if missing else [])]
+
+
+def made_by(experiment: str, datasets: Sequence[str]) -> list[str]:
+    """Return the commands that make an experiment's tables; datasets with the same options share one."""
+    by_options: dict[str, list[str]] = {}
+    for name in datasets:
+        command = f"python -m experiments {experiment} --dataset {name} --out DIR"
+        if tables.table_path(experiment, name, "manifest"):
+            command = tables.read_table(experiment, name, "manifest")["command"]
+        by_options.setdefault(command.replace(f"--dataset {name}", "--dataset DATASET"), []).append(name)
+    return [command.replace("DATASET", " ".join(names)) for command, names in by_options.items()]
+
+
+def _downloads(rows: Rows, datasets: Sequence[str]) -> list[str]:
+    """Return links to the packaged files of a table."""
+    paths = {name: tables.table_path(rows.experiment, name, rows.table) for name in datasets}
+    return [
+        f"{{download}}`{rows.experiment} of {name} <../results/{rows.experiment}/{name}/{path.name}>`"
+        for name, path in paths.items()
+        if path is not None
+    ]
+
+
+def _traced(claim: Claim, datasets: Sequence[str]) -> list[str]:
+    """Return the links to a claim's rows, code and commands."""
+    links = [link for rows in claim.rows for link in _downloads(rows, datasets)]
+    commands = [c for rows in claim.rows for c in made_by(rows.experiment, datasets)]
+    if not claim.rows:
+        links, commands = [PRINTED[0]], [f"python -m experiments {PRINTED[1]}"]
+    measure: Callable[[str], Evidence] = claim.measure
+    name = f"{measure.__module__}.{measure.__qualname__.partition('.')[0]}"
+    return [
+        *([f"- Rows: {', '.join(links)}"] if links else []),
+        f"- Code: {{py:func}}`~{name}`",
+        *(f"- Command: `{command}`" for command in commands),
+    ]
+
+
+def section(number: int, claim: Claim, rows: pd.DataFrame) -> str:
+    """Return the section of one claim with its rows of `evidence`; without rows it says so."""
+    told = rows["Dataset"] if len(rows) else claim.datasets
+    datasets = list(dict.fromkeys(place.partition(", ")[0] for place in told))
+    shown = rows.assign(Verdict=[f"{GLYPHS[verdict]} {verdict}" for verdict in rows["Verdict"]])
+    where = f"../notebooks/{claim.chapter}.ipynb#{slug(claim.section)}"
+    lines = [
+        f"(claim-{number})=",
+        f"## {number}. {claim.statement}",
+        "",
+        f'> "{claim.sentence}" ({claim.place})',
+        "",
+        f"- Where: {claim.where}",
+        f"- Test: {claim.test}",
+        f"- What would change it: {claim.change}",
+        f"- Chapter: [{int(claim.chapter[:2])}, {claim.section}]({where})",
+        *_traced(claim, datasets),
+        "",
+        tables.markdown(shown[["Dataset", "Number", "Verdict"]]) if len(rows) else UNMEASURED,
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def page() -> str:
+    """Return the text of book/claims.md."""
+    table = evidence()
+    sections = [
+        section(n, claim, table[table["Claim"] == n]) for n, claim in enumerate(all_claims(), start=1)
+    ]
+    return "\n".join([*_opening(), *_at_a_glance(table), *_reading(), *sections])

@@ -1,0 +1,141 @@
+"""What the introduction says was found: a claim on one place, worded by its verdict, with its number."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from posixpath import join, normpath
+
+import numpy as np
+
+from twinlib.results.claims import Judged, all_claims, claim_number
+from twinlib.results.claims_page import slug
+from twinlib.results.verdicts import FAILS, HOLDS, OPEN
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A claim on one place, in words of every day."""
+
+    #: How the claim's statement begins.
+    statement: str
+    #: The place that is told.
+    place: str
+    #: The sentence, with {} for what the verdict says; links are written as pages of the book.
+    sentence: str
+    #: What stands for {} where the claim holds, where it does not, and where it cannot be told.
+    holds: str
+    fails: str
+    open: str
+    #: What the number counts.
+    unit: str
+
+
+#: Numbers below this are told with three digits behind the point.
+SMALL = 10.0
+
+_PREDICTS = ("better than", "worse than", "no better, as far as these cells can tell, than")
+_BEATS = ("does better than", "does worse than", "cannot be told from")
+_MORE = ("brings more cells across than", "brings fewer cells across than", "cannot be told from")
+
+#: The findings in their order; one whose experiment is not packaged is left out.
+FINDINGS = (
+    Finding(
+        "Starting PPO from",
+        "papalexi2021",
+        "The paper's claim: on unseen cells with a gene switched off, TRPO before PPO {} PPO alone",
+        *_BEATS,
+        "in correlation, best of ten settings each",
+    ),
+    Finding(
+        "The gain comes from",
+        "papalexi2021",
+        "A first stage along the [natural gradient](../notebooks/07_natural_gradient.ipynb) {} one along "
+        "the plain gradient with steps as long",
+        *_BEATS,
+        "in correlation",
+    ),
+    Finding(
+        "Escaping local optima lets",
+        "papalexi2021",
+        "The in-silico twin predicts these cells {} the mean change that each gene's loss made elsewhere, "
+        "which needs no model",
+        *_PREDICTS,
+        "in correlation",
+    ),
+    Finding(
+        "The trust-region start lets",
+        "toggle_middle",
+        "The title's claim: where a barrier stands between two valleys, TRPO before PPO {} PPO alone",
+        *_MORE,
+        "of all cells",
+    ),
+    Finding(
+        "Initialising well",
+        "toggle_middle",
+        "There it {} PPO that starts again three times",
+        *_MORE,
+        "of all cells",
+    ),
+    Finding(
+        "The embedding model",
+        "kang2018, contexts",
+        "Of cell types that it never saw, the experimental twin predicts the answer to interferon-beta, "
+        "an alarm signal, {} the mean of the other types",
+        *_PREDICTS,
+        "in correlation",
+    ),
+    Finding(
+        "The embedding model",
+        "papalexi2021, cells",
+        "For genes switched off in one kind of cell, it predicts unseen cells {} the mean change that each "
+        "gene's loss made in other cells",
+        *_PREDICTS,
+        "in correlation",
+    ),
+    Finding(
+        "In-silico and experimental",
+        "waddington, measured",
+        "Its path through time, for simulated cells, lies {} the best of a straight line, doing nothing and "
+        "the same twin with shuffled labels",
+        "nearer to the true path than",
+        "farther from the true path than",
+        "no nearer to the true path, as far as can be told, than",
+        "in [distance](../notebooks/11_twin_evaluation.ipynb)",
+    ),
+    Finding(
+        "TRPO_PPO earns",
+        "kang2018",
+        "The paper's own public code, run again on public cells: TRPO before PPO earns {} PPO alone",
+        "more reward than",
+        "less reward than",
+        "reward that cannot be told from that of",
+        "in reward",
+    ),
+)
+
+
+def findings(rows: Sequence[Judged], pages: str = "") -> list[str]:
+    """Return the findings that stand among `judged` claims, one sentence each, as Markdown.
+
+    `pages` leads from the page that shows them to the folder of the book's pages.
+    """
+    known = {(row.claim, row.place): row for row in rows}
+    keys = [(claim_number(finding.statement), finding.place) for finding in FINDINGS]
+    told = [_told(f, known[key]) for f, key in zip(FINDINGS, keys, strict=True) if key in known]
+    return [re.sub(r"(?<=\]\()[^)]+", lambda link: normpath(join(pages, link[0])), text) for text in told]
+
+
+def _told(finding: Finding, row: Judged) -> str:
+    """Return one finding as a sentence with its number and its interval."""
+    words = {HOLDS: finding.holds, FAILS: finding.fails, OPEN: finding.open}
+    text, gap = finding.sentence.format(words[row.verdict]), row.told.gap
+    heading = f"{row.claim}. {all_claims()[row.claim - 1].statement}"
+    link = f"[claim {row.claim}](claims.md#{slug(heading)})"
+    if gap is None or not np.isfinite(gap.low):
+        return f"{text} ({link})."
+    digits = 3 if abs(gap.mean) < SMALL else 1
+    mean, low, high = (f"{value:+.{digits}f}" for value in (gap.mean, gap.low, gap.high))
+    number = f"**{mean}** {finding.unit} (95 % interval {low} to {high})"
+    return f"{text}: {number}, {link}."
