@@ -733,6 +733,7 @@ bent = {
     for name, config in (("none", quiet), ("density", drifting))
     for spread in (1.0, 0.3)
 }
+assert max(bent["none", 1.0], bent["none", 0.3]) < 0.05  # close to concave
 record.say(
     "Segments that violate concavity without drift: "
     f"**{bent['none', 1.0]:.1%}** of long ones and **{bent['none', 0.3]:.1%}** of short "
