@@ -77,58 +77,54 @@ earned = {
 }
 
 fig, (loop, bars) = plt.subplots(
-    1, 2, figsize=(10, 4.4), gridspec_kw={"width_ratios": [1.7, 1]}
+    1, 2, figsize=(10, 4.6), gridspec_kw={"width_ratios": [1.4, 1]}
 )
+SEEN = f"observation\nlatent z: {D}\nperturbation: {C}\ntime: 1"
+PREDICTED = "prediction\nx + decode(z)\n- decode(start)"
 BOXES = {  # place, text and colour of each station
-    "cell": ((0.5, 2.6), f"control cell x\n{G} genes", "control"),
-    "seen": (
-        (2.5, 2.6),
-        f"observation\nlatent z: {D}\nperturbation: {C}\ntime: 1",
-        "real",
-    ),
-    "action": ((4.5, 2.6), f"action a\n{A} numbers\nin [-1, 1]", "insilico"),
-    "step": ((4.5, 0.7), "latent step\nz + s a E + noise", "insilico"),
-    "profile": ((2.5, 0.7), "prediction\nx + decode(z)\n- decode(z at start)", "real"),
-    "reward": (
-        (0.5, 0.7),
-        "reward\nfall of the error\nto the target, / q",
-        "perturbed",
-    ),
+    "cell": ((0, 2), f"control cell x\n{G} genes", "control"),
+    "seen": ((1, 2), SEEN, "real"),
+    "action": ((1, 1), f"action a\n{A} numbers\nin [-1, 1]", "insilico"),
+    "step": ((1, 0), "latent step\nz + s a E + noise", "insilico"),
+    "profile": ((0, 0), PREDICTED, "real"),
+    "reward": ((0, 1), "reward\nfall of the error\nto the target, / q", "perturbed"),
 }
 ARROWS = (
     ("cell", "seen", "encode"), ("seen", "action", "policy"), ("action", "step", ""),
-    ("step", "profile", "decode"), ("profile", "reward", ""),
+    ("step", "profile", "decode"), ("profile", "reward", "target"),
 )  # fmt: skip
-for place, text, colour in BOXES.values():
-    box = {"boxstyle": "round,pad=0.5", "fc": "white", "ec": plots.COLOURS[colour]}
-    loop.text(
-        *place, text, ha="center", va="center", fontsize=9, bbox=box | {"lw": 1.6}
-    )
-GAPS = {(1, 0): (0.72, 0), (-1, 0): (-0.82, 0), (0, -1): (0, -0.55)}
+edge = {"boxstyle": "round,pad=0.5", "fc": "white", "lw": 1.6}
+stations = {
+    name: loop.text(
+        *place,
+        text,
+        ha="center",
+        va="center",
+        fontsize=9,
+        bbox=edge | {"ec": plots.COLOURS[colour]},
+    ).get_bbox_patch()
+    for name, (place, text, colour) in BOXES.items()
+}
+line = {"arrowstyle": "-|>", "lw": 1.6, "color": "0.3", "shrinkA": 2, "shrinkB": 2}
 for start, end, label in ARROWS:
     (x0, y0), (x1, y1) = BOXES[start][0], BOXES[end][0]
-    dx, dy = GAPS[int(np.sign(x1 - x0)), int(np.sign(y1 - y0))]
-    ends = {"xy": (x1 - dx, y1 - dy), "xytext": (x0 + dx, y0 + dy)}
-    loop.annotate(
-        "", **ends, arrowprops={"arrowstyle": "-|>", "lw": 1.6, "color": "0.3"}
-    )
-    loop.text((x0 + x1) / 2, (y0 + y1) / 2 + 0.12, label, ha="center", fontsize=9)
-back = {
-    "arrowstyle": "-|>",
-    "lw": 1.6,
-    "color": "0.3",
-    "connectionstyle": "arc3,rad=0.1",
-}
-loop.annotate("", xy=(2.9, 2.0), xytext=(3.8, 1.15), arrowprops=back)
-loop.text(2.75, 1.48, f"{H} times", fontsize=9, ha="right")
-loop.set(xlim=(-0.4, 5.5), ylim=(0, 3.4))
+    ends = {"patchA": stations[start], "patchB": stations[end]}
+    loop.annotate("", xy=(x1, y1), xytext=(x0, y0), arrowprops=line | ends)
+    level, x, y = y0 == y1, (x0 + x1) / 2, (y0 + y1) / 2
+    at, align = ((x, y + 0.12), "center") if level else ((x + 0.05, y), "left")
+    loop.text(*at, label, ha=align, va="center", fontsize=9)
+loop.plot([1, 1.5, 1.5], [0, 0, 2], color="0.3", lw=1.6, zorder=0)
+back = line | {"patchB": stations["seen"], "shrinkA": 0}
+loop.annotate("", xy=(1, 2), xytext=(1.5, 2), arrowprops=back)
+loop.text(1.55, 1, f"{H} times", fontsize=9, rotation=90, va="center")
+loop.set(xlim=(-0.38, 1.65), ylim=(-0.4, 2.4))
 loop.axis("off")
 names = list(earned)[::-1]
-bars.barh(
-    names, [earned[name] for name in names], color=[plots.COLOURS[n] for n in names]
-)
+shades = [plots.COLOURS[name] for name in names]
+bars.barh(names, [earned[name] for name in names], color=shades)
 bars.axvline(1, color="0.5", lw=1, ls="--")
-bars.set_xlabel("mean return; dashed: best constant action")
+bars.axvline(0, color="0.5", lw=1)
+bars.set_xlabel("mean return\n(dashed: best constant action)")
 plots.show(
     fig,
     "loop",
