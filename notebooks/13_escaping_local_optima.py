@@ -131,7 +131,8 @@ tops.sort(key=lambda top: -top[-1])
 duration = config.horizon * config.interval
 values = best_return(config.switch, STRENGTH, duration, PRICE, config.target)
 greatest = float(values.at(config.switch.attractors[config.start]))
-PALE = {"color": "white", "fontsize": 10, "ha": "center", "va": "center"}
+INK = {"boxstyle": "round", "fc": "black", "ec": "none", "alpha": 0.6}
+PALE = {"color": "white", "fontsize": 9, "ha": "center", "va": "center", "bbox": INK}
 
 
 def draw_surface(panel, height):
