@@ -1064,7 +1064,7 @@ record.say(
 # %% [markdown]
 # ### Exercise 5.1. The return by hand
 #
-# Write `total_return(errors, costs)`: the return of an episode from the errors $\mathrm{MSE}(\hat y_0, y), \dots, \mathrm{MSE}(\hat y_H, y)$ and the costs of its $H$ actions.
+# Write `total_return(errors, costs)`: the return of an episode from the errors $\mathrm{MSE}(\hat y_0, y), \dots, \mathrm{MSE}(\hat y_H, y)$, in units of $q$, and the costs of its $H$ actions.
 
 
 # %% tags=["exercise-1"]
