@@ -145,6 +145,8 @@ plain, basin, tops = map_of(PRICE)
 duration = config.horizon * config.interval
 values = best_return(config.switch, STRENGTH, duration, PRICE, config.target)
 greatest = float(values.at(config.switch.attractors[config.start]))
+#: Few colours, so that those of the learners keep theirs in the picture.
+FEW = plt.get_cmap("cividis", 20)
 INK = {"boxstyle": "round", "fc": "black", "ec": "none", "alpha": 0.6}
 PALE = {"color": "white", "fontsize": 9, "ha": "center", "va": "center", "bbox": INK}
 
@@ -153,7 +155,7 @@ def draw_surface(panel, height):
     """The return over constant pushes, the edges of the basins and the local optima."""
     ticks = side.numpy()
     drawn = panel.pcolormesh(
-        ticks, ticks, height.T, cmap="cividis", shading="nearest", vmin=-2, vmax=3
+        ticks, ticks, height.T, cmap=FEW, shading="nearest", vmin=-2, vmax=3
     )
     panel.contour(
         ticks, ticks, basin.T, levels=[0.5, 1.5], colors="white", linewidths=1
@@ -162,6 +164,7 @@ def draw_surface(panel, height):
         label = None if k else "local optimum, no noise"
         panel.plot(x, y, "o", color="white", mec="black", ms=8, ls="", label=label)
     panel.set(
+        xticks=(-1, -0.5, 0, 0.5, 1),
         xlabel="push on gene 1 (share of the bound)",
         ylabel="push on gene 2 (share of the bound)",
     )
@@ -197,7 +200,7 @@ for k, place in enumerate(names):
         axes[0, 0].text(*side[middle].tolist(), f"ends in\n{place}", **PALE)
 if toggles:
     draw_arrivals(axes[0, 1], {name: arrivals[name] for name in toggles}, "os^")
-plots.legend_outside(fig, 3)
+plots.legend_outside(fig, 4)
 plots.show(
     fig,
     "trap-and-arrivals",
@@ -590,7 +593,7 @@ if escapes:
             colour = plots.COLOURS[model]
             panel.plot(rows.k, rows["mean"], color=colour, label=model)
             panel.fill_between(rows.k, rows.low, rows.high, color=colour, alpha=0.12)
-        panel.set(title=name, xlabel="settings tried, k")
+        panel.set(title=name, xlabel="settings tried, k", xticks=(1, 4, 8, 12))
     axes[0].set(ylabel="share of cells that arrive", ylim=(-0.03, 1.03))
     plots.legend_outside(fig, 4)
     plots.show(
@@ -664,7 +667,7 @@ if toggles:
             label="greatest return",
         )
         panel.set(title=name, xlabel="environment steps (thousands)")
-    axes[0].set(ylabel="return in training, mean over seeds")
+    axes[0].set(ylabel="mean return in training")
     plots.legend_outside(fig, 3)
     plots.show(
         fig,
@@ -716,39 +719,53 @@ else:
 # Over all settings that were tried, how does each of them go with the share of cells that arrive?
 # A rank correlation of random draws is no proof of a cause, but the draws were made without looking at the outcome.
 
+
 # %% tags=["hide-input"]
 # @title Rank correlation of each setting with the share of cells that arrive { display-mode: "form" }
-relations = {}
-for name, known in escapes.items():
-    tuning = known.runs[known.runs.experiment == "tuning"]
+def relation_of(name):
+    """Rank correlation of each setting with the share of cells that arrive, by algorithm."""
+    tuning = escapes[name].runs.query("experiment == 'tuning'")
     tried = tables.read_table("escape_tuned", name, "settings").set_index("setting")
+    rows = {}
     for model, own in tuning.groupby("model", sort=False):
         success = own.groupby("setting")["success"].mean()
-        relations[f"{name}, {model}"] = {
+        rows[model] = {
             used: success.corr(tried[used].astype(float), method="spearman")
             for used in draw(0).used_by(model)
         }
-if relations:
-    relation = pd.DataFrame(relations).T
-    fig, panel = plt.subplots(figsize=(6.6, 0.26 * len(relation) + 2.0))
-    shown = panel.imshow(relation, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
-    panel.set_xticks(
-        range(relation.shape[1]), relation.columns, rotation=30, ha="right"
-    )
-    panel.set_yticks(range(len(relation)), relation.index, fontsize=8)
-    for (i, j), value in np.ndenumerate(relation.to_numpy()):
-        if np.isfinite(value):
-            dark = "white" if abs(value) > 0.6 else "black"
-            panel.text(
-                j, i, f"{value:+.2f}", ha="center", va="center", fontsize=7, color=dark
-            )
-    fig.colorbar(shown, ax=panel, label="rank correlation")
+    return pd.DataFrame(rows).T
+
+
+if escapes:
+    fig, axes = panels(len(escapes), 2.8)
+    for panel, name in zip(axes, escapes, strict=True):
+        relation = relation_of(name)
+        panel.imshow(relation, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
+        panel.grid(False)
+        panel.set_xticks(
+            range(relation.shape[1]), relation.columns, rotation=90, fontsize=8
+        )
+        panel.set_yticks(range(len(relation)), relation.index, fontsize=8)
+        panel.set(title=name)
+        for (i, j), value in np.ndenumerate(relation.to_numpy()):
+            if np.isfinite(value):
+                ink = "white" if abs(value) > 0.6 else "black"
+                panel.text(
+                    j,
+                    i,
+                    f"{value:+.1f}",
+                    ha="center",
+                    va="center",
+                    fontsize=7,
+                    color=ink,
+                )
     plots.show(
         fig,
         "what-settings-do",
-        "One line a landscape and algorithm, one column a setting: the rank correlation of "
-        "the setting with the share of cells that arrive; empty where it is not read.",
-        "Which settings go with arriving.",
+        "One panel a landscape, one line an algorithm, one column a setting: the rank "
+        "correlation of the setting with the share of cells that arrive; empty where the "
+        "algorithm does not read it.",
+        "Which settings go with arriving; red: more of it, more cells arrive.",
     )
 else:
     record.say("Left out: no tuning is recorded here.")
