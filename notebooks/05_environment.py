@@ -14,32 +14,34 @@
 # %% [markdown]
 # # 5. The environment
 #
-# A policy learns by acting, and a cell cannot be acted on a million times.
-# This chapter builds the place where it can: an environment in which a state is an encoded cell, an action adjusts the genes of a panel, and the reward is the fall of the error to what real perturbed cells look like.
-# Every piece is checked in numbers, two other libraries' checkers are run over it, and another library's agent trains in it unchanged.
-
-# %% [markdown]
-# **After this chapter you can**
+# **Question.** A policy learns by acting, and a cell cannot be acted on a million times.
+# What is the place where it can, what is paid there, and how much can be earned without any reinforcement learning?
 #
-# - name the state, the action, the reward and the end of an episode, and compute each by hand (15 minutes);
-# - say what the stochastic kick at the start of an episode stands for, and where it is absent (10 minutes);
-# - say in which units observations and rewards are measured, and what a reward for single cells pays for (15 minutes);
-# - explain why the end of this horizon is a termination and not a truncation (10 minutes);
-# - put a policy between the yardsticks: nothing, random, greedy, pathwise (10 minutes);
-# - run any gymnasium agent in the environment (10 minutes);
-# - measure what the linear step loses, and say why there is little in this landscape to escape from (15 minutes).
+# **Answer.** A state is an encoded cell, an action adjusts the genes of a panel and moves the encoded cell, and the pay is the fall of the error to what real perturbed cells look like.
+# Returns are in units of what the best constant action of each perturbation takes away, so that 1 is a good return and doing nothing earns 0; the figure and the sentence below it say what four plain policies earn on this scale.
+# Without basins the return is close to concave, and there is little to escape from; [the last third of the page](#is-there-anything-to-escape-from) measures how little, with and without basins.
 
-# %% tags=["setup"]
+# %% tags=["setup", "hide-input"]
+# @title Install the package where it is missing { display-mode: "form" }
 import importlib.util
+import pathlib
+import subprocess
+import sys
 
 if importlib.util.find_spec("twinlib") is None:
-    raise ModuleNotFoundError(
-        "twinlib is not installed: run `pip install -r requirements.txt` in a copy of this book, "
-        "or set its address once with `make home URL=...` so that this cell can install it."
-    )
+    copies = sorted(pathlib.Path().glob("twin-book*.zip"))
+    if not copies:
+        raise ModuleNotFoundError(
+            "twinlib is not installed: run `make environment` in a copy of the book, "
+            "or `make zip`, and upload twin-book.zip to the folder of this notebook."
+        )
+    pip = [sys.executable, "-m", "pip", "install", "-q"]
+    subprocess.run([*pip, str(copies[-1])], check=True)
+    importlib.invalidate_caches()
 import twinlib
 
-# %%
+# %% tags=["hide-input"]
+# @title The loop, and what four policies earn in it { display-mode: "form" }
 import dataclasses
 import warnings
 
@@ -51,24 +53,136 @@ import torch
 from twinlib.data.pairing import pair
 from twinlib.data.preparation import standard
 from twinlib.data.sources import available, choose
-from twinlib.page import plots, record
 from twinlib.embedding.train import pretrained
-from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
 from twinlib.environment.assembly import make_world
-from twinlib.environment.greedy import GreedyLinear
-from twinlib.environment.units import blur_share, mean_return
+from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
+from twinlib.environment.units import mean_return
 from twinlib.environment.yardsticks import yardstick_policies
+from twinlib.page import plots, record
 
 plots.style()
 dataset = choose("papalexi2021", "waddington")
+prepared = standard(dataset)
+pairs = pair(prepared, split="train", method="ot")
+world = make_world(
+    prepared, pretrained(dataset), pairs=pairs, n_pairs=4000, density=True
+)
+G, D, A = len(world.genes), world.latent_dim, len(world.action_names)
+C, H = world.conditions.shape[1], EnvironmentConfig().horizon
+policies = yardstick_policies(world, EnvironmentConfig(), seeds=[0], timesteps=50_000)
+quiet = EnvironmentConfig().quiet()  # process noise and kick off
+earned = {
+    name: float(mean_return(policy, world, quiet).mean())
+    for name, policy in policies.items()
+}
+
+fig, (loop, bars) = plt.subplots(
+    1, 2, figsize=(10, 4.6), gridspec_kw={"width_ratios": [1.4, 1]}
+)
+SEEN = f"observation\nlatent z: {D}\nperturbation: {C}\ntime: 1"
+PREDICTED = "prediction\nx + decode(z)\n- decode(start)"
+BOXES = {  # place, text and colour of each station
+    "cell": ((0, 2), f"control cell x\n{G} genes", "control"),
+    "seen": ((1, 2), SEEN, "real"),
+    "action": ((1, 1), f"action a\n{A} numbers\nin [-1, 1]", "insilico"),
+    "step": ((1, 0), "latent step\nz + s a E + noise", "insilico"),
+    "profile": ((0, 0), PREDICTED, "real"),
+    "reward": ((0, 1), "reward\nfall of the error\nto the target, / q", "perturbed"),
+}
+ARROWS = (
+    ("cell", "seen", "encode"), ("seen", "action", "policy"), ("action", "step", ""),
+    ("step", "profile", "decode"), ("profile", "reward", "target"),
+)  # fmt: skip
+edge = {"boxstyle": "round,pad=0.5", "fc": "white", "lw": 1.6}
+stations = {
+    name: loop.text(
+        *place,
+        text,
+        ha="center",
+        va="center",
+        fontsize=9,
+        bbox=edge | {"ec": plots.COLOURS[colour]},
+    ).get_bbox_patch()
+    for name, (place, text, colour) in BOXES.items()
+}
+line = {"arrowstyle": "-|>", "lw": 1.6, "color": "0.3", "shrinkA": 2, "shrinkB": 2}
+for start, end, label in ARROWS:
+    (x0, y0), (x1, y1) = BOXES[start][0], BOXES[end][0]
+    ends = {"patchA": stations[start], "patchB": stations[end]}
+    loop.annotate("", xy=(x1, y1), xytext=(x0, y0), arrowprops=line | ends)
+    level, x, y = y0 == y1, (x0 + x1) / 2, (y0 + y1) / 2
+    at, align = ((x, y + 0.12), "center") if level else ((x + 0.05, y), "left")
+    loop.text(*at, label, ha=align, va="center", fontsize=9)
+loop.plot([1, 1.5, 1.5], [0, 0, 2], color="0.3", lw=1.6, zorder=0)
+back = line | {"patchB": stations["seen"], "shrinkA": 0}
+loop.annotate("", xy=(1, 2), xytext=(1.5, 2), arrowprops=back)
+loop.text(1.55, 1, f"{H} times", fontsize=9, rotation=90, va="center")
+loop.set(xlim=(-0.38, 1.65), ylim=(-0.4, 2.4))
+loop.axis("off")
+names = list(earned)[::-1]
+shades = [plots.COLOURS[name] for name in names]
+bars.barh(names, [earned[name] for name in names], color=shades)
+bars.axvline(1, color="0.5", lw=1, ls="--")
+bars.axvline(0, color="0.5", lw=1)
+bars.set_xlabel("mean return\n(dashed: best constant action)")
+plots.show(
+    fig,
+    "loop",
+    "Left: the environment's loop. A control cell is encoded; the observation holds the "
+    "latent cell, the perturbation and the time; a policy answers with an action; the "
+    "latent cell moves; it is decoded into a prediction, and the fall of its error to the "
+    "target is the reward; the moved cell is observed again. Right: mean returns of "
+    "doing nothing, random, greedy and pathwise, with a dashed line at 1.",
+    "Left: one step of an episode. Right: what four policies earn in an episode.",
+)
+record.say(
+    f"**On `{dataset}`, noise and kick off, over {len(world):,} training cells: "
+    + "; ".join(f"`{name}` {value:+.3f}" for name, value in earned.items())
+    + ".** `pathwise` trained for 50,000 steps."
+)
+assert earned["do_nothing"] == 0.0 < earned["greedy"] and earned["random"] < 0.1
 
 # %% [markdown]
-# ## The question, and what is in a world
+# *How to read it.*
+# One round of the loop is a step, and an episode is as many as the arrow says.
+# `random` draws every action, `greedy` is linear algebra, and `pathwise` is the policies' own network, trained by the exact derivative of the return; [a section below](#yardsticks) tells what each of them is.
+#
+# ## Objectives
+#
+# After this chapter you can
+#
+# - name the state, the action, the reward and the end of an episode, and compute each by hand (15 minutes);
+# - say what the stochastic kick at the start of an episode stands for, and where it is absent (10 minutes);
+# - say in which units observations and rewards are measured, and what a reward for single cells pays for (15 minutes);
+# - explain why the end of this horizon is a termination and not a truncation (10 minutes);
+# - put a policy between the yardsticks: nothing, random, greedy, pathwise (10 minutes);
+# - run any gymnasium agent in the environment (10 minutes);
+# - measure what the linear step loses, and say why there is little in this landscape to escape from (15 minutes).
+
+# %% tags=["hide-input"]
+# @title Imports { display-mode: "form" }
+from gymnasium.utils.env_checker import check_env
+
+from twinlib.embedding.attention import EmbeddingConfig
+from twinlib.embedding.train import train_embedding
+from twinlib.environment.greedy import GreedyLinear, best_dose
+from twinlib.environment.packaged import packaged_world
+from twinlib.environment.rendering import landscape, main_axes
+from twinlib.environment.units import blur_share
+
+
+def seeded(seed):
+    """A generator of torch, as every reset takes one."""
+    return torch.Generator().manual_seed(seed)
+
+
+# %% [markdown]
+# ## What is in a world
 #
 # Chapter 4 asked a model for the perturbed profile at once.
 # The paper's in-silico system asks for a path: a policy looks at a control cell and a perturbation, adjusts genes a little, looks again, and is paid for every bit by which the predicted profile comes nearer to an observed one.
 # To pose that as a task we need control cells, a target profile for each, an embedding of the perturbation, and the effect of an action on a latent cell.
-# Together they are called a *world*: frozen tensors, made once from prepared cells and a trained embedding.
+# Together they are called a *world*: frozen tensors, made once from prepared cells and a trained embedding (`make_world`, in the folded cell above).
 #
 # Optimal transport inside the training split (chapter 2) matches each perturbed cell to one control.
 # From the matches come two targets.
@@ -78,19 +192,13 @@ dataset = choose("papalexi2021", "waddington")
 # This page keeps at most 4,000 of the matches, so that it runs in a minute; the tables of chapter 12 use all of them.
 
 # %%
-prepared = standard(dataset)
-embedding = pretrained(dataset)
-
-# %%
-pairs = pair(prepared, split="train", method="ot")
-
-# %%
-world = make_world(prepared, embedding, pairs=pairs, n_pairs=4000, density=True)
-record.say(
-    f"The world of `{dataset}`: **{len(world):,}** matched pairs under **{len(world.labels)}** perturbations, "
-    f"**{len(world.genes)}** genes, latent cells of **{world.latent_dim}** numbers, "
-    f"**{len(world.action_names)}** possible adjustments."
+print(f"{len(world):,} matched pairs under {len(world.labels)} perturbations")
+print(
+    "control and matched cell, genes:     ", tuple(world.x.shape), tuple(world.y.shape)
 )
+print("control, encoded:                    ", tuple(world.z0.shape))
+print("embedding of each perturbation:      ", tuple(world.conditions.shape))
+print("latent move for a unit of an action: ", tuple(world.effects.shape))
 
 # %% [markdown]
 # ## The plain baseline: doing nothing
@@ -104,14 +212,17 @@ record.say(
 # The decoder contributes changes only; what it cannot reconstruct of $x$ is carried along untouched.
 # So a policy that does nothing predicts the control itself, and with noise and kick switched off its reward is zero.
 # Not nearly zero: the same numbers are subtracted from themselves.
+# The cell below is also all that an agent does: look, act, be paid.
 
 # %%
-quiet = EnvironmentConfig().quiet()  # process noise and kick off
 dynamics = Dynamics(world, quiet, replicas=1, n_cells=256)
-dynamics.reset([torch.Generator().manual_seed(0)])
-rewards = torch.stack([dynamics.step(torch.zeros(1, 256, dynamics.action_dim)).reward for _ in range(15)])
-print("largest reward of doing nothing:", float(rewards.abs().max()))
-assert float(rewards.abs().max()) == 0.0
+obs, total = dynamics.reset([seeded(0)]), torch.zeros(1, 256)
+for _ in range(dynamics.horizon):
+    action = torch.zeros(1, 256, dynamics.action_dim)  # a policy chooses it from obs
+    step = dynamics.step(action)
+    obs, total = step.obs, total + step.reward
+print("what doing nothing earns:", float(total.abs().max()))
+assert float(total.abs().max()) == 0.0
 
 # %% [markdown]
 # A prediction of $\mathrm{decode}(z_t)$ alone would have made doing nothing look like a blurred copy of the control.
@@ -128,9 +239,8 @@ assert float(rewards.abs().max()) == 0.0
 
 # %%
 cells = torch.arange(256)
-observation = dynamics.reset([torch.Generator().manual_seed(0)], cells=cells)[0]
-D, C = world.latent_dim, world.conditions.shape[1]
-print("observation:", tuple(observation.shape), "=", D, "latent +", C, "perturbation + 1 time")
+observation = dynamics.reset([seeded(0)], cells=cells)[0]
+print("observation:", tuple(observation.shape), "=", D, "+", C, "+ 1")
 plain = observation[:, :-1] * world.units.std + world.units.mean
 assert torch.allclose(plain[:, :D], world.z0[cells], atol=1e-4)
 assert torch.allclose(plain[:, D : D + C], world.condition[cells], atol=1e-4)
@@ -153,11 +263,12 @@ assert torch.all(observation[:, -1] == observation[0, -1])
 # It does not say what a change of this gene would cause in a living cell: no regulation stands in it.
 
 # %%
-action = torch.rand(1, 256, dynamics.action_dim, generator=torch.Generator().manual_seed(1)) * 2 - 1
+action = torch.rand(1, 256, A, generator=seeded(1)) * 2 - 1
 by_hand = world.z0[cells] + dynamics.action_scale * action[0] @ world.effects
 dynamics.step(action)
-print("largest difference to z + s a E:", float((dynamics.latent[0] - by_hand).abs().max()))
-assert torch.allclose(dynamics.latent[0], by_hand, atol=1e-5)
+difference = float((dynamics.latent[0] - by_hand).abs().max())
+print("largest difference to z + s a E:", difference)
+assert difference < 1e-5
 
 # %% [markdown]
 # **How long is a step?**
@@ -167,15 +278,18 @@ assert torch.allclose(dynamics.latent[0], by_hand, atol=1e-5)
 # A policy that moves all genes in one consistent direction goes further than random steps do, so the goal is within reach; a random walk of $H$ such steps stays well inside $d$.
 # The scale is a property of the environment: every algorithm meets the same one, and none of them has it tuned.
 
-# %%
-uniform = torch.rand(20_000, dynamics.action_dim, generator=torch.Generator().manual_seed(2)) * 2 - 1
-length = (dynamics.action_scale * uniform @ world.effects).square().sum(-1).mean().sqrt()
+# %% tags=["hide-input"]
+# @title How long is a step here? { display-mode: "form" }
+uniform = torch.rand(20_000, A, generator=seeded(2)) * 2 - 1
+moves = dynamics.action_scale * uniform @ world.effects
+length = float(moves.square().sum(-1).mean().sqrt())
 record.say(
     f"Mean distance to the match: {dynamics.distance:.3f} latent units. "
-    f"Action scale: **s = {dynamics.action_scale:.4f}** at H = {dynamics.horizon}. "
-    f"A uniform action moves the cell by {float(length):.4f}, and d/H is {dynamics.distance / 15:.4f}."
+    f"Action scale: **s = {dynamics.action_scale:.4f}** at H = {H}. "
+    f"A uniform action moves the cell by {length:.4f}, and d/H is "
+    f"{dynamics.distance / H:.4f}."
 )
-assert abs(float(length) / (dynamics.distance / 15) - 1) < 0.02
+assert abs(length / (dynamics.distance / H) - 1) < 0.02
 
 # %% [markdown]
 # ## The reward
@@ -189,17 +303,14 @@ assert abs(float(length) / (dynamics.distance / 15) - 1) < 0.02
 # A policy therefore cannot collect reward by going back and forth, and the return has a meaning outside of reinforcement learning.
 
 # %%
-free = dataclasses.replace(quiet, l1=0.0, l2=0.0)
-dynamics = Dynamics(world, free, n_cells=256)
-dynamics.reset([torch.Generator().manual_seed(0)], cells=cells)
-first, total = dynamics.error.clone(), torch.zeros(1, 256)
-for _ in range(14):
+dynamics = Dynamics(world, dataclasses.replace(quiet, l1=0.0, l2=0.0), n_cells=256)
+dynamics.reset([seeded(0)], cells=cells)
+at_start, total = dynamics.error.clone(), torch.zeros(1, 256)
+for _ in range(H - 1):
     total += dynamics.step(action).reward
-print(
-    "largest difference between return and fall of the error over q:",
-    float((total - (first - dynamics.error) / dynamics.unit).abs().max()),
-)
-assert torch.allclose(total, (first - dynamics.error) / dynamics.unit, atol=1e-3)
+fall = (at_start - dynamics.error) / dynamics.unit
+print("largest |return - fall of the error|:", float((total - fall).abs().max()))
+assert torch.allclose(total, fall, atol=1e-3)
 
 # %% [markdown]
 # ## The unit, and what single cells pay for
@@ -211,18 +322,22 @@ assert torch.allclose(total, (first - dynamics.error) / dynamics.unit, atol=1e-3
 #
 # How much that is depends on the target.
 
-# %%
+# %% tags=["hide-input"]
+# @title How much of the error can be taken away? { display-mode: "form" }
 starting = {}
 for target in ("population", "cell"):
-    at_start = Dynamics(world, dataclasses.replace(quiet, target=target), n_cells=len(world))
-    at_start.reset([torch.Generator()], cells=torch.arange(len(world)))
-    starting[target] = float(at_start.error.mean())
+    aimed = dataclasses.replace(quiet, target=target)
+    at_rest = Dynamics(world, aimed, n_cells=len(world))
+    at_rest.reset([torch.Generator()], cells=torch.arange(len(world)))
+    starting[target] = float(at_rest.error.mean())
 gain = world.units.gain
+shares = {target: gain[target] / starting[target] for target in gain}
 record.say(
-    f"Error of doing nothing, in squared z-scores: {starting['population']:.4f} to the population target and "
-    f"{starting['cell']:.4f} to the matched cell. The best constant action of each perturbation takes away "
-    f"**{gain['population']:.4f}** and **{gain['cell']:.4f}**: {gain['population'] / starting['population']:.0%} of the "
-    f"first and {gain['cell'] / starting['cell']:.1%} of the second."
+    f"Error of doing nothing, in squared z-scores: {starting['population']:.4f} to the "
+    f"population target and {starting['cell']:.4f} to the matched cell. The best constant "
+    f"action of each perturbation takes away **{gain['population']:.4f}** and "
+    f"**{gain['cell']:.4f}**: {shares['population']:.0%} of the first and "
+    f"{shares['cell']:.1%} of the second."
 )
 
 # %% [markdown]
@@ -232,16 +347,18 @@ record.say(
 # How much of the return is it?
 # Take every perturbation's mean change out of the matched cells, so that on average nothing is left to be learned about it, train the same network by the exact gradient on both, and divide.
 
-# %%
+# %% tags=["hide-input"]
+# @title How much of a cell's reward is blur? { display-mode: "form" }
 blur = blur_share(world)
 record.say(
-    f"Share of the cell target's attainable return that is still there without any perturbation's mean change: "
-    f"**{blur:.0%}**. By construction the population target has no such part: its y and x share their noise."
+    "Share of the cell target's attainable return that is still there without any "
+    f"perturbation's mean change: **{blur:.0%}**. A policy that is paid for single cells "
+    f"is paid {'mostly' if blur > 0.5 else 'in part'} for taking noise away here."
 )
 
 # %% [markdown]
-# So a policy that is paid for single cells is paid mostly for taking noise away where this share is large.
-# The book trains on the population target, and runs the cell target beside it where the paper's words can be read so.
+# The population target has no such part: by construction its $y$ and $x$ share their noise.
+# The book trains on it, and runs the cell target beside it where the paper's words can be read so.
 #
 # ## The stochastic perturbation
 #
@@ -254,47 +371,66 @@ record.say(
 
 # %%
 kicked = [i for i in range(len(world.labels)) if world.kicks[i].abs().sum() > 0]
-label = kicked[0]
-rows = torch.nonzero(world.label == label)[0].expand(4000)
-noisy = Dynamics(world, dataclasses.replace(EnvironmentConfig(), process_noise=0.0), n_cells=4000)
-noisy.reset([torch.Generator().manual_seed(0)], cells=rows)
-moved = noisy.latent[0] - world.z0[rows[0]]
-efficacy = (moved @ world.kicks[label] / world.kicks[label].square().sum()).numpy()
-record.say(
-    f"{len(kicked)} of {len(world.labels)} perturbations have a measured target and a kick. "
-    f"For `{world.labels[label]}` the mean efficacy of 4,000 episodes is {efficacy.mean():.3f}; "
-    f"Beta(4, 2) has mean {4 / 6:.3f}. The mean kick is {float(moved.norm(dim=-1).mean()):.2f} latent units long, "
-    f"{float(moved.norm(dim=-1).mean()) / noisy.distance:.0%} of the mean distance to a match."
-)
-assert abs(efficacy.mean() - 4 / 6) < 0.02
+rows = torch.nonzero(world.label == kicked[0])[0].expand(
+    4000
+)  # one cell, many episodes
+config = dataclasses.replace(EnvironmentConfig(), process_noise=0.0)
+noisy = Dynamics(world, config, n_cells=4000)
+noisy.reset([seeded(0)], cells=rows)
+moved, kick = noisy.latent[0] - world.z0[rows[0]], world.kicks[kicked[0]]
+efficacy = (moved @ kick / kick.square().sum()).numpy()
+assert abs(efficacy.mean() - 4 / 6) < 0.02  # the mean of Beta(4, 2)
 
-# %%
+# %% tags=["hide-input"]
+# @title Efficacies of the kick, and an episode of doing nothing { display-mode: "form" }
 fig, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.8))
 grid = np.linspace(0, 1, 200)
-left.hist(efficacy, bins=40, density=True, color=plots.COLOURS["perturbed"], alpha=0.6, label="episodes")
-left.plot(grid, 20 * grid**3 * (1 - grid), color=plots.COLOURS["real"], label="Beta(4, 2)")
+left.hist(
+    efficacy,
+    bins=40,
+    density=True,
+    color=plots.COLOURS["perturbed"],
+    alpha=0.6,
+    label="episodes",
+)
+left.plot(
+    grid, 20 * grid**3 * (1 - grid), color=plots.COLOURS["real"], label="Beta(4, 2)"
+)
 left.set(xlabel="efficacy of the kick", ylabel="density")
 left.legend()
 noise = Dynamics(world, EnvironmentConfig(), n_cells=60)
-noise.reset([torch.Generator().manual_seed(0)], cells=rows[:60])
+noise.reset([seeded(0)], cells=rows[:60])
 paths = [noise.latent[0]]
-for _ in range(14):
-    noise.step(torch.zeros(1, 60, noise.action_dim))
+for _ in range(H - 1):
+    noise.step(torch.zeros(1, 60, A))
     paths.append(noise.latent[0])
 away = (torch.stack(paths) - world.z0[rows[0]]).norm(dim=-1).numpy()
 right.plot(away, color=plots.COLOURS["do_nothing"], linewidth=0.7, alpha=0.7)
 right.plot(away.mean(1), color=plots.COLOURS["real"], label="mean of 60 episodes")
-right.axhline(noise.distance, color=plots.COLOURS["perturbed"], linestyle="--", label="distance to a match")
+right.axhline(
+    noise.distance,
+    color=plots.COLOURS["perturbed"],
+    linestyle="--",
+    label="distance to a match",
+)
 right.set(xlabel="step", ylabel="latent distance from the control")
 right.legend()
 plots.show(
     fig,
     "kick-and-noise",
-    alt="Left: histogram of kick efficacies on the Beta(4, 2) curve. "
-    "Right: distance from the control over 15 steps of doing nothing, starting at the kick and growing slowly by noise, "
-    "far below the distance to a matched cell.",
-    caption="Left: how strong the kick was in each episode. Right: doing nothing for an episode; the kick sets the start, "
-    "process noise does the rest, and neither comes near a match.",
+    alt="Left: histogram of kick efficacies on the Beta(4, 2) curve. Right: distance from "
+    "the control over an episode of doing nothing, one line an episode, starting at the "
+    "kick and changing by noise; a dashed line marks the mean distance to a matched cell.",
+    caption="Left: how strong the kick was in each episode. Right: doing nothing for an "
+    "episode; the kick sets the start, process noise does the rest.",
+)
+long = float(moved.norm(dim=-1).mean())
+record.say(
+    f"{len(kicked)} of {len(world.labels)} perturbations have a measured target and a "
+    f"kick. For `{world.labels[kicked[0]]}` the mean efficacy of {len(efficacy):,} "
+    f"episodes is {efficacy.mean():.3f}; Beta(4, 2) has mean {4 / 6:.3f}. The mean kick is "
+    f"{long:.2f} latent units long, {long / noisy.distance:.0%} of the mean distance to a "
+    f"match; an episode of doing nothing ends {away[-1].mean():.2f} away from its control."
 )
 
 # %% [markdown]
@@ -304,7 +440,6 @@ plots.show(
 #
 # A perturbation whose target is not on the panel has no kick.
 # For it the policy is told which perturbation is meant and sees an unchanged control, so it has to supply the guide's own effect, too.
-# Where there is a kick, it is a small part of the way.
 #
 # ## Terminated or truncated?
 #
@@ -323,47 +458,31 @@ plots.show(
 # Had we hidden the time and cut the episode for convenience, it would have been a truncation.
 # Mistaking one for the other is a common bug in published code, and it moves the value function by an amount that can be computed.
 #
-# Take a reward of 1 in each of 15 steps and a discount of 0.99.
+# Take a reward of 1 in each of $H$ steps and a discount of 0.99.
 # The true value at step $t$ is the discounted sum of what is left.
 # An agent that takes the end for a truncation adds the discounted value of the last observation to the last reward.
 # If nothing else marks the end, its value must satisfy $V = 1 + \gamma V$ at every step.
 # That gives $V = 1 / (1 - \gamma)$, the value of a task that never ends.
 
 # %%
-gamma, H = 0.99, 15
-true_value = np.array([sum(gamma**k for k in range(H - t)) for t in range(H + 1)])
-endless = 1 / (1 - gamma)
-record.say(
-    f"Value at the start: **{true_value[0]:.2f}** if the end is a termination, "
-    f"**{endless:.0f}** if it is taken for a truncation. At the end: {true_value[-1]:.0f} against {endless:.0f}."
+gamma = 0.99
+true_value = sum(gamma**k for k in range(H))
+print(
+    f"at the start: {true_value:.2f} if terminated, {1 / (1 - gamma):.0f} if truncated"
 )
-step = None
-dynamics.reset([torch.Generator().manual_seed(0)])
-for _ in range(15):
+dynamics.reset([seeded(0)])
+for _ in range(H):
     step = dynamics.step(action)
 assert bool(step.terminated.all()) and not bool(step.truncated.any())
 assert torch.all(step.final_obs[..., -1] > step.obs[..., -1])
-assert torch.all(step.obs[..., -1] == observation[0, -1])
 
 # %% [markdown]
 # Finished cells are replaced in the same step.
 # `final_obs` holds the observation with which the old episode ended, `obs` the start of the new one.
 #
-# Take away everything else, and this is all that an agent does: look, act, be paid.
-
-# %%
-obs = dynamics.reset([torch.Generator().manual_seed(0)])
-earned = torch.zeros(1, 256)
-for _ in range(dynamics.horizon):
-    action = torch.zeros(1, 256, dynamics.action_dim)  # a policy would choose it from obs
-    step = dynamics.step(action)
-    obs, earned = step.obs, earned + step.reward
-print("what doing nothing earns:", float(earned.abs().max()))
-
-# %% [markdown]
 # ## Yardsticks
 #
-# Four policies need no reinforcement learning, and every table of this book shows them.
+# Four policies need no reinforcement learning, and every table of this book shows them; the first figure has their returns.
 #
 # - `do_nothing`: every action is 0.
 # - `random`: every action is drawn uniformly from its box.
@@ -371,18 +490,7 @@ print("what doing nothing earns:", float(earned.abs().max()))
 # - `pathwise`: the policies' own network, trained by the exact derivative of the return in its parameters. The environment is differentiable, so the derivative passes through all $H$ moves and the decoder; nothing is explored, and no value is learned. It takes as many environment steps as an algorithm beside it.
 #
 # An algorithm's score is told as it is, and as a share of `pathwise`: what the same network can reach here.
-
-# %%
-policies = yardstick_policies(world, EnvironmentConfig(), seeds=[0], timesteps=50_000)
-yard_returns = {name: float(mean_return(policy, world, quiet).mean()) for name, policy in policies.items()}
-record.say(
-    "Mean return over all training cells, noise and kick off, pathwise after 50,000 steps: "
-    + "; ".join(f"`{name}` **{value:+.3f}**" for name, value in yard_returns.items())
-    + "."
-)
-assert yard_returns["do_nothing"] == 0.0 < yard_returns["greedy"] and yard_returns["random"] < 0.1
-
-# %% [markdown]
+#
 # ## One dynamics, two interfaces
 #
 # Gymnasium is the interface that most reinforcement learning libraries speak.
@@ -395,20 +503,22 @@ assert yard_returns["do_nothing"] == 0.0 < yard_returns["greedy"] and yard_retur
 # A world of your own cells is made as at the top of this page, once they are prepared; [chapter 14](14_your_perturbation.ipynb) reads a file of yours.
 
 # %%
-single = gymnasium.make("twinlib/GeneScreen-v0", world=world, config=quiet)
-many = gymnasium.make_vec("twinlib/GeneScreen-v0", num_envs=4, world=world, config=quiet)
+NAME, given = "twinlib/GeneScreen-v0", {"world": world, "config": quiet}
+single = gymnasium.make(NAME, **given)
+many = gymnasium.make_vec(NAME, num_envs=4, **given)
 one_obs, _ = single.reset(seed=0, options={"cell": 3})
 four_obs, _ = many.reset(seed=0, options={"cell": [3, 3, 5, 7]})
-move = single.action_space.sample() * 0 + 0.5
+move = np.full(A, 0.5, dtype=np.float32)
 one, four = single.step(move), many.step(np.tile(move, (4, 1)))
 print("rewards, single:", round(one[1], 6), " vector:", four[1].round(6))
-assert np.allclose(one_obs, four_obs[0], atol=1e-5) and np.isclose(one[1], four[1][0], atol=1e-5)
+assert np.allclose(one_obs, four_obs[0], atol=1e-5)
+assert np.isclose(one[1], four[1][0], atol=1e-5)
 
-# %%
-from gymnasium.utils.env_checker import check_env
-
+# %% tags=["hide-input"]
+# @title Gymnasium's own checker { display-mode: "form" }
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # it warns that a latent axis has no bound, which is true
+    # It warns that a latent axis has no bound, which is true.
+    warnings.simplefilter("ignore")
     check_env(single.unwrapped, skip_render_check=True)
 print("gymnasium's checker: passed")
 
@@ -417,45 +527,60 @@ print("gymnasium's checker: passed")
 
 # %%
 for _ in range(H - 1):
-    told = many.step(np.tile(move, (4, 1)))[-1]
-print(
-    "final_obs:", told["final_obs"].shape, told["final_obs"].dtype, " final_info:", sorted(told["final_info"])
-)
-assert told["_final_obs"].all()
+    info = many.step(np.tile(move, (4, 1)))[-1]
+print("final_obs:", info["final_obs"].shape, info["final_obs"].dtype)
+print("final_info:", sorted(info["final_info"]))
+assert info["_final_obs"].all()
 
 # %% [markdown]
 # Now the test that matters to a user: an agent of another library, written without knowledge of ours, trains in the environment.
 # Stable-Baselines3 has a vector interface of its own; `stable_baselines3_vec_env` puts ours into its form.
 # That one file of `twinlib` imports the library, and only if asked.
 
+
 # %%
-if importlib.util.find_spec("stable_baselines3") is None:
-    print("Stable-Baselines3 is not installed here (pip install stable-baselines3): its PPO run is left out.")
-else:
+def agent_of_another_library():
+    """Stable-Baselines3's PPO, untrained, and 64 of our cells in the form it takes."""
     from stable_baselines3 import PPO
-    from stable_baselines3.common.env_checker import check_env as check_for_baselines
-    from stable_baselines3.common.evaluation import evaluate_policy
     from twinlib.environment.stable_baselines3 import stable_baselines3_vec_env
 
     torch.manual_seed(0)
-    check_for_baselines(gymnasium.make("twinlib/GeneScreen-v0", world=world).unwrapped)
-    cells_of_sb3 = stable_baselines3_vec_env("twinlib/GeneScreen-v0", 64, world=world)
-    agent = PPO("MlpPolicy", cells_of_sb3, seed=0, device="cpu", n_steps=32, gamma=0.0)
-    marks = []
-    for steps_more in (0, 8192):
-        if steps_more:
-            agent.learn(steps_more)
-        returns = evaluate_policy(
-            agent, cells_of_sb3, n_eval_episodes=640, warn=False, return_episode_rewards=True
-        )[0]
+    env = stable_baselines3_vec_env("twinlib/GeneScreen-v0", 64, world=world)
+    return PPO("MlpPolicy", env, seed=0, device="cpu", n_steps=32, gamma=0.0)
+
+
+# %% tags=["hide-input"]
+# @title Check it, train it a little, and measure before and after { display-mode: "form" }
+if importlib.util.find_spec("stable_baselines3") is None:
+    record.say(
+        "Stable-Baselines3 is not installed here (`pip install stable-baselines3`): its "
+        "PPO run is left out."
+    )
+else:
+    from stable_baselines3.common.env_checker import check_env as check_for_baselines
+    from stable_baselines3.common.evaluation import evaluate_policy
+
+    check_for_baselines(gymnasium.make(NAME, world=world).unwrapped)
+    agent, marks, more_steps = agent_of_another_library(), [], 8192
+    for steps in (0, more_steps):
+        if steps:
+            agent.learn(steps)
+        returns, _ = evaluate_policy(
+            agent,
+            agent.get_env(),
+            n_eval_episodes=640,
+            warn=False,
+            return_episode_rewards=True,
+        )
         marks.append((np.mean(returns), np.std(returns, ddof=1) / len(returns) ** 0.5))
     (before, before_se), (after, after_se) = marks
     better = after - before > 2 * np.hypot(before_se, after_se)
     record.say(
-        "Stable-Baselines3's checker passed. Its PPO in 64 cells, deterministic action, mean return of 640 episodes "
-        f"with noise and kick: {before:+.3f} (standard error {before_se:.3f}) before and {after:+.3f} (standard error "
-        f"{after_se:.3f}) after 8,192 steps. The agent has {'' if better else 'not '}improved by more than two standard "
-        "errors."
+        "Stable-Baselines3's checker passed. Its PPO in 64 cells, deterministic action, "
+        f"mean return of {len(returns)} episodes with noise and kick: {before:+.3f} "
+        f"(standard error {before_se:.3f}) before and {after:+.3f} (standard error "
+        f"{after_se:.3f}) after {more_steps:,} steps. The agent has "
+        f"{'' if better else 'not '}improved by more than two standard errors."
     )
 
 # %% [markdown]
@@ -477,40 +602,46 @@ else:
 
 
 # %%
+@torch.no_grad()
 def walk(config, action, cells):
     """Latent paths [N, H+1, D] and returns [N] under constant actions [N, A]."""
     dynamics = Dynamics(world, config, n_cells=len(cells))
-    obs = dynamics.reset([torch.Generator().manual_seed(0)], cells=cells)
-    path, total = [obs[0, :, :D]], 0.0
-    for _ in range(dynamics.horizon):
-        step = dynamics.step(action.unsqueeze(0))
-        path.append(step.final_obs[0, :, :D])
-        total = total + step.reward[0]
-    return torch.stack(path, dim=1), total
+    dynamics.reset([seeded(0)], cells=cells)
+    start = world.starts(cells.unsqueeze(0), config.target)
+    path = dynamics.path(lambda obs: action.unsqueeze(0), start)
+    return path[0], dynamics.episode(lambda obs: action.unsqueeze(0))[0]
 
 
-some = torch.randperm(len(world), generator=torch.Generator().manual_seed(0))[:128]
-greedy = GreedyLinear(world, quiet)
-actions = {
-    "random": torch.rand(128, dynamics.action_dim, generator=torch.Generator().manual_seed(3)) * 2 - 1,
-    "greedy": greedy.actions[world.label[some]],
-}
+some = torch.randperm(len(world), generator=seeded(0))[:128]
+random = torch.rand(128, A, generator=seeded(3)) * 2 - 1
+greedy = GreedyLinear(world, quiet).actions[world.label[some]]
+
+# %% tags=["hide-input"]
+# @title Linear and exact paths beside each other { display-mode: "form" }
+exactly = dataclasses.replace(quiet, mode="exact")
 gap, returns = {}, {}
-for name, chosen in actions.items():
+for name, chosen in (("random", random), ("greedy", greedy)):
     linear, gained = walk(quiet, chosen, some)
-    exact, gained_exact = walk(dataclasses.replace(quiet, mode="exact"), chosen, some)
+    exact, gained_exact = walk(exactly, chosen, some)
     way = (linear - linear[:, :1]).norm(dim=-1)
     gap[name] = ((exact - linear).norm(dim=-1).mean(0)[1:] / way.mean(0)[1:]).numpy()
     returns[name] = (float(gained.mean()), float(gained_exact.mean()))
+kept = returns["greedy"][1] / returns["greedy"][0]
 record.say(
-    f"Distance between the ends of linear and exact paths, as a share of the linear path's length from start to end: "
-    f"greedy action **{gap['greedy'][0]:.0%}** after one step and **{gap['greedy'][-1]:.0%}** after {H}; "
-    f"random actions {gap['random'][0]:.0%} and {gap['random'][-1]:.0%}. "
-    f"Return of the greedy action on these cells: {returns['greedy'][0]:+.3f} linear, {returns['greedy'][1]:+.3f} exact."
+    "Distance between the ends of linear and exact paths, as a share of the linear path's "
+    f"length from start to end: greedy action **{gap['greedy'][0]:.0%}** after one step "
+    f"and **{gap['greedy'][-1]:.0%}** after {H}; random actions {gap['random'][0]:.0%} and "
+    f"{gap['random'][-1]:.0%}. Return of the greedy action on these cells: "
+    f"{returns['greedy'][0]:+.3f} linear, {returns['greedy'][1]:+.3f} exact. "
+    + (
+        "This is a large loss: less than half of the return is left."
+        if kept < 0.5
+        else f"With the exact step {kept:.0%} of the return is left."
+    )
 )
 
 # %% [markdown]
-# This is a large loss, and it should be kept in mind wherever this book speaks of a policy's return: it is a return in a model that is linear in the latent cell.
+# It should be kept in mind wherever this book speaks of a policy's return: it is a return in a model that is linear in the latent cell.
 # The linear step is the default because it is the one the paper's description and code imply, because it is cheap, and because predictions are scored against held-out cells afterwards, in which no such assumption is made.
 
 # %% [markdown]
@@ -526,8 +657,25 @@ record.say(
 # A long segment joins a random action to the same action plus another random one, cut to the box; a short one adds three tenths of that other one.
 
 # %%
-sample = torch.randperm(len(world), generator=torch.Generator().manual_seed(5))[:128]
-directions = torch.randn(2, dynamics.action_dim, generator=torch.Generator().manual_seed(6))
+sample = torch.randperm(len(world), generator=seeded(5))[:128]
+drifting = dataclasses.replace(quiet, drift="density")  # explained further down
+
+
+def violations(config, spread):
+    """Share of random segments whose middle lies below the mean of the ends."""
+    generator, below = seeded(7), []
+    for _ in range(10):
+        ends = torch.rand(2, len(sample), A, generator=generator) * 2 - 1
+        ends[1] = (ends[0] + spread * ends[1]).clamp(-1, 1)
+        on_the_way = (ends[0], ends.mean(0), ends[1])
+        first, middle, last = (walk(config, each, sample)[1] for each in on_the_way)
+        below.append((middle < (first + last) / 2 - 1e-5).float().mean())
+    return float(torch.stack(below).mean())
+
+
+# %% tags=["hide-input"]
+# @title The return over two random directions, and segments that bend the wrong way { display-mode: "form" }
+directions = torch.randn(2, A, generator=seeded(6))
 directions = directions / directions.abs().amax(1, keepdim=True)
 ticks = torch.linspace(-1, 1, 11)
 
@@ -537,60 +685,63 @@ def sampled_return(config, action):
     return float(walk(config, action.expand(len(sample), -1), sample)[1].mean())
 
 
-drifting = dataclasses.replace(quiet, drift="density")
-surfaces = {}
-for name, config in (("no drift", quiet), ("density drift", drifting)):
-    surfaces[name] = np.array(
-        [[sampled_return(config, (a * directions[0] + b * directions[1]) / 2) for a in ticks] for b in ticks]
+surfaces = {
+    name: np.array(
+        [
+            [
+                sampled_return(config, torch.stack([a, b]) @ directions / 2)
+                for a in ticks
+            ]
+            for b in ticks
+        ]
     )
-
-# %%
-fig, axes = plt.subplots(1, 2, figsize=(9.8, 4.2))
+    for name, config in (("no drift", quiet), ("density drift", drifting))
+}
+fig, axes = plt.subplots(1, 2, figsize=(9.8, 4.6))
 for axis, (name, surface) in zip(axes, surfaces.items(), strict=True):
     drawn = axis.contourf(ticks, ticks, surface, levels=14, cmap="cividis")
     fig.colorbar(drawn, ax=axis, label="mean return")
     axis.plot(0, 0, "s", color=plots.COLOURS["perturbed"], label="do nothing")
     axis.set(title=name, xlabel="random direction 1", ylabel="random direction 2")
-    axis.legend(loc="lower left")
+plots.legend_outside(fig)
 plots.show(
     fig,
     "return-surface",
-    alt="Mean return over two random directions in action space as filled contours, without drift and with the "
-    "density drift. In both panels the contours are nested ovals around one highest point.",
-    caption="Mean return of constant actions. Every point is one action, a mixture of two random directions (at 1, half of "
-    "a direction whose largest entry is one); the square is doing nothing. Each panel has its own colour scale.",
+    alt="Mean return over two random directions in action space as filled contours, "
+    "without drift and with the density drift; a square marks doing nothing.",
+    caption="Mean return of constant actions. Every point is one action, a mixture of two "
+    "random directions (at 1, half of a direction whose largest entry is one). Each panel "
+    "has its own colour scale.",
 )
-
-
-# %%
-def violations(config, spread):
-    """Share of cells and segments (an action, and it plus `spread` of another) with a middle below the ends' mean."""
-    generator = torch.Generator().manual_seed(7)
-    below = []
-    for _ in range(10):
-        ends = torch.rand(2, len(sample), dynamics.action_dim, generator=generator) * 2 - 1
-        ends[1] = (ends[0] + spread * ends[1]).clamp(-1, 1)
-        first, middle, last = (walk(config, end, sample)[1] for end in (ends[0], ends.mean(0), ends[1]))
-        below.append((middle < (first + last) / 2 - 1e-5).float().mean())
-    return float(torch.stack(below).mean())
-
-
-greedy_return = float(walk(quiet, actions["greedy"], some)[1].mean())
+plain_surface = surfaces["no drift"]
+top = np.unravel_index(plain_surface.argmax(), plain_surface.shape)
+where = (
+    "doing nothing"
+    if all(abs(float(ticks[k])) < 1e-6 for k in top)
+    else "another action"
+)
+greedy_return = float(walk(quiet, greedy, some)[1].mean())
 at_rest = Dynamics(world, quiet, n_cells=len(some))
-at_rest.reset([torch.Generator().manual_seed(0)], cells=some)
+at_rest.reset([seeded(0)], cells=some)
 some_error = float(at_rest.error.mean())
-top = np.unravel_index(surfaces["no drift"].argmax(), surfaces["no drift"].shape)
-where = "doing nothing" if all(abs(float(ticks[k])) < 1e-6 for k in top) else "another action"
+bent = {
+    (name, spread): violations(config, spread)
+    for name, config in (("none", quiet), ("density", drifting))
+    for spread in (1.0, 0.3)
+}
+assert max(bent["none", 1.0], bent["none", 0.3]) < 0.05  # close to concave
 record.say(
-    f"Segments that violate concavity without drift: **{violations(quiet, 1.0):.1%}** of long ones and "
-    f"**{violations(quiet, 0.3):.1%}** of short ones. "
-    f"Best point of the drawn surface without drift: {round(surfaces['no drift'].max(), 4) + 0.0:+.4f}, which is {where}; "
-    f"greedy linear optimum, one constant action a perturbation: **{greedy_return:+.4f}**, "
-    f"{greedy_return * at_rest.unit / some_error:.1%} of the squared error at the start ({some_error:.4f})."
+    "Segments that violate concavity without drift: "
+    f"**{bent['none', 1.0]:.1%}** of long ones and **{bent['none', 0.3]:.1%}** of short "
+    f"ones. Best point of the drawn surface without drift: "
+    f"{round(plain_surface.max(), 4) + 0.0:+.4f}, which is {where}; greedy linear optimum, "
+    f"one constant action a perturbation: **{greedy_return:+.4f}**, "
+    f"{greedy_return * at_rest.unit / some_error:.1%} of the squared error at the start "
+    f"({some_error:.4f})."
 )
 
 # %% [markdown]
-# The decoder is curved, so a few segments without drift may violate concavity; the share above says how many.
+# What violations there are without drift come from the curvature of the decoder.
 # In the left panel no mixture of two random directions has to come nearer to the target: a useful direction has to be looked for, and the greedy action is one.
 #
 # No policy gradient is needed for the greedy optimum.
@@ -608,29 +759,49 @@ record.say(
 # Cell states become basins, and leaving one of them costs an effort that has to be kept up.
 # The setting `drift_rate` is $\kappa$ times the largest curvature of $U$: the share of its offset that the steepest axis loses in one step.
 
-# %%
-from twinlib.environment.rendering import landscape, main_axes
-
-axes_2d = main_axes(world)
-a, b, U = landscape(world, axes_2d)
-flat = (world.z0 @ axes_2d).numpy()
-fig, axis = plt.subplots(figsize=(6.6, 4.6))
+# %% tags=["hide-input"]
+# @title The landscape, and cells that are pushed across it { display-mode: "form" }
+plane = main_axes(world)
+a, b, U = landscape(world, plane)
+flat = (world.z0 @ plane).numpy()
+fig, axis = plt.subplots(figsize=(6.6, 5.0))
 drawn = axis.contourf(a, b, np.minimum(U, U.min() + 8), levels=16, cmap="cividis_r")
 fig.colorbar(drawn, ax=axis, label="U = -log density (nats, cut at 8 above the lowest)")
-axis.scatter(*flat[::4].T, s=3, color=plots.COLOURS["control"], alpha=0.5, linewidths=0)
-path = walk(drifting, actions["greedy"], some)[0][:12] @ axes_2d
-for line in path.numpy():
+axis.scatter(
+    *flat[::4].T,
+    s=3,
+    color=plots.COLOURS["control"],
+    alpha=0.5,
+    linewidths=0,
+    label="control cells",
+)
+path = (walk(drifting, greedy, some)[0][:12] @ plane).numpy()
+for k, line in enumerate(path):
+    first = k == 0
     axis.plot(*line.T, color=plots.COLOURS["insilico"], linewidth=1)
-    axis.plot(*line[0], "o", color=plots.COLOURS["insilico"], markersize=4)
-    axis.plot(*line[-1], "x", color=plots.COLOURS["perturbed"], markersize=7)
+    axis.plot(
+        *line[0],
+        "o",
+        color=plots.COLOURS["insilico"],
+        markersize=4,
+        label="start" if first else None,
+    )
+    axis.plot(
+        *line[-1],
+        "x",
+        color=plots.COLOURS["perturbed"],
+        markersize=7,
+        label="end" if first else None,
+    )
 axis.set(xlabel="latent axis 1", ylabel="latent axis 2")
+plots.legend_outside(fig, 3)
 plots.show(
     fig,
     "density-landscape",
-    alt="The landscape U over the two main latent axes, with control cells as points and twelve paths of the "
-    "greedy action, each from a dot to a cross.",
-    caption="U of the density projected on the first two principal components of the control cells. Points: control cells. "
-    "Lines: greedy actions under the drift, from the dot (start) to the cross (end).",
+    alt="The landscape U over the two main latent axes, with control cells as points and "
+    "twelve paths of the greedy action, each from a dot to a cross.",
+    caption="U of the density projected on the first two principal components of the "
+    "control cells. Lines: greedy actions under the drift.",
 )
 
 # %% [markdown]
@@ -642,9 +813,15 @@ plots.show(
 # Random segments show how much of the return stops being concave.
 # The basins show on the way that matters: for each cell take the constant action that, without drift, leads straight to the encoded match, and ask in which basin the cell ends.
 
-# %%
+# %% tags=["hide-input"]
+# @title Who crosses, with and without drift, and what doing nothing earns { display-mode: "form" }
 with torch.no_grad():
-    goal = torch.cat([embedding.encode(world.scale(part)) for part in torch.split(world.y[some], 64)])
+    goal = torch.cat(
+        [
+            world.embedding.encode(world.scale(part))
+            for part in torch.split(world.y[some], 64)
+        ]
+    )
 way = (goal - world.z0[some]).T / H
 straight = torch.linalg.lstsq(dynamics.action_scale * world.effects.T, way).solution.T
 matched = {
@@ -652,7 +829,7 @@ matched = {
     for name, config in (("without", quiet), ("with", drifting))
 }
 cell_unit = world.units.gain["cell"]
-basin = world.density.component  # the component of the mixture most responsible for a latent cell
+basin = world.density.component  # the component most responsible for a latent cell
 crossing = basin(goal) != basin(world.z0[some])
 arrived = {}
 for name, config in matched.items():
@@ -661,31 +838,39 @@ for name, config in matched.items():
 steps, threshold = torch.linspace(0, 2, 9), 0.005  # in squared z-scores
 barrier = {}
 for name, config in matched.items():
-    line = torch.stack([walk(config, k * straight, some)[1] for k in steps])[:, crossing]
+    line = torch.stack([walk(config, k * straight, some)[1] for k in steps])[
+        :, crossing
+    ]
     bend = line[2:] - 2 * line[1:-1] + line[:-2]
     barrier[name] = float((bend.amax(0) > threshold / cell_unit).float().mean())
 still, still_return = walk(matched["with"], 0 * straight, some)
-shift_return = float(walk(matched["without"], actions["greedy"], some)[1].mean())
-mixed = torch.randperm(len(world), generator=torch.Generator().manual_seed(8))
-strangers = Dynamics(dataclasses.replace(world, y=world.y[mixed]), matched["with"], n_cells=len(some))
-strangers.reset([torch.Generator().manual_seed(0)], cells=some)
+idle = float(still_return.mean())
+shift_return = float(walk(matched["without"], greedy, some)[1].mean())
+mixed = torch.randperm(len(world), generator=seeded(8))
+strange = dataclasses.replace(world, y=world.y[mixed])
+strangers = Dynamics(strange, matched["with"], n_cells=len(some))
+strangers.reset([seeded(0)], cells=some)
 mixed_return = sum(
-    float(strangers.step(torch.zeros(1, len(some), dynamics.action_dim)).reward.mean()) for _ in range(H)
+    float(strangers.step(torch.zeros(1, len(some), A)).reward.mean()) for _ in range(H)
 )
 stayed = float((basin(still[:, -1]) == basin(world.z0[some])).float().mean())
 record.say(
-    f"The mixture has **{len(world.density.means)}** components. Left alone, **{stayed:.0%}** of the cells stay in "
-    f"their basin. Of {int(crossing.sum())} cells whose match lies in another basin, the straight action brings "
+    f"The mixture has **{len(world.density.means)}** components. Left alone, "
+    f"**{stayed:.0%}** of the cells stay in their basin. Of {int(crossing.sum())} cells "
+    "whose match lies in another basin, the straight action brings "
     f"**{arrived['without']}** there without drift and **{arrived['with']}** with it. "
-    f"Scaled from nothing to twice its length, that action's return bends upwards somewhere for "
-    f"**{barrier['without']:.0%}** of these cells without drift and **{barrier['with']:.0%}** with it "
-    f"(bent: a second difference above {threshold} squared z-scores, {threshold / cell_unit:.0%} of the unit). "
-    f"Segments that violate concavity with the drift: {violations(drifting, 1.0):.1%} of long ones, "
-    f"{violations(drifting, 0.3):.1%} of short ones. "
-    f"Doing nothing now earns **{float(still_return.mean()):+.2f}**, because the drift moves the cell by itself; "
-    f"the greedy action without drift earned {shift_return:+.2f}. "
-    f"With the matched profiles shuffled over all cells and labels, doing nothing under the drift earns "
-    f"{mixed_return:+.2f}, {mixed_return / float(still_return.mean()):.0%} of that."
+    "Scaled from nothing to twice its length, that action's return bends upwards somewhere "
+    f"for **{barrier['without']:.0%}** of these cells without drift and "
+    f"**{barrier['with']:.0%}** with it (bent: a second difference above {threshold} "
+    f"squared z-scores, {threshold / cell_unit:.0%} of the unit). Segments that violate "
+    f"concavity with the drift: {bent['density', 1.0]:.1%} of long ones, "
+    f"{bent['density', 0.3]:.1%} of short ones."
+)
+record.say(
+    f"Doing nothing now earns **{idle:+.2f}**, because the drift moves the cell by itself; "
+    f"the greedy action without drift earned {shift_return:+.2f}. With the matched profiles "
+    "shuffled over all cells and labels, doing nothing under the drift earns "
+    f"{mixed_return:+.2f}, {mixed_return / idle:.0%} of that."
 )
 
 # %% [markdown]
@@ -720,9 +905,6 @@ record.say(
 # The first cells of this section are simulated, whatever the rest of the page uses.
 
 # %%
-from twinlib.environment.packaged import packaged_world
-from twinlib.environment.greedy import best_dose
-
 cytokines = packaged_world("cytokine")
 rows = torch.nonzero(cytokines.label == cytokines.labels.index("G-CSF"))[:, 0]
 one = cytokines.rows(rows).only(["G-CSF"])
@@ -731,50 +913,61 @@ setting = EnvironmentConfig(process_noise=0.0)
 
 
 def mean_returns(world, n=2000):
-    """Mean return over n cells at each of `doses`, the same cells and responses every time."""
+    """Mean return of n cells at each dose, with the same cells and responses."""
     returns = []
     for dose in doses:
         scan = Dynamics(world, setting, n_cells=n)
-        scan.reset([torch.Generator().manual_seed(0)], cells=torch.arange(n) % len(world))
+        scan.reset([seeded(0)], cells=torch.arange(n) % len(world))
         action = torch.full((1, n, 1), float(dose))
         returns.append(sum(float(scan.step(action).reward.mean()) for _ in range(H)))
     return returns
 
 
+# %% tags=["hide-input"]
+# @title The best dose by simulation and in closed form { display-mode: "form" }
 curve, optimum = mean_returns(one), best_dose(one, setting)
-fig, axis = plt.subplots(figsize=(6.0, 3.6))
+fig, axis = plt.subplots(figsize=(6.0, 3.8))
 axis.plot(doses, curve, color=plots.COLOURS["insilico"], label="simulated mean return")
-axis.axvline(optimum, color=plots.COLOURS["perturbed"], linestyle="--", label="closed form")
+axis.axvline(
+    optimum, color=plots.COLOURS["perturbed"], linestyle="--", label="closed form"
+)
 axis.set(xlabel="constant dose of G-CSF", ylabel="mean return")
-axis.legend()
+plots.legend_outside(fig)
 plots.show(
     fig,
     "best-dose",
-    alt="Mean return against a constant dose of one cytokine, with the closed-form optimum as a dashed line.",
-    caption="Mean return of a constant dose: too little leaves the cell short of its match, too much overshoots.",
+    alt="Mean return against a constant dose of one cytokine, with the closed-form optimum "
+    "as a dashed line.",
+    caption="Mean return of a constant dose: too little leaves the cell short of its "
+    "match, too much overshoots.",
 )
 record.say(
-    f"Costs: lambda_1 = {setting.l1:g}, lambda_2 = {setting.l2:g}. Closed-form dose: **{optimum:.3f}**; best of the simulated doses: **{doses[int(np.argmax(curve))]:.2f}**. "
-    "They differ by the curvature of the decoder, which the closed form leaves out, and by the grid."
+    f"Costs: lambda_1 = {setting.l1:g}, lambda_2 = {setting.l2:g}. Closed-form dose: "
+    f"**{optimum:.3f}**; best of the simulated doses: "
+    f"**{doses[int(np.argmax(curve))]:.2f}**. They differ by the curvature of the decoder, "
+    "which the closed form leaves out, and by the grid."
 )
 
 # %% [markdown]
 # The same environment on real cells: blood cells with and without interferon beta (`kang2018`).
 # One cytokine was given, so that the action is one dose and the closed form applies.
 
-# %%
+# %% tags=["hide-input"]
+# @title The best dose of interferon beta { display-mode: "form" }
 if available("kang2018"):
     blood = standard("kang2018")
     treated = make_world(blood, pretrained("kang2018"), n_pairs=1000)
-    assert treated.action_names == ("IFN-beta",)  # read from the perturbed cells: no gene was perturbed
+    # Read from the perturbed cells: no gene was perturbed.
+    assert treated.action_names == ("IFN-beta",)
     ward = gymnasium.make("twinlib/Cytokine-v0", world=treated)
     check_env(ward.unwrapped, skip_render_check=True)
     real_curve, real_optimum = mean_returns(treated), best_dose(treated, setting)
     best_found = doses[int(np.argmax(real_curve))]
     record.say(
         f"Actions: {', '.join(treated.action_names)}; {len(treated)} matched pairs. "
-        f"Closed-form dose: **{real_optimum:.3f}**; best of the simulated doses: **{best_found:.2f}**. "
-        f"Mean return there {max(real_curve):+.3f}, at dose 1 {real_curve[-1]:+.3f}, at dose 0 {real_curve[0]:+.3f}."
+        f"Closed-form dose: **{real_optimum:.3f}**; best of the simulated doses: "
+        f"**{best_found:.2f}**. Mean return there {max(real_curve):+.3f}, at dose 1 "
+        f"{real_curve[-1]:+.3f}, at dose 0 {real_curve[0]:+.3f}."
     )
     assert real_curve[0] == 0.0 and abs(best_found - real_optimum) < 0.1
 else:
@@ -789,22 +982,21 @@ else:
 #
 # Several real stimuli on the same kinds of cells come with the package: proteins of blood cells under four stimuli (`chi11`, chapter 2), in which the doses of all four are one action.
 
-# %%
-from twinlib.embedding.attention import EmbeddingConfig
-from twinlib.embedding.train import train_embedding
-
+# %% tags=["hide-input"]
+# @title Greedy doses of four stimuli { display-mode: "form" }
 stimulated = standard("chi11")
 code, _ = train_embedding(stimulated, EmbeddingConfig(epochs=8))
-four = make_world(stimulated, code)
-dose_of = GreedyLinear(four, setting).actions
+four_stimuli = make_world(stimulated, code)
+four_greedy = GreedyLinear(four_stimuli, setting)
+told = [
+    f"**{label}** ({', '.join(f'{dose:.2f}' for dose in four_greedy.actions[i])})"
+    for i, label in enumerate(four_stimuli.labels)
+]
+kinds = stimulated.cells.obs["cell_context"].nunique()
 record.say(
-    f"Greedy doses ({', '.join(four.action_names)}) of each stimulus: "
-    + "; ".join(
-        f"**{label}** ({', '.join(f'{dose:.2f}' for dose in dose_of[i])})"
-        for i, label in enumerate(four.labels)
-    )
-    + f". Mean return of these constant doses in {stimulated.cells.obs['cell_context'].nunique()} cell types together: "
-    f"{float(mean_return(GreedyLinear(four, setting), four, setting)):+.3f}."
+    f"Greedy doses ({', '.join(four_stimuli.action_names)}) of each stimulus: "
+    f"{'; '.join(told)}. Mean return of these constant doses in {kinds} cell types "
+    f"together: {float(mean_return(four_greedy, four_stimuli, setting)):+.3f}."
 )
 
 # %% [markdown]
@@ -833,11 +1025,35 @@ record.say(
 # A policy that earns reward here has learned to move a latent cell towards the mean profile of perturbed cells.
 # It has not found the genes that a laboratory would have to adjust: several adjustments with the same sum $aE$ earn exactly the same reward up to the cost, and the environment cannot tell them apart.
 #
+# ## Check yourself
+#
+# Think first; a click on the question shows the answer.
+#
+# <details><summary>A policy moves a cell to its target and back again within one episode. What does it earn, action costs aside?</summary>
+#
+# Nothing: the rewards add up to the error at the start less the error at the end, and both are the same.
+#
+# </details>
+#
+# <details><summary>Two policies are paid for single matched cells, and one of them earns more. Does it know more about the perturbation?</summary>
+#
+# Not necessarily: moving every cell towards the mean of all cells takes noise away, and the cell target pays for that, too.
+# The population target does not.
+#
+# </details>
+#
+# <details><summary>The action says 'gene up by one standard deviation'. Is that what the cell would do if the gene were activated in a laboratory?</summary>
+#
+# No: the row of E is where the encoder would put a cell in which this one gene was measured higher.
+# What regulation would do to all other genes does not stand in it.
+#
+# </details>
+#
 # ## Key takeaways
 #
 # - Doing nothing is the control, exactly, and earns exactly zero with noise and kick off.
 # - The reward telescopes: the return is the fall of the error, and 1 is what the best constant action of each perturbation earns.
-# - Paid for single cells, a policy learns mostly to take noise away; paid for the population, it cannot.
+# - Paid for single cells, a policy is paid for taking noise away, too; paid for the population, it cannot be.
 # - The end of the horizon is a termination, because the task has $H$ steps and the observation says how many are left.
 # - Without drift the return is close to concave; linear algebra finds what a constant action can gain.
 # - The density drift turns cell states into basins, and moves cells by itself.
@@ -848,7 +1064,7 @@ record.say(
 # %% [markdown]
 # ### Exercise 5.1. The return by hand
 #
-# Write `total_return(errors, costs)`: the return of an episode from the errors $\mathrm{MSE}(\hat y_0, y), \dots, \mathrm{MSE}(\hat y_H, y)$ and the costs of its $H$ actions.
+# Write `total_return(errors, costs)`: the return of an episode from the errors $\mathrm{MSE}(\hat y_0, y), \dots, \mathrm{MSE}(\hat y_H, y)$, in units of $q$, and the costs of its $H$ actions.
 
 
 # %% tags=["exercise-1"]
@@ -866,7 +1082,8 @@ def total_return(errors, costs):
 #
 # </details>
 
-# %% tags=["check-1"]
+# %% tags=["check-1", "hide-input"]
+# @title Check exercise 5.1 { display-mode: "form" }
 from twinlib.page.record import attempt
 
 
@@ -900,7 +1117,8 @@ def two_predictions(x, shrink):
 #
 # </details>
 
-# %% tags=["check-2"]
+# %% tags=["check-2", "hide-input"]
+# @title Check exercise 5.2 { display-mode: "form" }
 import numpy as np
 
 from twinlib.page.record import attempt
@@ -911,10 +1129,14 @@ def check_2(answer):
     x, y = rng.normal(size=(2, 2000))
     blurred, same = answer(x, 0.5)
     assert blurred is not None and same is not None, "return both predictions"
-    assert np.allclose(same, x), "with the second convention doing nothing is the control"
+    assert np.allclose(same, x), (
+        "with the second convention doing nothing is the control"
+    )
     assert np.allclose(blurred, 0.5 * x), "the first convention is the shrunken profile"
     better = ((x - y) ** 2).mean() - ((blurred - y) ** 2).mean()
-    assert better > 0.5, "y is unrelated to x here, and still the blurred prediction has the smaller error"
+    assert better > 0.5, (
+        "y is unrelated to x here, and still the blurred prediction has the smaller error"
+    )
 
 
 attempt("5.2", check_2, two_predictions)
@@ -929,7 +1151,7 @@ attempt("5.2", check_2, two_predictions)
 
 # %% tags=["exercise-3"]
 def step_and_replace(z, t, horizon, fresh):
-    """z [N], t [N] -> observation of the next decision, end flags, observation at the end of the episode."""
+    """z [N], t [N] -> next observation, end flags, observation at the end."""
     t = t + 1
     terminated = t >= horizon
     z = np.where(terminated, fresh, z)
@@ -955,7 +1177,8 @@ def step_and_replace(z, t, horizon, fresh):
 #
 # </details>
 
-# %% tags=["check-3"]
+# %% tags=["check-3", "hide-input"]
+# @title Check exercise 5.3 { display-mode: "form" }
 import numpy as np
 
 from twinlib.page.record import attempt
@@ -964,9 +1187,15 @@ from twinlib.page.record import attempt
 def check_3(answer):
     z, t = np.array([1.0, 2.0]), np.array([14, 3])
     obs, terminated, final_obs = answer(z, t, 15, np.array([9.0, 9.0]))
-    assert terminated.tolist() == [True, False], "only the first episode has had its 15 steps"
-    assert obs.tolist() == [9.0, 2.0], "the next decision of the first cell is about its fresh start"
-    assert final_obs.tolist() == [1.0, 2.0], "the episode ended at z, before it was replaced"
+    assert terminated.tolist() == [True, False], (
+        "only the first episode has had its 15 steps"
+    )
+    assert obs.tolist() == [9.0, 2.0], (
+        "the next decision of the first cell is about its fresh start"
+    )
+    assert final_obs.tolist() == [1.0, 2.0], (
+        "the episode ended at z, before it was replaced"
+    )
 
 
 attempt("5.3", check_3, step_and_replace)
@@ -979,5 +1208,6 @@ attempt("5.3", check_3, step_and_replace)
 # - F. Pardo and others, *Time limits in reinforcement learning*, ICML 2018: termination against truncation.
 # - Y. Nesterov, *A method for solving the convex programming problem with convergence rate O(1/k^2)*, 1983: the solver of the greedy optimum.
 
-# %%
+# %% tags=["hide-input"]
+# @title Seed and versions { display-mode: "form" }
 print(record.stamp_line())

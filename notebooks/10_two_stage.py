@@ -68,7 +68,12 @@ from twinlib.policy.trust_region import (
     step_length,
     surrogate,
 )
-from twinlib.policy.training import HISTORY_COLUMNS, TrainingConfig, make_generators, train
+from twinlib.policy.training import (
+    HISTORY_COLUMNS,
+    TrainingConfig,
+    make_generators,
+    train,
+)
 
 plots.style()
 torch.set_num_threads(1)
@@ -82,7 +87,9 @@ def world_of(name):
         return packaged_world()
     from twinlib.embedding.train import pretrained
 
-    return make_world(standard(name), pretrained(name), n_pairs=4000)  # a part, for speed
+    return make_world(
+        standard(name), pretrained(name), n_pairs=4000
+    )  # a part, for speed
 
 
 world = world_of(dataset)
@@ -123,7 +130,9 @@ quiet = Dynamics(world, EnvironmentConfig().quiet(), replicas=1, n_cells=64)
 quiet.reset(make_generators([0], "environment"))
 idle = torch.zeros(1, 64, quiet.action_dim)
 idle_return = sum(quiet.step(idle).reward for _ in range(quiet.horizon))
-record.say(f"Largest return of a cell left alone: {float(idle_return.abs().max()):.1g}.")
+record.say(
+    f"Largest return of a cell left alone: {float(idle_return.abs().max()):.1g}."
+)
 assert float(idle_return.abs().max()) == 0.0
 
 # %% [markdown]
@@ -166,7 +175,10 @@ policy = ActorCritic(
     dtype=torch.float64,
 )
 collector = Collector(
-    few, make_generators([0, 1], "environment"), make_generators([0, 1], "actions"), torch.float64
+    few,
+    make_generators([0, 1], "environment"),
+    make_generators([0, 1], "actions"),
+    torch.float64,
 )
 buffer = collector.collect(policy, steps=15, gamma=0.99, gae_lambda=0.95)
 record.say(
@@ -188,7 +200,9 @@ record.say(
 # %%
 advantage = normalized(buffer.advantage)
 with torch.no_grad():
-    ratio = torch.exp(policy.distribution(buffer.obs).log_prob(buffer.action) - buffer.log_prob)
+    ratio = torch.exp(
+        policy.distribution(buffer.obs).log_prob(buffer.action) - buffer.log_prob
+    )
 print("largest distance of a ratio from 1:", f"{float((ratio - 1).abs().max()):.1e}")
 assert float((ratio - 1).abs().max()) < 1e-10
 
@@ -207,7 +221,9 @@ actor = policy.actor.detach().requires_grad_()
 (by_ratio,) = torch.autograd.grad(
     surrogate(policy.distribution(buffer.obs, actor), buffer, advantage).sum(), actor
 )
-score = (policy.distribution(buffer.obs, actor).log_prob(buffer.action) * advantage).mean(-1)
+score = (
+    policy.distribution(buffer.obs, actor).log_prob(buffer.action) * advantage
+).mean(-1)
 (gradient,) = torch.autograd.grad(score.sum(), actor)
 print("largest difference:", f"{float((by_ratio - gradient).abs().max()):.1e}")
 assert torch.allclose(by_ratio, gradient, atol=1e-12)
@@ -242,18 +258,27 @@ def dense_fisher(replica):
     alone, states = policy.replica(replica), buffer.obs[replica : replica + 1]
     old = alone.distribution(states).detach()
     return torch.autograd.functional.hessian(
-        lambda a: mean_kl(old, alone.distribution(states, a.unsqueeze(0))).sum(), alone.actor[0].clone()
+        lambda a: mean_kl(old, alone.distribution(states, a.unsqueeze(0))).sum(),
+        alone.actor[0].clone(),
     )
 
 
 fisher = torch.stack([dense_fisher(0), dense_fisher(1)])
-v = torch.randn(policy.actor.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+v = torch.randn(
+    policy.actor.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+)
 exact = (fisher @ v.unsqueeze(-1)).squeeze(-1)
 errors = {
     "two backward passes, on this page": plain_product(v),
-    "twinlib, two backward passes": fisher_vector_product(policy, buffer.obs, product="double_backward")(v),
-    "twinlib, forward tangents": fisher_vector_product(policy, buffer.obs, product="jvp")(v),
-    "twinlib, multiplied out": fisher_vector_product(policy, buffer.obs, product="analytic")(v),
+    "twinlib, two backward passes": fisher_vector_product(
+        policy, buffer.obs, product="double_backward"
+    )(v),
+    "twinlib, forward tangents": fisher_vector_product(
+        policy, buffer.obs, product="jvp"
+    )(v),
+    "twinlib, multiplied out": fisher_vector_product(
+        policy, buffer.obs, product="analytic"
+    )(v),
 }
 for name, product in errors.items():
     relative = float((product - exact).norm() / exact.norm())
@@ -267,7 +292,9 @@ for name, product in errors.items():
 # %%
 asymmetry = float((fisher - fisher.transpose(1, 2)).abs().max() / fisher.abs().max())
 lowest = [float(torch.linalg.eigvalsh(f).min()) for f in fisher]
-print(f"relative asymmetry {asymmetry:.1e}; smallest eigenvalues {lowest[0]:.1e}, {lowest[1]:.1e}")
+print(
+    f"relative asymmetry {asymmetry:.1e}; smallest eigenvalues {lowest[0]:.1e}, {lowest[1]:.1e}"
+)
 assert asymmetry < 1e-10 and min(lowest) > -1e-10
 
 # %% [markdown]
@@ -280,7 +307,9 @@ assert asymmetry < 1e-10 and min(lowest) > -1e-10
 # The direct answer factorises the dense matrix; conjugate gradients only ever ask for products.
 
 # %%
-settings = TrustRegionConfig(delta=0.05, damping=0.1, cg_iterations=200, cg_tolerance=1e-24)
+settings = TrustRegionConfig(
+    delta=0.05, damping=0.1, cg_iterations=200, cg_tolerance=1e-24
+)
 d = conjugate_gradient(
     fisher_vector_product(policy, buffer.obs, settings.damping),
     gradient,
@@ -288,7 +317,8 @@ d = conjugate_gradient(
     settings.cg_tolerance,
 )
 direct = torch.linalg.solve(
-    fisher + settings.damping * torch.eye(policy.actor_size, dtype=torch.float64), gradient
+    fisher + settings.damping * torch.eye(policy.actor_size, dtype=torch.float64),
+    gradient,
 )
 relative = float((d - direct).norm() / direct.norm())
 print(f"relative distance to the direct solution: {relative:.1e}")
@@ -332,8 +362,12 @@ pd.DataFrame(
 ).round(5)
 
 # %%
-assert bool((search.kl <= settings.delta).all()), "an accepted step must respect the constraint"
-assert bool((search.improvement[search.accepted] > 0).all()), "an accepted step must improve the surrogate"
+assert bool((search.kl <= settings.delta).all()), (
+    "an accepted step must respect the constraint"
+)
+assert bool((search.improvement[search.accepted] > 0).all()), (
+    "an accepted step must improve the surrogate"
+)
 record.say(
     f"Every accepted step has a KL divergence of at most delta = {settings.delta}: "
     f"{', '.join(f'{k:.4f}' for k in search.kl.tolist())}."
@@ -362,12 +396,16 @@ def gradient_at(actor, denominator):
     """Gradient of mean(ratio x advantage) at the given parameters."""
     actor = actor.detach().requires_grad_()
     log_prob = policy.distribution(buffer.obs, actor).log_prob(buffer.action)
-    (result,) = torch.autograd.grad((torch.exp(log_prob - denominator) * advantage).mean(-1).sum(), actor)
+    (result,) = torch.autograd.grad(
+        (torch.exp(log_prob - denominator) * advantage).mean(-1).sum(), actor
+    )
     return result
 
 
 with torch.no_grad():
-    log_prob_prime = policy.distribution(buffer.obs, theta_prime).log_prob(buffer.action)
+    log_prob_prime = policy.distribution(buffer.obs, theta_prime).log_prob(
+        buffer.action
+    )
 printed = gradient_at(theta_prime, log_prob_prime)
 behaviour = gradient_at(theta_prime, buffer.log_prob)
 cosine = torch.nn.functional.cosine_similarity(printed, behaviour, dim=-1)
@@ -425,7 +463,9 @@ record.say(
     f"{len(seeds)} seeds trained side by side, the same networks, discount and learning rate."
 )
 with pd.option_context("display.max_colwidth", None):
-    display(pd.DataFrame(HISTORY_COLUMNS.items(), columns=["logged quantity", "what it is"]))
+    display(
+        pd.DataFrame(HISTORY_COLUMNS.items(), columns=["logged quantity", "what it is"])
+    )
 
 # %% [markdown]
 # The run is short and its settings were not tuned, so that the page finishes in a minute; minibatches are larger than the customary 64 for the same reason.
@@ -443,7 +483,10 @@ def run(algorithm, **changes):
     return policy, history.assign(algorithm=algorithm)
 
 
-trained = {name: run(name) for name in ("PPO", "PPO_restart", "TRPO", "two_stage", "alternating")}
+trained = {
+    name: run(name)
+    for name in ("PPO", "PPO_restart", "TRPO", "two_stage", "alternating")
+}
 history = pd.concat([h for _, h in trained.values()], ignore_index=True)
 assert (history.groupby("algorithm").environment_steps.max() == base.timesteps).all()
 
@@ -453,10 +496,20 @@ for name in trained:
     part = history[history.algorithm == name]
     for axis, x in zip(axes, ("environment_steps", "optimizer_steps"), strict=True):
         mean = part.groupby("iteration")[[x, "episode_return"]].mean()
-        axis.plot(mean[x], mean["episode_return"], color=plots.COLOURS[name], label=name)
+        axis.plot(
+            mean[x], mean["episode_return"], color=plots.COLOURS[name], label=name
+        )
         for _, one in part.groupby("seed"):
-            axis.plot(one[x], one["episode_return"], color=plots.COLOURS[name], alpha=0.25, linewidth=0.8)
-for axis, label in zip(axes, ("environment steps", "optimizer steps of the actor"), strict=True):
+            axis.plot(
+                one[x],
+                one["episode_return"],
+                color=plots.COLOURS[name],
+                alpha=0.25,
+                linewidth=0.8,
+            )
+for axis, label in zip(
+    axes, ("environment steps", "optimizer steps of the actor"), strict=True
+):
     axis.axhline(0.0, color=plots.COLOURS["do_nothing"], linewidth=1.0, linestyle="--")
     axis.set_xlabel(label)
 axes[0].axvline(base.warm_start_steps, color="#9ca3af", linewidth=1.0, linestyle=":")
@@ -512,7 +565,9 @@ record.say(
 # Here are the same seeds again with every derivative from autograd (`compute="reference"`), where the runs above took those written out by hand: the same algorithm, the same random numbers, another rounding.
 
 # %%
-rounded = pd.concat([run(name, compute="reference")[1] for name in trained], ignore_index=True)
+rounded = pd.concat(
+    [run(name, compute="reference")[1] for name in trained], ignore_index=True
+)
 late = rounded[rounded.iteration > rounded.iteration.max() - 3]
 again = late.groupby(["algorithm", "seed"]).episode_return.mean().unstack("algorithm")
 differences = pd.DataFrame(
@@ -559,8 +614,12 @@ for (name, h), colour, line in zip(
 ):
     second = h[h.stage == "PPO"]
     steps = h.groupby("seed").optimizer_steps.diff().loc[second.index]
-    axes[0].plot(second.groupby("iteration").kl.mean(), color=colour, linestyle=line, label=name)
-    axes[1].plot(steps.groupby(second.iteration).mean(), color=colour, linestyle=line, label=name)
+    axes[0].plot(
+        second.groupby("iteration").kl.mean(), color=colour, linestyle=line, label=name
+    )
+    axes[1].plot(
+        steps.groupby(second.iteration).mean(), color=colour, linestyle=line, label=name
+    )
     rows.append(
         (
             name,
@@ -626,7 +685,9 @@ record.say(
 @torch.no_grad()
 def error_removed(policy):
     """1 - final error / initial error of the mean action, one number a seed."""
-    dynamics = Dynamics(arena, EnvironmentConfig().quiet(), replicas=len(seeds), n_cells=256)
+    dynamics = Dynamics(
+        arena, EnvironmentConfig().quiet(), replicas=len(seeds), n_cells=256
+    )
     obs = dynamics.reset(make_generators([10] * len(seeds), "environment"))
     before = dynamics.error.mean(1)
     total = torch.zeros(len(seeds), 256)
@@ -636,9 +697,13 @@ def error_removed(policy):
     return (total.mean(1) / before).numpy()
 
 
-removed = pd.DataFrame({name: error_removed(policy) for name, (policy, _) in trained.items()}, index=seeds)
+removed = pd.DataFrame(
+    {name: error_removed(policy) for name, (policy, _) in trained.items()}, index=seeds
+)
 removed.index.name = "seed"
-record.say("Share of the squared error removed by the mean action (costs of the actions included):")
+record.say(
+    "Share of the squared error removed by the mean action (costs of the actions included):"
+)
 removed.round(4)
 
 # %% [markdown]
@@ -661,12 +726,22 @@ from twinlib.errors import ResultsError
 from twinlib.policy.random_settings import DISTRIBUTION
 from twinlib.results.judged import in_words, judged_splits
 from twinlib.results.policy_claims import OURS, RIVAL, TUNED_DATASETS
-from twinlib.results.policy_tables import below_nothing, mean_curves, policy_table, shares
+from twinlib.results.policy_tables import (
+    below_nothing,
+    mean_curves,
+    policy_table,
+    shares,
+)
 from twinlib.results.tables import results_folder
 from twinlib.results.tuning_curves import BUDGETS, Tuned
 from twinlib.results.verdicts import TOLD_AT, primary
 
-pd.DataFrame({name: {"drawn": rule, "from": values} for name, (rule, values) in DISTRIBUTION.items()}).T
+pd.DataFrame(
+    {
+        name: {"drawn": rule, "from": values}
+        for name, (rule, values) in DISTRIBUTION.items()
+    }
+).T
 
 # %%
 tuned = {}
@@ -683,13 +758,19 @@ for name, known in tuned.items():
 
 # %%
 if tuned:
-    fig, axes = plt.subplots(1, len(tuned), figsize=(4.0 * len(tuned), 4.0), squeeze=False)
+    fig, axes = plt.subplots(
+        1, len(tuned), figsize=(4.0 * len(tuned), 4.0), squeeze=False
+    )
     for axis, (name, known) in zip(axes[0], tuned.items(), strict=True):
         curves = known.curves(BUDGETS)
         for model, rows in curves.groupby("model", sort=False):
             axis.plot(rows.k, rows["mean"], color=plots.COLOURS[model], label=model)
-            axis.fill_between(rows.k, rows.low, rows.high, color=plots.COLOURS[model], alpha=0.12)
-        axis.axhline(0.0, color=plots.COLOURS["do_nothing"], linestyle="--", linewidth=1.0)
+            axis.fill_between(
+                rows.k, rows.low, rows.high, color=plots.COLOURS[model], alpha=0.12
+            )
+        axis.axhline(
+            0.0, color=plots.COLOURS["do_nothing"], linestyle="--", linewidth=1.0
+        )
         axis.set_title(name)
         axis.set_xlabel("settings tried, k")
     axes[0, 0].set_ylabel("test score of the best of k")
@@ -721,7 +802,9 @@ for name, known in tuned.items():
 for name, known in tuned.items():
     gaps = known.gaps(OURS, RIVAL, TOLD_AT)
     told = "; ".join(f"k = {k}: {in_words(gap)}" for k, gap in gaps.items())
-    record.say(f"**{name}**, {OURS} - {RIVAL}, {known.metric}: {told}. Verdict: *{primary(gaps)}*.")
+    record.say(
+        f"**{name}**, {OURS} - {RIVAL}, {known.metric}: {told}. Verdict: *{primary(gaps)}*."
+    )
 
 # %% [markdown]
 # ## Every arm with ten fresh seeds
@@ -741,17 +824,28 @@ for name, known in tuned.items():
 splits, learned, ran = {}, {}, {}
 for name in TUNED_DATASETS:
     try:
-        learned[name], ran[name] = policy_table(name, "curves"), policy_table(name, "runs")
+        learned[name], ran[name] = (
+            policy_table(name, "curves"),
+            policy_table(name, "runs"),
+        )
         splits[name] = judged_splits("policies", name)["cells"]
     except ResultsError as error:
         record.say(f"{name} is left out. {error}")
 for name, split in splits.items():
     arms = [model for model in plots.COLOURS if model in set(split.scores.model)]
-    arms = [model for model in arms if model not in ("no_change", "replicate", "do_nothing")]
+    arms = [
+        model for model in arms if model not in ("no_change", "replicate", "do_nothing")
+    ]
     table = shares(split, arms).set_index("model")
     counts = below_nothing(ran[name]).set_index("model")
-    table = table.join(counts.rename(columns={"below": "runs below doing nothing", "lost": "runs lost"}))
-    record.say(f"**{name}**, {split.metric} as a share of `pathwise`, over {split.over}:")
+    table = table.join(
+        counts.rename(
+            columns={"below": "runs below doing nothing", "lost": "runs lost"}
+        )
+    )
+    record.say(
+        f"**{name}**, {split.metric} as a share of `pathwise`, over {split.over}:"
+    )
     display(table.drop(columns="runs").round(3))
 
 # %% [markdown]
@@ -769,22 +863,44 @@ for name, split in splits.items():
 # The return of noisy actions while training, in units of what can be attained, against both kinds of step.
 
 # %%
-SHOWN = ("PPO", "TRPO", "two_stage", "alternating", "second_stage_after_plain", "second_stage_alone")
+SHOWN = (
+    "PPO",
+    "TRPO",
+    "two_stage",
+    "alternating",
+    "second_stage_after_plain",
+    "second_stage_alone",
+)
 if learned:
-    fig, axes = plt.subplots(len(learned), 2, figsize=(11, 3.6 * len(learned)), squeeze=False, sharey="row")
+    fig, axes = plt.subplots(
+        len(learned), 2, figsize=(11, 3.6 * len(learned)), squeeze=False, sharey="row"
+    )
     for row, (name, curves) in zip(axes, learned.items(), strict=True):
         for model, part in mean_curves(curves, SHOWN).groupby("model", sort=False):
             row[0].plot(
-                part.environment_steps / 1000, part.episode_return, color=plots.COLOURS[model], label=model
+                part.environment_steps / 1000,
+                part.episode_return,
+                color=plots.COLOURS[model],
+                label=model,
             )
             row[0].fill_between(
-                part.environment_steps / 1000, part.low, part.high, color=plots.COLOURS[model], alpha=0.1
+                part.environment_steps / 1000,
+                part.low,
+                part.high,
+                color=plots.COLOURS[model],
+                alpha=0.1,
             )
-            row[1].plot(part.optimizer_steps.clip(lower=1), part.episode_return, color=plots.COLOURS[model])
+            row[1].plot(
+                part.optimizer_steps.clip(lower=1),
+                part.episode_return,
+                color=plots.COLOURS[model],
+            )
         row[0].set_ylabel(f"{name}\nreturn")
         row[1].set_xscale("log")
         for axis in row:
-            axis.axhline(0.0, color=plots.COLOURS["do_nothing"], linestyle="--", linewidth=1.0)
+            axis.axhline(
+                0.0, color=plots.COLOURS["do_nothing"], linestyle="--", linewidth=1.0
+            )
     axes[-1, 0].set_xlabel("environment steps (thousands)")
     axes[-1, 1].set_xlabel("optimizer steps of the actor")
     axes[0, 0].legend()
@@ -824,7 +940,10 @@ peers = results_folder() / "peers" / "returns.csv"
 if peers.is_file():
     lines = {}
     for task, rows in pd.read_csv(peers).groupby("task"):
-        of = {library: part["return"].to_numpy() for library, part in rows.groupby("library")}
+        of = {
+            library: part["return"].to_numpy()
+            for library, part in rows.groupby("library")
+        }
         gain = of["stable_baselines3"].mean() - of["random"].mean()
         low, high = ninety(of["twinlib"], of["stable_baselines3"])
         first = ninety(of["twinlib"][:10], of["stable_baselines3"][:10])[0]
@@ -860,10 +979,16 @@ folder = results_folder() / "speed"
 
 def stored_speed(name):
     """A table of results/speed, or None where it is not there."""
-    return pd.read_csv(folder / f"{name}.csv") if (folder / f"{name}.csv").is_file() else None
+    return (
+        pd.read_csv(folder / f"{name}.csv")
+        if (folder / f"{name}.csv").is_file()
+        else None
+    )
 
 
-training, scaling, fisher_costs = (stored_speed(name) for name in ("training", "scaling", "fisher"))
+training, scaling, fisher_costs = (
+    stored_speed(name) for name in ("training", "scaling", "fisher")
+)
 if training is None or scaling is None or fisher_costs is None:
     record.say(
         "Stored speeds are missing: `python benchmarks/ppo_speed.py`, `speed_scaling.py` and "
@@ -871,7 +996,9 @@ if training is None or scaling is None or fisher_costs is None:
     )
 else:
     against = training[training.name.str.contains("SB3|update alone")].iloc[::-1]
-    fig, axes = plt.subplots(1, 2, figsize=(12, 5.0), gridspec_kw={"width_ratios": (1.1, 1)})
+    fig, axes = plt.subplots(
+        1, 2, figsize=(12, 5.0), gridspec_kw={"width_ratios": (1.1, 1)}
+    )
     colour = [plots.COLOURS[name.split(",")[0].split(":")[0]] for name in against.name]
     axes[0].barh(against.name, against.ratio, color=colour)
     axes[0].axvline(1.0, color="#6b7280", linestyle=":")
@@ -999,8 +1126,12 @@ def check_1(step):
     d = torch.linalg.solve(fisher, gradient)
     moved = step(gradient, d, 0.02)
     model = float(0.5 * moved @ fisher @ moved)
-    assert abs(model - 0.02) < 1e-6, f"the quadratic model of the KL is {model:.4f} after the step, not 0.02"
-    assert not step(gradient, -d, 0.02).any(), "a direction that goes downhill must give no step"
+    assert abs(model - 0.02) < 1e-6, (
+        f"the quadratic model of the KL is {model:.4f} after the step, not 0.02"
+    )
+    assert not step(gradient, -d, 0.02).any(), (
+        "a direction that goes downhill must give no step"
+    )
 
 
 attempt("10.1", check_1, step)
@@ -1035,7 +1166,11 @@ from twinlib.page.record import attempt
 
 def check_2(target_kl):
     table = pd.DataFrame(
-        {"stage": ["TRPO"] * 3 + ["PPO"], "accepted": [1, 0, 1, None], "kl": [0.02, 0.0, 0.04, 0.5]}
+        {
+            "stage": ["TRPO"] * 3 + ["PPO"],
+            "accepted": [1, 0, 1, None],
+            "kl": [0.02, 0.0, 0.04, 0.5],
+        }
     )
     found = target_kl(table, 0.1)
     assert abs(found - 0.03) < 1e-12, f"expected the mean of 0.02 and 0.04, got {found}"
@@ -1067,7 +1202,9 @@ def masked_steps(theta, gradients, active):
         gradient = gradient * on.unsqueeze(1)
         first = 0.9 * first + 0.1 * gradient
         second = 0.999 * second + 0.001 * gradient**2
-        theta = theta - 0.01 * (first / (1 - 0.9**k)) / ((second / (1 - 0.999**k)).sqrt() + 1e-5)
+        theta = theta - 0.01 * (first / (1 - 0.9**k)) / (
+            (second / (1 - 0.999**k)).sqrt() + 1e-5
+        )
     return theta
 
 
@@ -1109,10 +1246,17 @@ def check_3(masked_steps):
     everyone = torch.ones(6, 2, dtype=torch.bool)
     stops = everyone.clone()
     stops[3:, 1] = False
-    free, stopped = masked_steps(start, gradients, everyone), masked_steps(start, gradients, stops)
+    free, stopped = (
+        masked_steps(start, gradients, everyone),
+        masked_steps(start, gradients, stops),
+    )
     short = masked_steps(start, gradients[:3], everyone[:3])
-    assert torch.allclose(free[0], stopped[0]), "the replica that did not stop must not notice"
-    assert torch.allclose(stopped[1], short[1], atol=1e-12), "the stopped replica still moved after its stop"
+    assert torch.allclose(free[0], stopped[0]), (
+        "the replica that did not stop must not notice"
+    )
+    assert torch.allclose(stopped[1], short[1], atol=1e-12), (
+        "the stopped replica still moved after its stop"
+    )
 
 
 attempt("10.3", check_3, masked_steps)

@@ -102,13 +102,19 @@ released, manifests = packaged("released"), packaged("released", "manifest")
 
 # %%
 start = rng.normal(size=(1_500, 58))
-final = {"do-nothing": start, "small move": start + 0.1, "large move": start + rng.normal(size=58)}
+final = {
+    "do-nothing": start,
+    "small move": start + 0.1,
+    "large move": start + rng.normal(size=58),
+}
 for name, end in final.items():
     row = metrics.regression_metrics(start, end)
     print(f"{name:11s}", {k: round(v, 3) for k, v in row.items()})
 assert metrics.regression_metrics(start, start)["MSE"] == 0
 assert (
-    metrics.regression_metrics(start, start)["R2"] == metrics.regression_metrics(start, start)["Pearson"] == 1
+    metrics.regression_metrics(start, start)["R2"]
+    == metrics.regression_metrics(start, start)["Pearson"]
+    == 1
 )
 
 # %% [markdown]
@@ -128,7 +134,8 @@ controls = prepared.expression("train", "control")
 strongest = max(
     prepared.train_perturbations,
     key=lambda p: np.abs(
-        prepared.scale(prepared.expression("train", p)).mean(0) - prepared.scale(controls).mean(0)
+        prepared.scale(prepared.expression("train", p)).mean(0)
+        - prepared.scale(controls).mean(0)
     ).mean(),
 )
 perturbed = prepared.expression("train", strongest)
@@ -139,7 +146,9 @@ def alone(x):
     return (x - x.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
 
 
-shift_one = np.linalg.norm(prepared.scale(perturbed).mean(0) - prepared.scale(controls).mean(0))
+shift_one = np.linalg.norm(
+    prepared.scale(perturbed).mean(0) - prepared.scale(controls).mean(0)
+)
 shift_two = np.linalg.norm(alone(perturbed).mean(0) - alone(controls).mean(0))
 assert shift_two < 1e-3 * shift_one
 record.say(
@@ -158,8 +167,12 @@ record.say(
 # The manifests of the packaged runs hold both distances.
 
 # %%
-away = pd.DataFrame({name: m["control_target_distance"] for name, m in manifests.items()}).T
-away.columns = [f"distance of the mean control to the {split} target" for split in away.columns]
+away = pd.DataFrame(
+    {name: m["control_target_distance"] for name, m in manifests.items()}
+).T
+away.columns = [
+    f"distance of the mean control to the {split} target" for split in away.columns
+]
 record.say(tables.markdown(away.round(2).reset_index(names="stand-in")))
 
 # %% [markdown]
@@ -186,14 +199,29 @@ print(
 lines = []
 for name, rows in released.items():
     stage = rows[
-        (rows["Split"] == "Test") & (rows["logs"] == 2) & rows["Algorithm"].str.startswith("TRPO_PPO")
+        (rows["Split"] == "Test")
+        & (rows["logs"] == 2)
+        & rows["Algorithm"].str.startswith("TRPO_PPO")
     ]
-    steps = stage.groupby("Algorithm", sort=False)[["second_stage_steps", "second_stage_updates"]].mean()
+    steps = stage.groupby("Algorithm", sort=False)[
+        ["second_stage_steps", "second_stage_updates"]
+    ].mean()
     due = steps["second_stage_updates"] * 10 * 2048 // 256
     for algorithm, (taken, updates) in steps.iterrows():
-        lines.append((name, algorithm, updates, taken, due[algorithm], f"{taken / due[algorithm]:.1%}"))
+        lines.append(
+            (
+                name,
+                algorithm,
+                updates,
+                taken,
+                due[algorithm],
+                f"{taken / due[algorithm]:.1%}",
+            )
+        )
     zero = steps.loc["TRPO_PPO_zero_target"]
-    assert zero["second_stage_steps"] == zero["second_stage_updates"]  # one optimizer step an update
+    assert (
+        zero["second_stage_steps"] == zero["second_stage_updates"]
+    )  # one optimizer step an update
 columns = ["stand-in", "row", "updates", "optimizer steps", "due", "share taken"]
 record.say(tables.markdown(pd.DataFrame(lines, columns=columns).round(0)))
 
@@ -201,11 +229,18 @@ record.say(tables.markdown(pd.DataFrame(lines, columns=columns).round(0)))
 lines = []
 for name, first in packaged("released", "history").items():
     chosen = (
-        (first["stage"] == "TRPO") & (first["Algorithm"] == "TRPO_PPO_zero_target") & (first["logs"] == 2)
+        (first["stage"] == "TRPO")
+        & (first["Algorithm"] == "TRPO_PPO_zero_target")
+        & (first["logs"] == 2)
     )
     summed, genes = first[chosen]["kl"].mean(), manifests[name]["genes"]
     lines.append((name, genes, f"{summed:.3f}", f"{summed / genes:.5f}"))
-columns = ["stand-in", "actions", "KL of TRPO's steps by Eq. 4 (summed)", "averaged over actions, as logged"]
+columns = [
+    "stand-in",
+    "actions",
+    "KL of TRPO's steps by Eq. 4 (summed)",
+    "averaged over actions, as logged",
+]
 record.say(tables.markdown(pd.DataFrame(lines, columns=columns)))
 
 # %% [markdown]
@@ -235,7 +270,11 @@ for name, rows in released.items():
         ratio = ours["MSE"].iloc[1] / ours["MSE"].iloc[0]
         said = "-"
         if printed is not None:
-            pair = printed[printed["Split"] == split].set_index("Algorithm")["MSE"].astype(float)
+            pair = (
+                printed[printed["Split"] == split]
+                .set_index("Algorithm")["MSE"]
+                .astype(float)
+            )
             said = f"{pair['TRPO_PPO'] / pair['PPO']:.2f}"
         lines.append(
             (
@@ -249,7 +288,13 @@ for name, rows in released.items():
                 f"{part.loc['do_nothing', 'reward']:.0f}",
             )
         )
-columns = ["stand-in", "split", "MSE ratio TRPO_PPO : PPO, printed", "here", "pattern returns"]
+columns = [
+    "stand-in",
+    "split",
+    "MSE ratio TRPO_PPO : PPO, printed",
+    "here",
+    "pattern returns",
+]
 columns += ["reward, PPO", "reward, TRPO_PPO", "reward, do-nothing"]
 pattern = pd.DataFrame(lines, columns=columns)
 record.say(tables.markdown(pattern))
@@ -277,9 +322,12 @@ for name, rows in released.items():
     for split in ("Test", "Train"):
         signs = set()
         for logs in (1, 2):
-            part = rows[(rows["Split"] == split) & (rows["logs"] == logs)].set_index("Seed")
+            part = rows[(rows["Split"] == split) & (rows["logs"] == logs)].set_index(
+                "Seed"
+            )
             a, b = (
-                part[part["Algorithm"] == n]["reward"].sort_index() for n in ("TRPO_PPO_zero_target", "PPO")
+                part[part["Algorithm"] == n]["reward"].sort_index()
+                for n in ("TRPO_PPO_zero_target", "PPO")
             )
             d = paired_difference(a, b)
             signs.add("above" if d.low > 0 else "below" if d.high < 0 else "around")
@@ -288,33 +336,67 @@ for name, rows in released.items():
                     name,
                     split,
                     logs,
-                    *(f"{mean.loc[(logs, split, n), 'MSE']:.2f}" for n in ("PPO", "TRPO_PPO_zero_target")),
-                    *(f"{mean.loc[(logs, split, n), 'reward']:.1f}" for n in ("PPO", "TRPO_PPO_zero_target")),
+                    *(
+                        f"{mean.loc[(logs, split, n), 'MSE']:.2f}"
+                        for n in ("PPO", "TRPO_PPO_zero_target")
+                    ),
+                    *(
+                        f"{mean.loc[(logs, split, n), 'reward']:.1f}"
+                        for n in ("PPO", "TRPO_PPO_zero_target")
+                    ),
                     f"{d.mean:+.1f} [{d.low:+.1f}, {d.high:+.1f}]",
                 )
             )
         if len(signs) > 1:
             hang.append(f"{name} ({split.lower()} rows)")
-columns = ["stand-in", "split", "logarithms", "MSE, PPO", "MSE, TRPO_PPO", "reward, PPO", "reward, TRPO_PPO"]
+columns = [
+    "stand-in",
+    "split",
+    "logarithms",
+    "MSE, PPO",
+    "MSE, TRPO_PPO",
+    "reward, PPO",
+    "reward, TRPO_PPO",
+]
 columns += ["paired difference in reward, TRPO_PPO - PPO"]
 record.say(tables.markdown(pd.DataFrame(lines, columns=columns)))
 record.say(
-    "The sign of the difference in reward changes with the number of logarithms on " + ", ".join(hang) + ". "
+    "The sign of the difference in reward changes with the number of logarithms on "
+    + ", ".join(hang)
+    + ". "
     "There the verdict belongs to the preprocessing and not to the algorithm."
     if hang
     else "The sign of the difference in reward is the same for one and for two logarithms in every row."
 )
 
 # %%
-fig, panels = plt.subplots(1, len(released), figsize=(3.4 * len(released), 3.9), squeeze=False)
+fig, panels = plt.subplots(
+    1, len(released), figsize=(3.4 * len(released), 3.9), squeeze=False
+)
 for ax, (name, whole) in zip(panels[0], released.items(), strict=True):
-    rows = whole[(whole["System"] == "insilico") & (whole["Split"] == "Train") & (whole["logs"] == 2)]
+    rows = whole[
+        (whole["System"] == "insilico")
+        & (whole["Split"] == "Train")
+        & (whole["logs"] == 2)
+    ]
     for algorithm, group in rows.groupby("Algorithm", sort=False):
         colour = plots.COLOURS[algorithm]
-        ax.scatter(group["MSE"], group["reward"], color=colour, label=algorithm, s=30, alpha=0.8)
+        ax.scatter(
+            group["MSE"],
+            group["reward"],
+            color=colour,
+            label=algorithm,
+            s=30,
+            alpha=0.8,
+        )
     ax.set(xlabel="MSE, start to final", title=name)
 panels[0, 0].set_ylabel("reward of the environment")
-fig.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
+fig.legend(
+    *panels[0, 0].get_legend_handles_labels(),
+    loc="outside lower center",
+    ncols=3,
+    fontsize=9,
+)
 plots.show(
     fig,
     "released-metric-and-reward",
@@ -323,11 +405,25 @@ plots.show(
 )
 lines = []
 for name, whole in released.items():
-    rows = whole[(whole["System"] == "insilico") & (whole["Split"] == "Train") & (whole["logs"] == 2)]
+    rows = whole[
+        (whole["System"] == "insilico")
+        & (whole["Split"] == "Train")
+        & (whole["logs"] == 2)
+    ]
     order = rows.groupby("Algorithm")[["MSE", "reward"]].mean()
     rank = order.rank().corr().loc["MSE", "reward"]
-    unseen_rows = whole[(whole["System"] == "insilico") & (whole["Split"] == "Test") & (whole["logs"] == 2)]
-    on_test = unseen_rows.groupby("Algorithm")[["MSE", "reward"]].mean().rank().corr().loc["MSE", "reward"]
+    unseen_rows = whole[
+        (whole["System"] == "insilico")
+        & (whole["Split"] == "Test")
+        & (whole["logs"] == 2)
+    ]
+    on_test = (
+        unseen_rows.groupby("Algorithm")[["MSE", "reward"]]
+        .mean()
+        .rank()
+        .corr()
+        .loc["MSE", "reward"]
+    )
     better = order["reward"].idxmax()
     lines.append(
         f"{name}: the rank correlation of the printed error with the reward is {rank:+.2f} on training cells (the "
@@ -350,7 +446,11 @@ record.say("\n".join(f"- {line}" for line in lines))
 lines = []
 for name, rows in released.items():
     part = rows[(rows["Split"] == "Train") & (rows["logs"] == 2)].groupby("Algorithm")
-    for algorithm in ("TRPO_PPO_zero_target", "TRPO_PPO_mended_logged", "TRPO_PPO_mended_kl"):
+    for algorithm in (
+        "TRPO_PPO_zero_target",
+        "TRPO_PPO_mended_logged",
+        "TRPO_PPO_mended_kl",
+    ):
         group = part.get_group(algorithm)
         change = group["reward_last_tenth"] - group["reward_first_tenth"]
         lines.append(
@@ -362,7 +462,13 @@ for name, rows in released.items():
                 f"{change.mean():+.1f}",
             )
         )
-columns = ["stand-in", "row", "MSE, start to final", "reward", "training reward, last tenth - first tenth"]
+columns = [
+    "stand-in",
+    "row",
+    "MSE, start to final",
+    "reward",
+    "training reward, last tenth - first tenth",
+]
 record.say(tables.markdown(pd.DataFrame(lines, columns=columns)))
 
 # %% [markdown]
@@ -395,12 +501,18 @@ splits = {name: kinds["cells"] for name, kinds in judged.items() if "cells" in k
 def wide(split):
     """One row a model: primary metric with interval, share of pathwise, and two metrics beside it."""
     table = split.rows(models=ROWS).query("on == 'all'").set_index("model")
-    shown = pd.DataFrame({split.metric: table["mean"], "low": table["low"], "high": table["high"]})
-    parts = shares(split, [row for row in ROWS if row in table.index]).set_index("model")
+    shown = pd.DataFrame(
+        {split.metric: table["mean"], "low": table["low"], "high": table["high"]}
+    )
+    parts = shares(split, [row for row in ROWS if row in table.index]).set_index(
+        "model"
+    )
     shown["share of pathwise"] = parts["share"]
     for metric in ("skill_pseudobulk_mse", "skill_pds"):
         if metric != split.metric:
-            beside = split.rows(metric, models=ROWS).query("on == 'all'").set_index("model")
+            beside = (
+                split.rows(metric, models=ROWS).query("on == 'all'").set_index("model")
+            )
             shown[metric] = beside["mean"]
     return shown.loc[[row for row in (*ROWS, "ceiling") if row in shown.index]]
 
@@ -412,11 +524,15 @@ for name, table in tables_of.items():
     units = int(split.rows(models=("PPO",))["units"].iloc[0])
     record.say(f"**{name}**, {units} units ({split.over}), five folds:")
     record.say(tables.markdown(table.round(3).reset_index()))
-    assert abs(table.loc["do_nothing", split.metric]) < 1e-6  # doing nothing has no skill
+    assert (
+        abs(table.loc["do_nothing", split.metric]) < 1e-6
+    )  # doing nothing has no skill
 
 # %%
 if splits:
-    fig, panels = plt.subplots(1, len(splits), figsize=(3.4 * len(splits), 4.6), squeeze=False)
+    fig, panels = plt.subplots(
+        1, len(splits), figsize=(3.4 * len(splits), 4.6), squeeze=False
+    )
     for ax, (name, table) in zip(panels[0], tables_of.items(), strict=True):
         here = [arm for arm in ARMS if arm in table.index]
         metric = splits[name].metric
@@ -425,11 +541,22 @@ if splits:
             ax.vlines(i, row["low"], row["high"], color=plots.COLOURS[arm], lw=3)
             ax.scatter(i, row[metric], color=plots.COLOURS[arm], s=24, zorder=3)
         for line in ("matching_mean", "greedy", "pathwise", "ceiling"):
-            ax.axhline(table.loc[line, metric], color=plots.COLOURS[line], ls="--", lw=1.2, label=line)
+            ax.axhline(
+                table.loc[line, metric],
+                color=plots.COLOURS[line],
+                ls="--",
+                lw=1.2,
+                label=line,
+            )
         ax.set_xticks(range(len(here)), here, rotation=90, fontsize=8)
         ax.set(title=name)
     panels[0, 0].set_ylabel("primary metric on unseen cells")
-    fig.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
+    fig.legend(
+        *panels[0, 0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=4,
+        fontsize=9,
+    )
     plots.show(
         fig,
         "described-every-arm",
@@ -471,7 +598,11 @@ differences = pd.DataFrame(
 )
 if len(differences):
     text = differences.pivot(index="difference", columns="stand-in", values="in words")
-    record.say(tables.markdown(text.loc[[f"{a} - {b}" for a, b in PAIRS], list(splits)].reset_index()))
+    record.say(
+        tables.markdown(
+            text.loc[[f"{a} - {b}" for a, b in PAIRS], list(splits)].reset_index()
+        )
+    )
 
 # %%
 if len(differences):
@@ -481,7 +612,9 @@ if len(differences):
     ax.hlines(y, differences["low"], differences["high"], color=colours, lw=3)
     ax.scatter(differences["mean"], y, color=colours, zorder=3)
     ax.axvline(0, color=plots.COLOURS["control"], lw=1)
-    ax.set_yticks(y, differences["stand-in"] + ": " + differences["difference"], fontsize=8)
+    ax.set_yticks(
+        y, differences["stand-in"] + ": " + differences["difference"], fontsize=8
+    )
     ax.set(xlabel="paired difference of the primary metric, 95 % interval")
     plots.show(
         fig,
@@ -500,10 +633,14 @@ if len(differences):
 for name, split in splits.items():
     pairs = ("PPO", "TRPO", "two_stage", "pathwise")
     held = [
-        (arm, split.gap(f"{arm} cell", arm)) for arm in pairs if f"{arm} cell" in set(split.rows()["model"])
+        (arm, split.gap(f"{arm} cell", arm))
+        for arm in pairs
+        if f"{arm} cell" in set(split.rows()["model"])
     ]
     said = "; ".join(f"{arm}: {in_words(gap)}" for arm, gap in held)
-    record.say(f"**{name}**, target `cell` less target `population`: {said or 'not run'}.")
+    record.say(
+        f"**{name}**, target `cell` less target `population`: {said or 'not run'}."
+    )
 
 # %% [markdown]
 # ## What was never seen
@@ -582,7 +719,12 @@ for name, rows in released.items():
     if ours.empty:
         continue
     lines.append(
-        (name, printed, f"{part['R2'].iloc[0]:.3f}", ours.set_index("Row").loc["experimental", "R2"])
+        (
+            name,
+            printed,
+            f"{part['R2'].iloc[0]:.3f}",
+            ours.set_index("Row").loc["experimental", "R2"],
+        )
     )
 columns = [
     "stand-in",
@@ -607,7 +749,12 @@ record.say(tables.markdown(pd.DataFrame(lines, columns=columns)))
 evidence = claims.evidence()
 for grid in claims.grids(evidence):
     record.say(tables.markdown(grid))
-assert set(evidence["Verdict"]) <= {claims.HOLDS, claims.FAILS, claims.OPEN, claims.BUILT}
+assert set(evidence["Verdict"]) <= {
+    claims.HOLDS,
+    claims.FAILS,
+    claims.OPEN,
+    claims.BUILT,
+}
 
 # %% [markdown]
 # ## Do it again
@@ -644,9 +791,23 @@ for name in splits:
         whole += info["wall_s"]
         memory = f"{info['peak_memory_mb'] / 1000:.1f}"
         lines.append(
-            (name, protocol, f"{info['wall_s'] / 60:.0f}", f"{sum(spent) / 60:.0f}", len(spent), memory)
+            (
+                name,
+                protocol,
+                f"{info['wall_s'] / 60:.0f}",
+                f"{sum(spent) / 60:.0f}",
+                len(spent),
+                memory,
+            )
         )
-columns = ["stand-in", "run", "minutes by the clock", "minutes of processor time", "parts", "peak memory, GB"]
+columns = [
+    "stand-in",
+    "run",
+    "minutes by the clock",
+    "minutes of processor time",
+    "parts",
+    "peak memory, GB",
+]
 record.say(tables.markdown(pd.DataFrame(lines, columns=columns)))
 record.say(
     f"By the clock the described replication took {whole / 60:.0f} minutes when its parts are laid end to end, each "
@@ -712,7 +873,9 @@ from twinlib.evaluation import metrics
 def check_1(best_end):
     start = np.random.default_rng(1).normal(size=(50, 4))
     row = metrics.regression_metrics(start, best_end(start))
-    assert row["MSE"] == 0, f"the MSE between start and end is {row['MSE']:.3f}; it can be 0"
+    assert row["MSE"] == 0, (
+        f"the MSE between start and end is {row['MSE']:.3f}; it can be 0"
+    )
     assert row["R2"] == 1 and row["Pearson"] == 1, "R2 and Pearson can both be 1"
 
 
@@ -753,7 +916,9 @@ def check_2(steps_taken):
     assert steps_taken(kls, 0.0) == 1, (
         "with a target of zero the first minibatch is used and the second stops"
     )
-    assert steps_taken(kls, 0.004) == 3, "1.5 x 0.004 lies between the third and the fourth estimate"
+    assert steps_taken(kls, 0.004) == 3, (
+        "1.5 x 0.004 lies between the third and the fourth estimate"
+    )
     assert steps_taken(kls, 1.0) == 5, "a large target never stops"
 
 

@@ -14,104 +14,64 @@
 # %% [markdown]
 # # 14. Your perturbation: from a file to a verdict
 #
-# You have a file of perturbed cells, or a file of predictions, and want to know what it is worth.
-# Three commands answer: one says what is in the file, one writes a page on it, one judges predictions by the same judge as everything else in this book.
-# This chapter runs them on real cells, shows the page, explains every number of it, and ends with cells of which the answer is that they cannot tell.
-
-# %% [markdown]
-# ## Objectives
+# **Question.** You have a file of perturbed cells, or a file of predictions.
+# Do its cells show an effect at all, can a model of it be judged, and what is the model worth?
 #
-# After this chapter you can
-#
-# - have a file checked, and read what was assumed of it (5 minutes);
-# - have a page on your own cells, and say which of its numbers carry a verdict (20 minutes);
-# - predict a perturbation, and know when a prediction is refused (10 minutes);
-# - have predictions from elsewhere scored, beside baselines, ceiling and null (15 minutes);
-# - tell 'no effect' from 'these cells cannot tell', and say how many more cells it would take (15 minutes).
+# **Answer.** Three commands say it: `check` what is in the file, `report` what its cells show and how well they can be predicted, `score` what predictions from elsewhere are worth.
+# For a screen of knock-outs in monocytes the first two sentences of its page, and its first figure, stand below.
+# This chapter makes such a page from a file, explains every number of it, and ends with cells of which the answer is that they cannot tell.
 
-# %% tags=["setup"]
+# %% tags=["setup", "hide-input"]
+# @title Install the package where it is missing { display-mode: "form" }
 import importlib.util
+import pathlib
+import subprocess
+import sys
 
 if importlib.util.find_spec("twinlib") is None:
-    raise ModuleNotFoundError(
-        "twinlib is not installed: run `pip install -r requirements.txt` in a copy of this book, "
-        "or set its address once with `make home URL=...` so that this cell can install it."
-    )
+    copies = sorted(pathlib.Path().glob("twin-book*.zip"))
+    if not copies:
+        raise ModuleNotFoundError(
+            "twinlib is not installed: run `make environment` in a copy of the book, "
+            "or `make zip`, and upload twin-book.zip to the folder of this notebook."
+        )
+    pip = [sys.executable, "-m", "pip", "install", "-q"]
+    subprocess.run([*pip, str(copies[-1])], check=True)
+    importlib.invalidate_caches()
 import twinlib
 
-# %%
+# %% tags=["hide-input"]
+# @title The answer for a screen, read from its recorded run { display-mode: "form" }
+import contextlib
+import html
+import io
+import pathlib
 import shlex
 
 import anndata
 import numpy as np
-import pandas as pd
+from IPython.display import display
 
 from twinlib.__main__ import main
 from twinlib.data.schema import CONTROL
 from twinlib.data.sources import load
 from twinlib.errors import ResultsError
-from twinlib.evaluation.calibration import ceiling, reliability
+from twinlib.evaluation.calibration import reliability
 from twinlib.page import plots, record
 from twinlib.results import tables
 from twinlib.verdict import figures
 from twinlib.verdict.judged_file import HALF, JudgedFile
 from twinlib.verdict.page import Run
+from twinlib.verdict.score import ScoreRun
 from twinlib.verdict.sentences import five_sentences
 
 plots.style()
-rng = np.random.default_rng(0)
-
-# %% tags=["hide-input"]
-import contextlib
-import html
-import io
-import pathlib
-
-from IPython.display import display
-
-
-def command(line, refused=False):
-    """Run a command line of twinlib in this process; show what it prints, and why it is refused."""
-    print(f"$ twinlib {line}")
-    reason = io.StringIO()
-    with contextlib.redirect_stderr(reason) if refused else contextlib.nullcontext():
-        code = main(shlex.split(line))
-    if code:
-        print(f"{reason.getvalue()}(exit code {code})")
-
-
-def page(path, title):
-    """Show a page inside this one."""
-    inside = html.escape(pathlib.Path(path).read_text(), quote=True)
-    style = "width:100%;height:42rem;border:1px solid #888"
-    attributes = f'title="{title}" style="{style}" srcdoc="{inside}"'
-    display({"text/html": f"<iframe {attributes}></iframe>"}, raw=True)
-
-
-# %% [markdown]
-# ## The question
-#
-# A model answers whenever it is asked; what the answer is worth depends on cells that could contradict it.
-#
-# | cells with this perturbation were | what can be said |
-# |---|---|
-# | trained on, and others are held out | a verdict on held-out cells |
-# | held out altogether | a verdict on the way the model carries over |
-# | never measured | a prediction without a verdict |
-#
-# And before any model: do the cells show an effect at all?
-# If two halves of the cells of a perturbation do not agree on what it changed, no score of any model on them means anything.
-#
-# ### The answer
-#
-# For a screen of knock-outs in monocytes (`papalexi2021`) the first two sentences of its page, and its first figure, say this.
-# The page of a screen takes minutes, so its tables were computed beforehand by `python -m experiments experimental --dataset papalexi2021`; nothing below is typed.
-
-# %% tags=["hide-input"]
 SCREEN = "papalexi2021"
 TABLES = ("scores", "groups", "effects", "genes")
 try:
-    recorded = {name: tables.read_table("experimental", SCREEN, name) for name in TABLES}
+    recorded = {
+        name: tables.read_table("experimental", SCREEN, name) for name in TABLES
+    }
 except ResultsError as error:
     recorded = None
     record.say(f"No recorded run here: {error}")
@@ -135,9 +95,57 @@ if recorded is not None:
     figures.show_effects(screen)
 
 # %% [markdown]
+# *How to read it.*
 # To the right, perturbations that act; above, those whose cells agree on what they do.
 # A model can be judged where both are so.
-# The rest of this chapter makes such a page from a file, and reads it number by number.
+# The page of a screen takes minutes, so its tables were computed beforehand by `python -m experiments experimental --dataset papalexi2021`; nothing here is typed.
+#
+# ## Objectives
+#
+# After this chapter you can
+#
+# - have a file checked, and read what was assumed of it (5 minutes);
+# - have a page on your own cells, and say which of its numbers carry a verdict (20 minutes);
+# - predict a perturbation, and know when a prediction is refused (10 minutes);
+# - have predictions from elsewhere scored, beside baselines, ceiling and null (15 minutes);
+# - tell 'no effect' from 'these cells cannot tell', and say how many more cells it would take (15 minutes).
+
+# %% tags=["hide-input"]
+# @title Run a command here, and show a page inside this one { display-mode: "form" }
+rng = np.random.default_rng(0)
+
+
+def command(line, refused=False):
+    """Run a command line of twinlib in this process; show what it prints, and why it is refused."""
+    print(f"$ twinlib {line}")
+    reason = io.StringIO()
+    with contextlib.redirect_stderr(reason) if refused else contextlib.nullcontext():
+        code = main(shlex.split(line))
+    if code:
+        print(f"{reason.getvalue()}(exit code {code})")
+
+
+def page(path, title):
+    """Show a page inside this one."""
+    inside = html.escape(pathlib.Path(path).read_text(), quote=True)
+    style = "width:100%;height:42rem;border:1px solid #888"
+    attributes = f'title="{title}" style="{style}" srcdoc="{inside}"'
+    display({"text/html": f"<iframe {attributes}></iframe>"}, raw=True)
+
+
+# %% [markdown]
+# ## What can be asked of a file
+#
+# A model answers whenever it is asked; what the answer is worth depends on cells that could contradict it.
+#
+# | cells with this perturbation were | what can be said |
+# |---|---|
+# | trained on, and others are held out | a verdict on held-out cells |
+# | held out altogether | a verdict on the way the model carries over |
+# | never measured | a prediction without a verdict |
+#
+# And before any model: do the cells show an effect at all?
+# If two halves of the cells of a perturbation do not agree on what it changed, no score of any model on them means anything.
 #
 # ## A file
 #
@@ -196,6 +204,7 @@ for sentence in five_sentences(judged):
 # And this is the page itself, as it opens in a browser without a network.
 
 # %% tags=["hide-input"]
+# @title The page { display-mode: "form" }
 page("ours/report.html", "The report on ours.h5ad")
 
 # %% [markdown]
@@ -245,6 +254,7 @@ record.say(f"Of {len(sure)} units, {unknown} are n/a: their halves do not agree.
 # **The null.** The same rows on labels that mean nothing, in grey: what lies above zero there was found where there is nothing to find.
 
 # %% tags=["hide-input"]
+# @title The null { display-mode: "form" }
 figures.show_null(judged)
 
 # %% [markdown]
@@ -262,7 +272,8 @@ for name in stimuli:
 # PTPN2 is a target that the paper names; no cell of this file has lost it, and it is none of the ten proteins.
 
 # %%
-command("predict ours/model kept.h5ad --perturbation PTPN2 --out PTPN2.h5ad", refused=True)
+question = "predict ours/model kept.h5ad --perturbation PTPN2 --out PTPN2.h5ad"
+command(question, refused=True)
 
 # %% [markdown]
 # ## Third command: predictions judged
@@ -277,8 +288,6 @@ anndata.concat(predicted, index_unique="-").write_h5ad("predicted.h5ad")
 command("score predicted.h5ad kept.h5ad --out scored --overwrite")
 
 # %%
-from twinlib.verdict.score import ScoreRun
-
 scored = ScoreRun.read(pathlib.Path("scored"))
 for sentence in five_sentences(scored.judged)[1:3]:
     record.say(sentence)
@@ -331,9 +340,34 @@ if screen is not None:
 #
 # ## What this does not show
 #
-# It does not show that the twin is better than the plain mean: on these cells the page says what it says, and mostly that the two are not told apart.
+# It does not show that the twin is better than the plain mean in general: the page compares the two on these cells, and its third sentence says what came of it.
 # It does not show what PTPN2 does in blood cells: no cell without it was compared.
 # The stimuli of `chi11` are letters in its file, and what they are called here is an inference from their responses.
+#
+# ## Check yourself
+#
+# Think first; a click on the question shows the answer.
+#
+# <details><summary>A model scores 0.1 on your file, and the ceiling is 0.12. Is it a bad model?</summary>
+#
+# No: a perfect prediction would score hardly more with so few cells.
+# What 0.1 is worth is said by its distance to the ceiling, to the plain mean and to the row on labels that mean nothing.
+#
+# </details>
+#
+# <details><summary>The halves of a perturbation's cells do not agree. How many more cells would settle what it does?</summary>
+#
+# That cannot be computed: the signal cannot be told from zero, and no number of cells follows from a signal of zero.
+# The page says n/a.
+#
+# </details>
+#
+# <details><summary>A file of predictions brings its own controls, and with them it scores much better. Why are they not read?</summary>
+#
+# Whoever predicts could choose controls that make any change look right.
+# The change is told from the real controls, and from others than those that make the truth.
+#
+# </details>
 #
 # ## Key takeaways
 #
@@ -368,7 +402,8 @@ def times_the_cells(r, share, wanted):
 #
 # </details>
 
-# %% tags=["check-1"]
+# %% tags=["check-1", "hide-input"]
+# @title Check exercise 14.1 { display-mode: "form" }
 from twinlib.evaluation.calibration import reliability
 from twinlib.page.record import attempt
 
@@ -408,7 +443,8 @@ def verdict(low, high, resolvable):
 #
 # </details>
 
-# %% tags=["check-2"]
+# %% tags=["check-2", "hide-input"]
+# @title Check exercise 14.2 { display-mode: "form" }
 from twinlib.page.record import attempt
 
 
@@ -458,7 +494,8 @@ def score(real, predicted, control):
 #
 # </details>
 
-# %% tags=["check-3"]
+# %% tags=["check-3", "hide-input"]
+# @title Check exercise 14.3 { display-mode: "form" }
 import numpy as np
 
 from twinlib.page.record import attempt
@@ -490,5 +527,6 @@ attempt("14.3", check_3, score)
 # - Peidli et al., *scPerturb: harmonized single-cell perturbation data* (Nature Methods 2024): the energy test, and names that files go by.
 # - Ahlmann-Eltze, Huber and Anders, *Deep-learning-based gene perturbation effect prediction does not yet outperform simple linear baselines* (Nature Methods 2025).
 
-# %%
+# %% tags=["hide-input"]
+# @title Seed and versions { display-mode: "form" }
 print(record.stamp_line())

@@ -15,5 +15,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     seconds = {}
     if TIMES.is_file():
         with TIMES.open(newline="", encoding="utf-8") as table:
-            seconds = {row["Notebook"]: float(row["Seconds"]) for row in csv.DictReader(table)}
+            seconds = {
+                row["Notebook"]: float(row["Seconds"]) for row in csv.DictReader(table)
+            }
     items.sort(key=lambda item: seconds.get(item.path.stem, float("inf")), reverse=True)
