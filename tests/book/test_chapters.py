@@ -70,7 +70,7 @@ def test_order_of_parts(source: pathlib.Path) -> None:
 
 
 #: Chapters that begin with their result and fold what draws, formats or sets up.
-RESULT_FIRST = ("01", "02", "03", "04", "06", "07", "08", "09", "11")
+RESULT_FIRST = ("01", "02", "03", "04", "06", "07", "08", "09", "10", "11", "12")
 OPEN_LINES, WIDTH, TABLES = 150, 88, 4
 LABEL = re.compile(r'# @title \S.* \{ display-mode: "form" \}\n')
 
