@@ -743,8 +743,9 @@ else:
     record.say(NO_RUNS)
 
 # %% [markdown]
-# ## The other six tables
+# ## The nine tables, side by side
 #
+# Tables 1, 4 and 7 stand at the top of the page; here are the other six.
 # In Tables 2, 5 and 8 the paper and the released rows compare a cell's neighbours in pseudotime with a network's guess of them; the described row compares predicted with matched cells.
 # In Tables 3, 6 and 9 the released rows have two points and the described rows sixteen, so only rows of one source can be compared.
 # Every column of every table stands in one call: `tables.side_by_side(2)`; `python -m experiments report DIR` prints the training rows of a released run, too.
