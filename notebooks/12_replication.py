@@ -627,7 +627,7 @@ if splits:
             axis.plot(gap.mean, place, "o", color=colour)
         axis.axvline(0, color=plots.COLOURS["control"], lw=1)
         axis.set_yticks(range(len(PAIRS)), [f"{a} - {b}" for a, b in PAIRS])
-        axis.set(title=name, xlabel=f"difference in {split.metric}")
+        axis.set(title=name, xlabel=split.metric)
         record.say(
             f"**{name}**: "
             + "; ".join(
