@@ -296,7 +296,7 @@ if tuned:
                 rows["k"], rows["low"], rows["high"], color=colour, alpha=0.12
             )
         upper.axhline(0, color=plots.COLOURS["do_nothing"], ls="--", lw=1)
-        upper.set(title=name, xlabel="settings tried, k")
+        upper.set(title=name, xlabel="settings tried, k", xticks=(1, 4, 8, 12))
         for place, row in enumerate(known.divergence().itertuples()):
             colour = plots.COLOURS[row.model]
             lower.plot([row.low, row.high], [place, place], color=colour, lw=3)
