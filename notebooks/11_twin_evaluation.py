@@ -364,7 +364,7 @@ record.say(
 # ## The two twins
 #
 # The experimental twin is the supervised model of chapter 4, without its cell network, which moves single cells and not the mean; its path is the latent path along the dose $h/H$.
-# The in-silico twin is a policy trained in the environment of chapter 5 with the two-stage algorithm of chapter 10, here for few steps so that the page runs in a minute; the packaged runs of 150,000 steps follow below.
+# The in-silico twin is a policy trained in the environment of chapter 5 with the two-stage algorithm of chapter 10, here for few steps so that the page runs in a minute; the recorded runs of full length follow below.
 # For each, the path is the mean over all held-out controls, with the mean action, process noise off and the kick at reset off.
 
 # %%
@@ -1086,113 +1086,126 @@ for (name, clock), judged in verdicts.items():
 # Two real halves are noisier than a mean path, since each bin or time holds half of the cells: where they lie above do-nothing, the cells are too few for the distance to tell anything, and the twin score is withheld.
 # The same rows for Eq. 12 and W1 lie in the recorded scores; W1 of the reversed row is 0 by construction.
 #
-# ## All perturbations, long training, four datasets
+# ## All perturbations, long training
 #
-# The runs of the first version repeat this comparison for every perturbation with at least ten test cells and for every algorithm; no command makes them any more.
-# The cell below reads its packaged results and prints the first of them in the shape of the paper's Table 3, with the references above the twins; the figure has all of them, and [chapter 12](12_replication.ipynb) puts them beside the printed tables.
-# Each column is a mean over perturbations, and the twin score is a mean of ratios, so its sign may differ from that of the mean distances.
-# `DTW / path` is the DTW divided by the length of the real path.
-# Brackets cover the training seeds; the figure below shows how much wider the perturbations spread.
+# The runs of [chapter 12](12_replication.ipynb) repeat this comparison for every perturbation with an effect, on five folds, with ten seeds of the tuned two-stage policy (`python -m experiments policies`).
+# Their paths stand in the principal components in which the recorded folds judge the experimental twin, so the two can be compared.
+# The references are those of the first figure; the shuffled labels are those of the same policy, asked for another perturbation.
 
 # %% tags=["hide-input"]
-# @title Read the runs of long training { display-mode: "form" }
-packaged = {}
-for name in ("papalexi2021", "cross_study", "kang2018", "waddington"):
+# @title The in-silico twin beside its references { display-mode: "form" }
+from twinlib.results.policy_claims import OURS, similar_paths
+from twinlib.results.policy_tables import path_verdict, policy_table
+
+LONG = ("papalexi2021", "norman2019", "waddington")
+policy_paths, path_verdicts, absent = {}, {}, []
+for name in LONG:
     try:
-        packaged[name] = tables.read_table("described", name, "similarity")
-    except ResultsError as error:
-        record.say(f"Not shown: {error}")
-for name, rows in list(packaged.items())[:1]:
-    real_rows = rows[rows["Against"] == "real"]
-    count = real_rows["Perturbation"].nunique()
-    record.say(f"**{name}**, {count} perturbations, against the real cells:")
-    record.say(tables.markdown(tables.similarity_table(rows).drop(columns="System")))
+        policy_paths[name], groups = (
+            policy_table(name, "paths"),
+            policy_table(name, "groups"),
+        )
+    except ResultsError:
+        absent.append(name)
+        continue
+    judged = path_verdict(policy_paths[name], groups, OURS)
+    if judged is not None:
+        path_verdicts[name] = judged
+if absent:
+    record.say(
+        "Left out, because there is no recorded run (`python -m experiments policies "
+        f"--dataset NAME --out DIR` makes it): {', '.join(absent)}."
+    )
+POLICY_WORDS = {
+    f"{OURS}_shuffled": "the policy with shuffled labels",
+    "straight_line": WORDS["straight_line"],
+    "do_nothing": WORDS["do_nothing"],
+}
+if path_verdicts:
+    fig, axis = plt.subplots(figsize=(9.4, 1.1 * len(path_verdicts) + 1.6))
+    for row, judged in enumerate(path_verdicts.values()):
+        for k, (reference, words) in enumerate(POLICY_WORDS.items()):
+            margin, place = judged.margins[reference], row + 0.22 * (k - 1)
+            colour = plots.COLOURS[reference]
+            axis.plot([margin.low, margin.high], [place, place], color=colour, lw=2.2)
+            label = None if row else words
+            axis.plot(margin.mean, place, "o", color=colour, label=label)
+    axis.axvline(0, color="#2b3648", lw=1)
+    ticks = [
+        f"{name} ({judged.margins['do_nothing'].units})"
+        for name, judged in path_verdicts.items()
+    ]
+    axis.set_yticks(range(len(ticks)), ticks)
+    axis.invert_yaxis()
+    axis.set_xlabel("DTW by which the policy is nearer to the real cells than ...")
+    plots.legend_outside(fig, columns=3)
+    plots.show(
+        fig,
+        "policy-nearer-than-what",
+        "One row a dataset: by how much the path of the two-stage policy is nearer to the "
+        "real trajectory than the same policy with shuffled labels, than a straight line "
+        "and than doing nothing, with 95 % intervals.",
+        "The in-silico twin is similar where all three margins lie above zero.",
+    )
+    for name, judged in path_verdicts.items():
+        record.say(f"**{name}**: {judged}. {similar_paths(name).number}.")
 
 # %% [markdown]
 # One number a row hides how the perturbations differ.
-# The figure shows them all: for each algorithm and perturbation the mean over seeds of what the twin gains on doing nothing, as a share of do-nothing's distance.
+# The next figure shows them all: for each perturbation the mean over folds and seeds of what the path gains on doing nothing, as a share of do-nothing's distance.
 
 # %% tags=["hide-input"]
-# @title Draw the gain of every perturbation { display-mode: "form" }
-shown = [
-    "straight_line",
-    "experimental",
-    "PPO",
-    "PPO_restart",
-    "TRPO",
-    "two_stage",
-    "alternating",
-]
-fig, panels = plt.subplots(
-    1, len(packaged), figsize=(3.2 * len(packaged), 4.2), squeeze=False
-)
-gains = {}
-for ax, (name, rows) in zip(panels[0], packaged.items(), strict=True):
-    rows = rows[rows["Against"] == "real"]
-    wide = rows.groupby(["Perturbation", "Algorithm"])["dtw"].mean().unstack()
-    gains[name] = (1 - wide.div(wide["do_nothing"], axis=0))[shown]
-    for i, algorithm in enumerate(shown):
-        values = gains[name][algorithm].to_numpy()
-        spread = (
-            np.linspace(-0.25, 0.25, len(values)) if len(values) > 1 else np.zeros(1)
+# @title The gain of every perturbation { display-mode: "form" }
+ROWS = ("straight_line", f"{OURS}_shuffled", OURS)
+if policy_paths:
+    size = (3.4 * len(policy_paths) + 1.0, 4.0)
+    fig, panels = plt.subplots(1, len(policy_paths), figsize=size, squeeze=False)
+    for ax, (name, rows) in zip(panels[0], policy_paths.items(), strict=True):
+        units = ["perturbation", "cell_context"]
+        distances = rows[rows["metric"] == "dtw"].groupby([*units, "model"])["value"]
+        table = distances.mean().unstack("model")
+        gain = (1 - table.div(table["do_nothing"], axis=0))[list(ROWS)]
+        for i, row in enumerate(ROWS):
+            values = np.sort(gain[row].to_numpy())
+            spread = np.linspace(-0.25, 0.25, len(values)) if len(values) > 1 else 0.0
+            ax.scatter(i + spread, values, s=12, color=plots.COLOURS[row])
+        ax.axhline(0, color=plots.COLOURS["do_nothing"], ls="--", lw=1.2)
+        ax.set_xticks(range(len(ROWS)), ROWS, rotation=20, fontsize=9)
+        ax.set(title=name)
+        noisy = int((table["real_halves"] >= table["do_nothing"]).sum())
+        record.say(
+            f"**{name}**, {len(gain)} perturbations and contexts, with an effect or "
+            f"without: the policy is nearer than doing nothing on "
+            f"{int((gain[OURS] > 0).sum())} and nearer than the straight line on "
+            f"{int((gain[OURS] > gain['straight_line']).sum())}; on {noisy} two real "
+            "halves lie farther apart than doing nothing does."
         )
-        ax.scatter(i + spread, np.sort(values), s=12, color=plots.COLOURS[algorithm])
-    ax.axhline(0, color=plots.COLOURS["do_nothing"], ls="--", lw=1.2)
-    ax.set_xticks(range(len(shown)), shown, rotation=90, fontsize=9)
-    ax.set(title=name)
-panels[0, 0].set_ylabel("share of do-nothing's DTW gained")
-plots.show(
-    fig,
-    "gain-by-perturbation",
-    "One panel a dataset: for the straight line, the experimental twin and each "
-    "policy the share of do-nothing's DTW distance that it gains, one dot a "
-    "perturbation in rising order, with a dashed line at zero.",
-)
-for name, gain in gains.items():
-    rows = packaged[name][packaged[name]["Against"] == "real"]
-    own = rows[rows["Algorithm"] == "two_stage"]
-    told = own.groupby("Perturbation")["twin_score_dtw"].mean()
-    counts = "; ".join(
-        f"{algorithm} {int((gain[algorithm] > 0).sum())} and "
-        f"{int((gain[algorithm] > gain['straight_line']).sum())}"
-        for algorithm in shown[1:]
+    panels[0, 0].set_ylabel("share of do-nothing's DTW gained")
+    plots.show(
+        fig,
+        "gain-by-perturbation",
+        "One panel a dataset: for the straight line, the policy with shuffled labels and "
+        "the policy the share of do-nothing's DTW distance that it gains, one dot a "
+        "perturbation in rising order, with a dashed line at zero.",
     )
-    record.say(
-        f"**{name}**: perturbations {len(gain)}, of which the scores of "
-        f"{int(told.notna().sum())} can be resolved. Nearer than doing nothing, and "
-        f"nearer than the straight line: {counts}."
-    )
+else:
+    record.say("Nothing to draw yet: no run of the policies is recorded.")
 
 # %% [markdown]
-# Where few scores can be resolved, the cells themselves do not tell the perturbation from doing nothing, and no twin can be blamed or praised.
+# Where two real halves lie farther apart than doing nothing does, the cells themselves do not tell the perturbation from doing nothing, and no twin can be blamed or praised.
 # Being nearer than do-nothing is the first test, being nearer than the straight line the second; a twin has skill on a perturbation if it passes both.
 #
 # The paper compares its two twins with one another, too.
-# The next sentences have the distance from the in-silico to the experimental twin beside the distance from each to the real cells.
-
-# %% tags=["hide-input"]
-# @title Agreement of two models { display-mode: "form" }
-for name, rows in packaged.items():
-    mean = rows.groupby(["Algorithm", "Against"])["dtw"].mean()
-    record.say(
-        f"**{name}**, DTW of the two-stage twin to the experimental twin "
-        f"{mean['two_stage', 'experimental']:.2f}, to the real cells "
-        f"{mean['two_stage', 'real']:.2f}; of the experimental twin to the real "
-        f"cells {mean['experimental', 'real']:.2f}, of doing nothing "
-        f"{mean['do_nothing', 'real']:.2f}."
-    )
-
-# %% [markdown]
-# The two twins' paths are smooth means that begin at the same point, so they can be near to one another without being near to the cells; agreement of two models is not agreement with an experiment.
+# Their paths are smooth means that begin at the same point, so they can be near to one another without being near to the cells: agreement of two models is not agreement with an experiment, and no row of this page asks for it.
 
 # %% [markdown]
 # ## Limitations
 #
-# - A real trajectory is an order of cells that were measured once, not a time course. The packaged tables of long training take pseudotime on every dataset, so that they can be compared. Measured time exists for one real dataset, and there it is confounded with a barcode.
-# - The recorded folds judge the experimental twin in the space of principal components; the policies stand in the tables of long training.
+# - A real trajectory is an order of cells that were measured once, not a time course. The recorded paths of policies take pseudotime on every dataset, so that they can be compared. Measured time exists for one real dataset, and there it is confounded with a barcode.
+# - The recorded folds judge both twins in the space of principal components, not in the learned latent space that the policies act in.
 # - The root is the control medoid, the middle of the controls. Distances to it grow in all directions, so early bins are 'typical controls', not 'early cells'.
 # - Mean paths hide spread: two populations with the same mean path and different variance get the same DTW. Chapter 12 puts the E-distance and W1 of whole populations beside it.
-# - The twin is held fixed in the bootstrap; the interval covers the sampling of real cells, not of training seeds. The brackets of the packaged table cover the seeds.
+# - The twin is held fixed in the bootstrap; the interval covers the sampling of real cells, not of training seeds. The intervals of the recorded runs are over folds and perturbations.
 #
 # ## What this does not show
 #

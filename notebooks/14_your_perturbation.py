@@ -265,7 +265,9 @@ figures.show_null(judged)
 # %%
 stimuli = sorted(set(cells.obs["perturbation"].astype(str)) - {CONTROL})
 for name in stimuli:
-    command(f"predict ours/model kept.h5ad --perturbation {name} --out {name}.h5ad --overwrite")
+    command(
+        f"predict ours/model kept.h5ad --perturbation {name} --out {name}.h5ad --overwrite"
+    )
 
 # %% [markdown]
 # A question to which nothing in the cells is an answer is refused in one sentence, and the exit code says so, too.

@@ -70,7 +70,7 @@ def test_order_of_parts(source: pathlib.Path) -> None:
 
 
 #: Chapters that begin with their result and fold what draws, formats or sets up.
-RESULT_FIRST = ("01", "02", "03", "04", "05", "06", "07", "08", "09", "11", "13", "14")
+RESULT_FIRST = tuple(f"{number:02}" for number in range(1, 15))
 OPEN_LINES, WIDTH, TABLES = 150, 88, 4
 #: What draws the first figure: the page itself, or the report on a file.
 DRAWS = re.compile(r"plots\.show\(|figures\.show_effects\(")

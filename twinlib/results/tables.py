@@ -190,26 +190,23 @@ def side_by_side(number: int, split: str = "Test") -> pd.DataFrame:
         paper = paper[paper["Split"] == split].drop(columns="Split")
     paper = paper.rename(columns={"Algorithm": "Row"}).rename(columns={"System": "Row"} if place == 2 else {})
     parts = [paper.assign(Source="the paper, as printed")]
-    for protocol in ("released", "described"):
-        try:
-            rows = _beside(protocol, dataset, place, split)
-        except ResultsError:
-            continue
-        parts.append(rows.assign(Source=f"{protocol}, {dataset}"))
+    sources = {"released": _released_rows(dataset, place, split), "described": described_rows(dataset, place)}
+    parts += [rows.assign(Source=f"{name}, {dataset}") for name, rows in sources.items() if len(rows)]
     columns = ["Source", "Row", *(PER_CELL if place < 2 else ("DTW", "Wasserstein"))]
     return pd.concat(parts, ignore_index=True)[columns]
 
 
-def _beside(protocol: str, dataset: str, place: int, split: str) -> pd.DataFrame:
-    """Return rows of one protocol under the columns of the paper's in-silico (0), experimental (1) or
-    similarity (2) table."""
-    if protocol == "described" and len(rows := described_rows(dataset, place)):
-        return rows
+def _released_rows(dataset: str, place: int, split: str) -> pd.DataFrame:
+    """Return the released rows under the columns of the paper's in-silico (0), experimental (1) or similarity
+    (2) table, on data logged twice; empty without a run."""
+    try:
+        rows = read_table("released", dataset, "similarity" if place == 2 else "regression")
+    except ResultsError:
+        return pd.DataFrame()
+    rows = rows[rows["logs"] == 2]
     if place == 2:
-        return _beside_similarity(protocol, read_table(protocol, dataset, "similarity"))
-    rows = read_table(protocol, dataset, "regression")
+        return _beside_similarity(rows)
     rows = rows[(rows["Split"] == split) & ((rows["System"] == "experimental") == (place == 1))]
-    rows = rows[(rows["logs"] == 2) if protocol == "released" else (rows["space"] == "z")]
     return _table(rows, ["Algorithm"], list(PER_CELL), ORDER).rename(columns={"Algorithm": "Row"})
 
 
@@ -245,10 +242,8 @@ def _path_rows(paths: pd.DataFrame) -> pd.DataFrame:
     return table.rename(columns={"Algorithm": "Row", "dtw": "DTW", "w1": "Wasserstein"})
 
 
-def _beside_similarity(protocol: str, rows: pd.DataFrame) -> pd.DataFrame:
+def _beside_similarity(rows: pd.DataFrame) -> pd.DataFrame:
     """Return DTW and the true Wasserstein-1 distance, with what each row is compared with."""
-    if protocol == "released":
-        rows = rows[rows["logs"] == 2]
     means = rows.groupby(["Algorithm", "Seed", "Against"], sort=False)[["dtw", "w1"]].mean().reset_index()
     table = _table(means, ["Algorithm", "Against"], ["dtw", "w1"], SIMILARITY_ORDER)
     table["Row"] = table["Algorithm"] + " against " + table["Against"]
