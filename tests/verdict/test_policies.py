@@ -6,11 +6,12 @@ import pandas as pd
 import pytest
 
 from twinlib.data.preparation import prepare
+from twinlib.errors import DataError
 from twinlib.evaluation.judge import evaluate
 from twinlib.experimental import fold_rows
 from twinlib.experimental.fold_rows import FoldRows, embedding_of
 from twinlib.verdict.judged_file import only_whole
-from twinlib.verdict.policies import NAMES, actions_of, policy_rows, reasons
+from twinlib.verdict.policies import NAMES, policy_rows, reasons, require_no_drug
 from twinlib.verdict.sentences import policies_sentence
 
 
@@ -25,7 +26,7 @@ def fold(screen):
 def test_policies_are_rows_of_the_judge(fold):
     rows = policy_rows(fold, 512, range(2))
     assert [row.name for row in rows] == list(NAMES) and not reasons(rows)
-    assert [row.replicas for row in rows] == [2, 2, 1]
+    assert [row.replicas for row in rows] == [2, 2, 2, 1]
     scores = evaluate(fold.prepared, rows, experiment="test").scores
     value = scores[(scores["metric"] == "pearson_delta")].groupby("model")["value"].mean()
     assert value["no_change"] == 0 and value["greedy"] > 0.3
@@ -44,15 +45,13 @@ def test_a_drug_has_no_world_and_one_sentence_says_so(fold, monkeypatch):
     assert policies_sentence(None, pd.DataFrame(), 0) == ""
 
 
-def test_actions_follow_what_was_done_to_the_cells():
-    def kinds(*names):
-        return pd.DataFrame({"perturbation_type": [*names, "none"]})
-
-    assert actions_of(kinds("CRISPRi")) == "genes" and actions_of(kinds("cytokine")) == "cytokines"
-    assert actions_of(kinds("CRISPRi", "cytokine")) == "both"
+def test_drugs_alone_are_refused():
+    require_no_drug(pd.DataFrame({"perturbation_type": ["CRISPRi", "cytokine", "none"]}))
+    with pytest.raises(DataError, match="drug"):
+        require_no_drug(pd.DataFrame({"perturbation_type": ["drug", "none"]}))
 
 
 def test_policies_that_a_part_lacks_leave_the_table():
-    scores = pd.DataFrame({"model": ["no_change", "PPO", "two_stage", "greedy"], "value": 0.0})
-    assert len(only_whole(scores, pd.DataFrame())) == 4
+    scores = pd.DataFrame({"model": ["no_change", *NAMES], "value": 0.0})
+    assert len(only_whole(scores, pd.DataFrame())) == len(NAMES) + 1
     assert list(only_whole(scores, pd.DataFrame({"reason": ["none"]}))["model"]) == ["no_change"]

@@ -34,6 +34,7 @@ CALLED = {
     "predictions_shuffled": "the given prediction, labels dealt anew",
     "two_stage": "policies trained in two stages (TRPO, then PPO)",
     "PPO": "policies trained by PPO",
+    "pathwise": "the exact gradient of the return",
     "greedy": "the best constant action of the linear model",
 }
 #: What is said of intervals.
@@ -243,10 +244,13 @@ def contexts_sentence(judged: JudgedFile) -> str:
     if left_out is None or left_out.empty or own not in left_out.index:
         return told.lstrip("; ") + "."
     plain = judged.plain_row("contexts")
-    return (
-        f"{told}. In a cell type that was **left out of the training** it reaches {of_row(left_out, own)}, "
-        f"{CALLED[plain]} {of_row(left_out, plain)}."
+    told += (
+        f". In a cell type that was **left out of the training** it reaches {of_row(left_out, own)}, "
+        f"{CALLED[plain]} {of_row(left_out, plain)}"
     )
+    # all cells of a left-out cell type are test cells, so that its ceiling is another one
+    perfect = f"; {CALLED[CEILING]} could reach {of_row(left_out, CEILING)} there"
+    return told + (perfect if CEILING in left_out.index else "") + "."
 
 
 def null_sentence(judged: JudgedFile) -> str:
