@@ -266,7 +266,8 @@ figures.show_null(judged)
 stimuli = sorted(set(cells.obs["perturbation"].astype(str)) - {CONTROL})
 for name in stimuli:
     command(
-        f"predict ours/model kept.h5ad --perturbation {name} --out {name}.h5ad --overwrite"
+        f"predict ours/model kept.h5ad --perturbation {name} "
+        f"--out {name}.h5ad --overwrite"
     )
 
 # %% [markdown]

@@ -307,25 +307,3 @@ def evidence() -> pd.DataFrame:
         for row in judged()
     ]
     return pd.DataFrame(rows, columns=["Claim", "Dataset", "Number", "Verdict", "Cell"])
-
-
-def grids(table: pd.DataFrame) -> list[pd.DataFrame]:
-    """Return claim x dataset with glyph and number, and the same for landscapes; empty ones are left out.
-
-    What is told of a split or a clock of a dataset stands in the dataset's column, its name beside it.
-    """
-    head = table["Dataset"].str.partition(", ")
-    cells = table.assign(column=head[0], Cell=(table["Cell"] + " " + head[2]).str.strip())
-    landscapes = {name for claim in ESCAPES for name in claim.datasets}
-    escape = {n for n, claim in enumerate(all_claims(), 1) if set(claim.datasets) <= landscapes}
-    parts = [cells[~cells["Claim"].isin(escape)], cells[cells["Claim"].isin(escape)]]
-    return [_grid(part) for part in parts if len(part)]
-
-
-def _grid(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a claim, one column a dataset."""
-    joined = cells.groupby(["Claim", "column"], sort=False)["Cell"].agg("; ".join).unstack("column")
-    joined = joined.reindex(columns=list(dict.fromkeys(cells["column"]))).fillna("").sort_index()
-    statements = [all_claims()[number - 1].statement for number in joined.index]
-    joined.insert(0, "Claim", [f"{n}. {text}" for n, text in zip(joined.index, statements, strict=True)])
-    return joined.reset_index(drop=True).rename_axis(columns=None)

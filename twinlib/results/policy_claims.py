@@ -423,7 +423,7 @@ ESCAPES = (
         "guarantee, enabling the model to escape local optima and converge to a good solution [22].",
         "Section 1",
         "13_escaping_local_optima",
-        "The answer in one figure",
+        "The answer in one paragraph",
         (Rows("escape_tuned", "runs"),),
     ),
     Claim(
