@@ -14,7 +14,6 @@ from scipy.stats import wasserstein_distance
 
 from twinlib.errors import InputError
 from twinlib.evaluation import alarm, metrics, similarity, trajectories
-from twinlib.evaluation import questions as ev
 from twinlib.evaluation import statistics as s
 
 ordinary = st.floats(-10, 10)
@@ -191,21 +190,6 @@ def test_genes_of_another_panel_are_refused_not_broadcast() -> None:
             call(cells, cells[:, :1])
     with pytest.raises(InputError, match="must pair up"):
         s.probability_of_improvement(cells, cells[:, :1])
-
-
-def test_predictions_for_other_cells_or_genes_are_refused() -> None:
-    rng = np.random.default_rng(0)
-    cells = rng.normal(size=(12, 4))
-    pairs = (cells, cells, np.repeat("A", 12))
-    scaler = (np.zeros(4), np.ones(4))
-    asked = ev.Questions("test", ("A",), cells, {"A": cells}, pairs, pairs, np.zeros(4), scaler)
-    for wrong in (lambda x, _: x, lambda x, _: x[None, :1], lambda x, _: x[None] * np.nan):
-        with pytest.raises(InputError, match="predictions"):
-            ev.score(wrong, asked)
-    with pytest.raises(InputError, match=r"labels=\['A'\]"):
-        asked.only("A")
-    with pytest.raises(InputError, match="where G is 4"):
-        ev.population_metrics(cells, cells, cells, np.zeros(1))
 
 
 def test_cells_with_numbers_for_flags_or_without_controls_are_refused() -> None:

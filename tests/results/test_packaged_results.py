@@ -1,33 +1,15 @@
-"""Committed results: one cell of one table a protocol is computed again; do-nothing has no skill."""
+"""Committed results: one cell of a released table is computed again; the claims page is theirs."""
 
 import json
 import pathlib
 
-import numpy as np
 import pytest
 
-from twinlib.data import preparation
-from twinlib.data.panel import dispersion
-from twinlib.data.sources import load
 from twinlib.errors import ResultsError
-from twinlib.evaluation import questions as evaluation
 from twinlib.results import claims, claims_page, tables
 from twinlib.results.verdicts import BUILT, FAILS, HOLDS, OPEN, by_interval
 
-RUNS = sorted(
-    p.parent
-    for p in tables.results_folder().glob("*/*/manifest.json")
-    if p.parts[-3] in ("described", "released")
-)
-
-
-@pytest.mark.parametrize("folder", [p for p in RUNS if p.parent.name == "described"], ids=lambda p: p.name)
-def test_doing_nothing_is_no_change_and_has_no_skill(folder):
-    rows = tables.read_table("described", folder.name)
-    skills = [c for c in rows if c.startswith("skill_")]
-    still = rows[rows["Algorithm"].isin(["do_nothing", "no_change"])]
-    assert len(still) >= 8 and still[skills].abs().max().max() < 1e-6
-    assert (still[still["space"] == "log1p"]["pearson_delta"] == 0).all()
+RUNS = sorted(p.parent for p in tables.results_folder().glob("released/*/manifest.json"))
 
 
 @pytest.mark.parametrize("folder", RUNS, ids=lambda p: f"{p.parent.name}-{p.name}")
@@ -51,44 +33,6 @@ def commands(manifest):
     if "tables" in manifest:
         return [table["command"] for table in manifest["tables"].values()]
     return manifest.get("commands") or [manifest["command"]]
-
-
-def first_version(name):
-    """The preparation of the described rows: a random fifth of each group tests, genes by dispersion."""
-    cells = load(name)
-    test, rng = np.zeros(cells.n_obs, dtype=bool), np.random.default_rng(0)
-    columns = [cells.obs[column].astype(str) for column in ("perturbation", "cell_context", "dose")]
-    for rows in cells.obs.groupby(columns, sort=True).indices.values():
-        test[rng.permutation(np.sort(rows))[: round(0.2 * len(rows))]] = True
-    best = np.argsort(-dispersion(cells.X[~test]), kind="stable")[:100]
-    targets = preparation._measured_targets(cells)
-    columns = np.flatnonzero(np.isin(cells.var_names, [*cells.var_names[best], *targets]))
-    facts = {"split": "cells", "fold": 0, "held_out": (), "seed": 0, "panel_rule": "seurat"}
-    return preparation._assemble(cells, np.where(test, "test", "train"), columns, facts)
-
-
-def test_one_cell_of_the_described_waddington_table_is_computed_again():
-    from twinlib.experimental.baselines import BASELINES
-
-    rows = tables.read_table("described", "waddington")
-    prepared = first_version("waddington")
-    assert prepared.fingerprint == tables.read_table("described", "waddington", "manifest")["fingerprint"]
-    controls, reference = (
-        prepared.expression("test", "control"),
-        prepared.expression("train", "control").mean(0),
-    )
-    model, found = BASELINES["matching_mean"](prepared), []
-    for name in prepared.perturbations:
-        truth = prepared.expression("test", name)
-        if len(truth) >= evaluation.MIN_CELLS:
-            guess = model.predict(controls, [name] * len(controls))
-            found.append(evaluation.population_metrics(truth, guess, controls, reference))
-    row = rows[
-        (rows["Algorithm"] == "matching_mean") & (rows["Split"] == "Test") & (rows["space"] == "log1p")
-    ]
-    for metric in ("pearson_delta", "pseudobulk_mse", "e_distance", "w1"):
-        expected = np.mean([f[metric] for f in found])
-        assert row[metric].item() == pytest.approx(expected, rel=1e-4), metric
 
 
 def test_one_cell_of_a_released_table_is_computed_again(real_data):
@@ -132,7 +76,7 @@ def test_reward_of_the_released_rows_is_judged_for_one_and_for_two_logarithms(mo
             | {"reward": 0.1 * seed + (gain + 0.01 * seed if name != "PPO" else 0.0)}
             for logs, gain in by_logs.items()
             for name in ("PPO", "TRPO_PPO_zero_target")
-            for seed in range(5)
+            for seed in range(7)
         ]
         monkeypatch.setattr(tables, "read_table", lambda *args: pd.DataFrame(rows))
         return claims.released_reward("any")
@@ -141,4 +85,4 @@ def test_reward_of_the_released_rows_is_judged_for_one_and_for_two_logarithms(mo
     assert reward({1: -3.0, 2: -2.0}).verdict == FAILS
     split = reward({1: 3.0, 2: -2.0})
     assert split.verdict == OPEN and "preprocessing" in split.number
-    assert "one logarithm +3.02" in split.number and "two logarithms -1.98" in split.number
+    assert "one logarithm +3.03" in split.number and "two logarithms -1.97" in split.number

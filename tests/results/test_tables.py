@@ -24,17 +24,20 @@ def test_a_table_the_paper_does_not_have_is_refused():
         tables.paper_table(10)
 
 
-def rows(algorithm, values, **more):
-    base = {"System": "insilico", "Algorithm": algorithm, "Split": "Test", "space": "z", "perturbations": 3}
-    return [base | {"Seed": s, "MSE": v, "pearson_delta": v} | more for s, v in enumerate(values)]
+def paired(system, algorithm, values, **more):
+    """Rows of a released run, one a seed, the same number in every metric."""
+    base = {"System": system, "Algorithm": algorithm, "logs": 2, "Split": "Test", "optimizer_steps": 10}
+    named = ("MSE", "RMSE", "MAE", "R2", "Pearson", "reward", "distance_to_target")
+    return [base | {"Seed": s} | dict.fromkeys(named, v) | more for s, v in enumerate(values)]
 
 
 def test_cells_hold_the_iqm_and_its_interval():
-    regression = pd.DataFrame(rows("two_stage", [1.0, 2.0, 3.0, 100.0]) + rows("do_nothing", [5.0]))
-    table = tables.per_cell_table(regression)
-    assert list(table["Algorithm"]) == ["do_nothing", "two_stage"]  # the table's order, not the file's
-    assert table["MSE (OT match)"][0] == "5.0000"
-    assert table["MSE (OT match)"][1].startswith("2.5000 [")
+    seeds = paired("insilico", "TRPO_PPO_zero_target", [1.0, 2.0, 3.0, 100.0])
+    table = tables.released_table(pd.DataFrame(seeds + paired("insilico", "do_nothing", [5.0])))
+    # the order of the tables, not that of the file
+    assert list(table["Algorithm"]) == ["do_nothing", "TRPO_PPO_zero_target"]
+    assert table["MSE (start to final)"][0] == "5.0000"
+    assert table["MSE (start to final)"][1].startswith("2.5000 [")
     assert tables.summarise(pd.Series([np.nan])) == "n/a"
 
 
@@ -48,20 +51,19 @@ def test_similarity_averages_perturbations_before_seeds():
 
 @pytest.fixture
 def finished(tmp_path):
-    config = {"dataset": "papalexi2021", "protocol": "described", "seeds": 2, "timesteps": 100}
+    config = {"dataset": "papalexi2021", "protocol": "released", "seeds": 2, "timesteps": 100}
     (tmp_path / "manifest.json").write_text(json.dumps({"config": config, "command": "python -m x"}))
-    z = rows("PPO", [1.0, 2.0]) + rows("experimental", [0.5], System="experimental")
-    log1p = [row | {"space": "log1p", "pseudobulk_mse": 0.1, "skill_pseudobulk_mse": 0.0} for row in z]
-    train = [row | {"Split": "Train"} for row in z]
-    pd.DataFrame(z + log1p + train).to_csv(tmp_path / "regression.csv", index=False)
-    head = {"System": "insilico", "Algorithm": "PPO", "Seed": 0, "Against": "real", "Perturbation": "A"}
-    pd.DataFrame([head | {"dtw": 1.5}]).to_csv(tmp_path / "similarity.csv", index=False)
+    rows = paired("insilico", "PPO", [1.0, 2.0]) + paired("experimental", "experimental", [0.5])
+    pd.DataFrame(rows).to_csv(tmp_path / "regression.csv", index=False)
+    head = {"System": "insilico", "Algorithm": "PPO", "logs": 2, "Seed": 0, "Perturbation": "all"}
+    paths = [head | {"Against": system, "dtw": 1.5} for system in ("Insilico", "Experimental")]
+    pd.DataFrame(paths).to_csv(tmp_path / "similarity.csv", index=False)
     return tmp_path
 
 
 def test_a_report_is_shaped_like_the_papers_tables_and_shows_them(finished):
     text = tables.report(finished)
-    for wanted in ("MSE (OT match)", "PPO", "experimental", "DTW", "Table 1", "Table 3", "1.3798"):
+    for wanted in ("MSE (start to final)", "PPO", "experimental", "DTW", "Table 1", "Table 3", "1.3798"):
         assert wanted in text
     assert "Table 4" not in text
 
@@ -78,12 +80,10 @@ def test_results_that_are_not_packaged_name_the_command():
 
 def test_the_released_table_keeps_its_split_and_says_what_is_compared():
     rows = [
-        {"System": system, "Algorithm": "PPO", "Seed": seed, "logs": 2, "Split": split}
-        | dict.fromkeys(("MSE", "RMSE", "MAE", "R2", "Pearson"), value)
-        | {"reward": -value, "distance_to_target": value, "optimizer_steps": 10}
+        row
         for system in ("insilico", "experimental")
         for split, value in (("Test", 1.0), ("Train", 2.0))
-        for seed in range(3)
+        for row in paired(system, "PPO", [value] * 3, Split=split)
     ]
     table = tables.released_table(pd.DataFrame(rows))
     assert len(table) == 1

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -13,10 +10,14 @@ from twinlib.errors import InputError
 
 Array = NDArray[np.float64]
 
-#: Best value of the metrics that are computed elsewhere: 0 for an error, 1 for a score.
+#: The paper's metrics of single cells (Section 3.3.1).
+PER_CELL = ("MSE", "RMSE", "MAE", "R2", "Pearson")
+#: How skill is read: 0 is best of an error, 1 of a score; own: the value is its skill.
 BEST = {
     **dict.fromkeys(("MSE", "RMSE", "MAE", "dtw", "mean_absolute_difference"), "error"),
+    **dict.fromkeys(("pseudobulk_mse", "e_distance", "w1"), "error"),
     **dict.fromkeys(("R2", "Pearson", "pds", "overlap_at_n"), "score"),
+    "pearson_delta": "own",
 }
 
 
@@ -203,45 +204,6 @@ def overlap_at_n(true_delta: ArrayLike, pred_delta: ArrayLike, n: int) -> float:
     return len(top[0] & top[1]) / n
 
 
-@dataclass(frozen=True)
-class Answer:
-    """The cells predicted for a perturbation beside those observed, in log1p units."""
-
-    #: Observed cells [k, G].
-    truth: Array
-    #: Predicted cells [n, G].
-    guess: Array
-    #: Predicted mean change [G].
-    shift: Array
-    #: Mean training control [G].
-    reference: Array
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A metric of populations, as tables read it."""
-
-    #: Maps an answer to its value.
-    value: Callable[[Answer], float]
-    #: Skill is read as that of an error (0 is best) or a score (1 is best); own: the value is its skill;
-    #: none: it has no skill and stands in no table.
-    best: str
-
-
-#: The metrics that need no pairs, in the order of tables; a new one is one more entry.
-POPULATION = {
-    "pearson_delta": Metric(
-        lambda a: pearson_delta(a.truth.mean(axis=0), a.reference + a.shift, a.reference), "own"
-    ),
-    "pearson_delta_profile": Metric(
-        lambda a: pearson_delta(a.truth.mean(axis=0), a.guess.mean(axis=0), a.reference), "none"
-    ),
-    "pseudobulk_mse": Metric(lambda a: pseudobulk_mse(a.truth.mean(axis=0), a.guess.mean(axis=0)), "error"),
-    "e_distance": Metric(lambda a: e_distance(a.truth, a.guess), "error"),
-    "w1": Metric(lambda a: w1(a.truth, a.guess), "error"),
-}
-
-
 def skill(name: str, value: float, no_change_value: float) -> float:
     """Return what a metric's value is worth against no_change: 0 for doing nothing, 1 for perfect.
 
@@ -252,12 +214,11 @@ def skill(name: str, value: float, no_change_value: float) -> float:
     >>> skill("pseudobulk_mse", value=1.0, no_change_value=4.0)
     0.75
     """
-    best = POPULATION[name].best if name in POPULATION else BEST.get(name, "none")
+    if name not in BEST:
+        raise InputError(f"No skill is defined for {name!r}; use one of {', '.join(BEST)}.")
+    best = BEST[name]
     if best == "own":
         return float(value)
-    if best == "none":
-        known = [*BEST, *(other for other, metric in POPULATION.items() if metric.best != "none")]
-        raise InputError(f"No skill is defined for {name!r}; use one of {', '.join(known)}.")
     gap = no_change_value if best == "error" else 1.0 - no_change_value
     left = value if best == "error" else 1.0 - value
     if value == no_change_value:

@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 
 from twinlib.errors import ResultsError
-from twinlib.evaluation.metrics import POPULATION
-from twinlib.evaluation.questions import PER_CELL
+from twinlib.evaluation.metrics import PER_CELL
 from twinlib.policy.algorithms import ALGORITHMS
 
 #: Rows of the in-silico tables (1, 4, 7), in their order.
@@ -137,40 +136,14 @@ def _table(rows: pd.DataFrame, by: list[str], columns: list[str], order: tuple[s
     return table.sort_values(["_rank"], kind="stable").drop(columns="_rank").reset_index(drop=True)
 
 
-def per_cell_table(regression: pd.DataFrame, split: str = "Test", space: str = "z") -> pd.DataFrame:
-    """Lay per-cell metrics out like Tables 1, 2, 4, 5, 7, 8: against the OT match, a random pair beside it.
-
-    MSE, RMSE, MAE, R2 and Pearson are against the OT match; the `random` columns score the same predictions
-    against a random cell of the same perturbation.
-    """
-    rows = regression[(regression["Split"] == split) & (regression["space"] == space)]
-    columns = [*PER_CELL, "random_MSE", "random_R2", "random_Pearson", "skill_MSE"]
-    table = _table(rows, ["System", "Algorithm", "Split"], columns, ORDER)
-    named = {name: f"{name} (OT match)" for name in PER_CELL}
-    named |= {f"random_{name}": f"{name} (random pair)" for name in PER_CELL}
-    return table.rename(columns=named)
-
-
-def population_table(regression: pd.DataFrame, split: str = "Test") -> pd.DataFrame:
-    """Lay the metrics that need no pairs out, the primary one (pearson_delta) first, each with its skill."""
-    rows = regression[(regression["Split"] == split) & (regression["space"] == "log1p")]
-    best = {name: metric.best for name, metric in POPULATION.items() if metric.best != "none"}
-    skills = [f"skill_{name}" for name in best if best[name] != "own"]
-    columns = [*best, *skills, "perturbations"]
-    table = _table(rows, ["System", "Algorithm"], columns, ORDER)
-    table["perturbations"] = table["perturbations"].str.replace(r"\..*", "", regex=True)
-    return table
-
-
 def similarity_table(similarity: pd.DataFrame, against: str = "real") -> pd.DataFrame:
     """Lay the trajectory distances out like Tables 3, 6, 9: means over perturbations, IQM over seeds.
 
     `DTW` is Eq. 10-11, `Eq. 12` what the paper calls Wasserstein, `W1` the true Wasserstein distance of the
-    values. The twin score stands on DTW over the perturbations whose score can be resolved.
+    values.
     """
     rows = similarity[similarity["Against"] == against]
     names = {"dtw": "DTW", "mean_absolute_difference": "Eq. 12", "w1": "W1"}
-    names |= {"dtw_per_path_length": "DTW / path", "twin_score_dtw": "twin score"}
     columns = [name for name in names if name in rows]
     means = rows.groupby(["System", "Algorithm", "Seed"], sort=False)[columns].mean().reset_index()
     return _table(means, ["System", "Algorithm"], columns, SIMILARITY_ORDER).rename(columns=names)
@@ -259,12 +232,12 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def report(folder: str | pathlib.Path) -> str:
-    """Return all tables of one run as Markdown, shaped like the paper's, the paper's own beside them."""
+    """Return all tables of one released run as Markdown, the paper's own beside them."""
     folder = pathlib.Path(folder)
     missing = [n for n in ("regression.csv", "similarity.csv", "manifest.json") if not (folder / n).is_file()]
     if missing:
         raise ResultsError(
-            f"{str(folder)!r} has no {missing[0]}; finish it, or name a finished run (described, released)."
+            f"{str(folder)!r} has no {missing[0]}; finish it, or name a finished released run."
         )
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
@@ -281,8 +254,7 @@ def _sections(manifest: dict[str, Any], regression: pd.DataFrame, similarity: pd
     dataset, protocol = config["dataset"], config["protocol"]
     numbers = stands_for().get(dataset)
     lines = [f"# {dataset}, {protocol} protocol", f"Made by `{manifest['command']}`.", _legend(config)]
-    tables = protocol_tables(regression, similarity, protocol)
-    for name, table in tables:
+    for name, table in _released_tables(regression, similarity):
         lines += [f"## {name[0].upper()}{name[1:]}", markdown(table)]
     for number in numbers or ():
         lines += [f"## The paper's Table {number} (other data, other meaning: see chapter 12)"]
@@ -296,24 +268,6 @@ def _legend(config: dict[str, Any]) -> str:
         f"Cells: interquartile mean over {config['seeds']} seeds, with its 95 % bootstrap interval; "
         f"a single number where there is one run or no spread. {config['timesteps']:,} steps a seed."
     )
-
-
-def protocol_tables(
-    regression: pd.DataFrame, similarity: pd.DataFrame, protocol: str = "described"
-) -> list[tuple[str, pd.DataFrame]]:
-    """Return the named tables of a run: both in-silico ones, the experimental one, both similarity ones."""
-    if protocol == "released":
-        return _released_tables(regression, similarity)
-    twin = regression[regression["System"] != "experimental"]
-    model = regression[regression["System"] == "experimental"]
-    named = [
-        ("in-silico twin and references: test cells, z-scores, per cell", per_cell_table(twin)),
-        ("in-silico twin and references: test populations, log1p units", population_table(twin)),
-        ("experimental twin: z-scores, per cell, both splits", both_splits(model)),
-        ("trajectories against the real one", similarity_table(similarity)),
-        ("trajectories against the experimental twin's", similarity_table(similarity, "experimental")),
-    ]
-    return [(name, table) for name, table in named if len(table)]
 
 
 def released_table(regression: pd.DataFrame, split: str = "Test", logs: int = 2) -> pd.DataFrame:
@@ -340,8 +294,3 @@ def _released_tables(regression: pd.DataFrame, similarity: pd.DataFrame) -> list
         rows = similarity[similarity["logs"] == 2]
         named.append((f"row '{system}' of the paper", similarity_table(rows, system)))
     return named
-
-
-def both_splits(rows: pd.DataFrame, space: str = "z") -> pd.DataFrame:
-    """Return the per-cell tables of test and train one below the other."""
-    return pd.concat([per_cell_table(rows, split, space) for split in ("Test", "Train")], ignore_index=True)
