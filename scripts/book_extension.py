@@ -71,7 +71,7 @@ def _list_modules(app: Any, page: str, source: list[str]) -> None:
 def _findings() -> str:
     """Return what was found, one sentence each, as far as the packaged results go."""
     from twinlib.results.claims import judged
-    from twinlib.results.findings import findings
+    from twinlib.results.headlines import findings
 
     return "\n".join(f"- {text}" for text in findings(judged()))
 

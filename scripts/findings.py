@@ -22,7 +22,7 @@ def written(text: str, lines: Sequence[str]) -> str:
 def main() -> int:
     """Write the README."""
     from twinlib.results.claims import judged
-    from twinlib.results.findings import findings
+    from twinlib.results.headlines import findings
 
     before = README.read_text(encoding="utf-8")
     README.write_text(written(before, findings(judged(), "book/")), encoding="utf-8")

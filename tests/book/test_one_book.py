@@ -13,7 +13,7 @@ import pytest
 from twinlib.evaluation.calibration import Arms
 from twinlib.evaluation.scoring import scored, shared_error
 from twinlib.results import claims
-from twinlib.results.findings import FINDINGS, findings
+from twinlib.results.headlines import FINDINGS, findings
 from twinlib.results.judged import in_words, judged_splits
 from twinlib.verdict.sentences import MEASURED
 

@@ -153,5 +153,11 @@ def test_claims_are_corrected_together():
 
 
 def test_a_cell_of_the_claims_table_is_glyph_and_number():
-    assert verdicts.cell(verdicts.HOLDS, gap(0.1, 0.2)) == "● +.150"
-    assert verdicts.cell(verdicts.OPEN, NOTHING) == "n/a +.300"
+    held, unknown, counted = (
+        verdicts.Evidence("", "", gap(0.1, 0.2)),
+        verdicts.Evidence("", "", NOTHING),
+        verdicts.Evidence("", "", value=-0.25),
+    )
+    assert verdicts.cell(verdicts.HOLDS, held) == "● +.150"
+    assert verdicts.cell(verdicts.OPEN, unknown) == "n/a +.300"
+    assert verdicts.cell(verdicts.FAILS, counted) == "✗ -.250"
