@@ -13,7 +13,7 @@ import pytest
 from twinlib.evaluation.calibration import Arms
 from twinlib.evaluation.scoring import scored, shared_error
 from twinlib.results import claims
-from twinlib.results.headlines import FINDINGS, findings
+from twinlib.results.headlines import HEADLINES, findings
 from twinlib.results.judged import in_words, judged_splits
 from twinlib.verdict.sentences import MEASURED
 
@@ -142,7 +142,7 @@ def rows() -> list[claims.Judged]:
 def test_findings_say_what_the_claims_page_says(rows: list[claims.Judged]) -> None:
     told, known = findings(rows), contests()
     assert "\n<!-- findings -->\n" in page("intro") and len(told) >= 4
-    twin = [finding for finding in FINDINGS if claims.claim_number(finding.statement) == TWIN]
+    twin = [finding for finding in HEADLINES if claims.claim_number(finding.statement) == TWIN]
     for finding in twin:
         dataset, _, kind = finding.place.partition(", ")
         rival, gap = known[dataset, kind]

@@ -118,7 +118,7 @@ def test_an_interrupted_report_goes_on_and_another_request_starts_clean(tmp_path
         report(tmp_path / "screen.h5ad", tmp_path / "out", seeds=1, jobs=1, progress=False)
     beside = tmp_path / "out.unfinished" / "parts"
     assert len(list(beside.glob("*.done"))) == 3 and not any((tmp_path / "out").iterdir())
-    again = parts.Parts(beside, parts.Settings(seeds=1), Keys())
+    again = parts.Parts(beside, parts.ReportSettings(seeds=1), Keys())
     assert len(again.left()) == 7
     with pytest.raises(KeyboardInterrupt):
         report(tmp_path / "screen.h5ad", tmp_path / "out", seeds=2, jobs=1, progress=False)
@@ -155,7 +155,7 @@ def test_a_file_that_stays_on_disk_gives_the_same_cells(tmp_path, monkeypatch):
     for name, limit in (("memory", cells.n_obs), ("disk", cells.n_obs - 1)):
         monkeypatch.setattr(inspection, "IN_MEMORY", limit)
         (tmp_path / name / page.PARTS).mkdir(parents=True)
-        page.begin(tmp_path / name, tmp_path / "screen.h5ad", Keys(), parts.Settings())
+        page.begin(tmp_path / name, tmp_path / "screen.h5ad", Keys(), parts.ReportSettings())
         kept[name] = Run.read(tmp_path / name).parts.cells
     assert kept["disk"].n_obs < cells.n_obs
     assert list(kept["disk"].obs_names) == list(kept["memory"].obs_names)

@@ -22,7 +22,7 @@ from twinlib.evaluation.summaries import Scores, summary
 from twinlib.experimental.baselines import BASELINES
 from twinlib.verdict import score
 from twinlib.verdict.keys import Keys
-from twinlib.verdict.parts import Settings
+from twinlib.verdict.parts import ReportSettings
 from twinlib.verdict.predictions import on_fold, read_predictions, shuffled_on_fold, told_of_sharing
 from twinlib.verdict.score import begin_score, read_kept
 
@@ -223,7 +223,7 @@ def test_names_of_other_tools_are_read_on_both_sides(tool, truth, other, tmp_pat
     for name, made in {"truth": truth, "guess": half_effect(other)}.items():
         as_of(tool, made).write_h5ad(tmp_path / f"{name}.h5ad")
     paths = [tmp_path / "guess.h5ad", tmp_path / "truth.h5ad"]
-    begin_score(tmp_path / "run", *paths, Keys(), Settings(seeds=1, splits=("cells",)))
+    begin_score(tmp_path / "run", *paths, Keys(), ReportSettings(seeds=1, splits=("cells",)))
     own = read_predictions(half_effect(other), truth, Keys())
     read = read_kept(tmp_path / "run/parts/predictions.npz")
     assert read.keys == own.keys
@@ -343,7 +343,7 @@ def test_labels_that_are_no_genes_need_no_kind(tmp_path):
     for name, made in {"truth": counted(1, 2.0, "ABCD"), "guess": counted(2, 1.6, "ABCD")}.items():
         made.write_h5ad(tmp_path / f"{name}.h5ad")
     paths = [tmp_path / "guess.h5ad", tmp_path / "truth.h5ad"]
-    begin_score(tmp_path / "run", *paths, Keys(), Settings(seeds=1, splits=("cells",)))
+    begin_score(tmp_path / "run", *paths, Keys(), ReportSettings(seeds=1, splits=("cells",)))
     assert len(read_kept(tmp_path / "run/parts/predictions.npz").keys) == 480
 
 
@@ -368,7 +368,7 @@ def test_the_same_files_have_the_values_of_cell_eval2(tmp_path):
     for name, made in files.items():
         made.write_h5ad(tmp_path / f"{name}.h5ad")
     paths = [tmp_path / "guess.h5ad", tmp_path / "truth.h5ad"]
-    begin_score(tmp_path / "run", *paths, Keys(), Settings(seeds=1, splits=("cells",)))
+    begin_score(tmp_path / "run", *paths, Keys(), ReportSettings(seeds=1, splits=("cells",)))
     ours = pd.read_csv(tmp_path / "run/parts/all.challenge.csv.gz").set_index("cell_context")
     config = cell_eval2.EvalConfig.from_preset("vcc2026")
     for context in ("K562", "RPE1"):

@@ -15,7 +15,7 @@ from twinlib.results.verdicts import FAILS, HOLDS, OPEN
 
 
 @dataclass(frozen=True)
-class Finding:
+class Headline:
     """A claim on one place, in words of every day."""
 
     #: How the claim's statement begins.
@@ -40,15 +40,15 @@ _BEATS = ("does better than", "does worse than", "cannot be told from")
 _MORE = ("brings more cells across than", "brings fewer cells across than", "cannot be told from")
 
 #: The findings in their order; one whose experiment is not packaged is left out.
-FINDINGS = (
-    Finding(
+HEADLINES = (
+    Headline(
         "Starting PPO from",
         "papalexi2021",
         "The paper's claim: on unseen cells with a gene switched off, TRPO before PPO {} PPO alone",
         *_BEATS,
         "in correlation, best of ten settings each",
     ),
-    Finding(
+    Headline(
         "The gain comes from",
         "papalexi2021",
         "A first stage along the [natural gradient](../notebooks/07_natural_gradient.ipynb) {} one along "
@@ -56,7 +56,7 @@ FINDINGS = (
         *_BEATS,
         "in correlation",
     ),
-    Finding(
+    Headline(
         "Escaping local optima lets",
         "papalexi2021",
         "The in-silico twin predicts these cells {} the mean change that each gene's loss made elsewhere, "
@@ -64,21 +64,21 @@ FINDINGS = (
         *_PREDICTS,
         "in correlation",
     ),
-    Finding(
+    Headline(
         "The trust-region start lets",
         "toggle_middle",
         "The title's claim: where a barrier stands between two valleys, TRPO before PPO {} PPO alone",
         *_MORE,
         "of all cells",
     ),
-    Finding(
+    Headline(
         "Initialising well",
         "toggle_middle",
         "There it {} PPO that starts again three times",
         *_MORE,
         "of all cells",
     ),
-    Finding(
+    Headline(
         "The embedding model",
         "kang2018, contexts",
         "Of cell types that it never saw, the experimental twin predicts the answer to interferon-beta, "
@@ -86,7 +86,7 @@ FINDINGS = (
         *_PREDICTS,
         "in correlation",
     ),
-    Finding(
+    Headline(
         "The embedding model",
         "papalexi2021, cells",
         "For genes switched off in one kind of cell, it predicts unseen cells {} the mean change that each "
@@ -94,7 +94,7 @@ FINDINGS = (
         *_PREDICTS,
         "in correlation",
     ),
-    Finding(
+    Headline(
         "In-silico and experimental",
         "waddington, measured",
         "Its path through time, for simulated cells, lies {} the best of a straight line, doing nothing and "
@@ -104,7 +104,7 @@ FINDINGS = (
         "no nearer to the true path, as far as can be told, than",
         "in [distance](../notebooks/11_twin_evaluation.ipynb)",
     ),
-    Finding(
+    Headline(
         "TRPO_PPO earns",
         "kang2018",
         "The paper's own public code, run again on public cells: TRPO before PPO earns {} PPO alone",
@@ -122,12 +122,12 @@ def findings(rows: Sequence[Judged], pages: str = "") -> list[str]:
     `pages` leads from the page that shows them to the folder of the book's pages.
     """
     known = {(row.claim, row.place): row for row in rows}
-    keys = [(claim_number(finding.statement), finding.place) for finding in FINDINGS]
-    told = [_told(f, known[key]) for f, key in zip(FINDINGS, keys, strict=True) if key in known]
+    keys = [(claim_number(finding.statement), finding.place) for finding in HEADLINES]
+    told = [_told(f, known[key]) for f, key in zip(HEADLINES, keys, strict=True) if key in known]
     return [re.sub(r"(?<=\]\()[^)]+", lambda link: normpath(join(pages, link[0])), text) for text in told]
 
 
-def _told(finding: Finding, row: Judged) -> str:
+def _told(finding: Headline, row: Judged) -> str:
     """Return one finding as a sentence with its number and its interval."""
     words = {HOLDS: finding.holds, FAILS: finding.fails, OPEN: finding.open}
     text, gap = finding.sentence.format(words[row.verdict]), row.told.gap

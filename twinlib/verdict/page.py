@@ -20,7 +20,7 @@ from twinlib.files import write_atomic, write_json, write_table
 from twinlib.verdict.judged_file import TWIN, JudgedFile
 from twinlib.verdict.keys import Keys
 from twinlib.verdict.outputs import fresh_folder
-from twinlib.verdict.parts import CELLS, MODEL, Parts, Settings, at_most, compute_parts
+from twinlib.verdict.parts import CELLS, MODEL, Parts, ReportSettings, at_most, compute_parts
 from twinlib.verdict.unseen import unseen_sentence
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Run:
         """Read the run of a folder."""
         told = json.loads((folder / PARTS / REQUEST).read_text())
         keys = Keys(**told["filled"] | {"control": tuple(told["filled"]["control"])})
-        settings = Settings(**told["settings"] | {"splits": tuple(told["settings"]["splits"])})
+        settings = ReportSettings(**told["settings"] | {"splits": tuple(told["settings"]["splits"])})
         parts = Parts(folder / PARTS, settings, keys)
         return Run(folder, pathlib.Path(told["file"]), told["dataset"], tuple(told["sentences"]), parts)
 
@@ -163,7 +163,7 @@ def report(
     target = fresh_folder(out, overwrite)
     source, settings = (
         pathlib.Path(file).resolve(),
-        Settings(seeds=seeds, splits=tuple(splits), policies=policies),
+        ReportSettings(seeds=seeds, splits=tuple(splits), policies=policies),
     )
     with unfinished(target, request_of(source, keys or Keys(), settings)) as folder:
         begin(folder, source, keys or Keys(), settings)
@@ -173,7 +173,7 @@ def report(
     return target / "report.html"
 
 
-def request_of(source: pathlib.Path, keys: Keys, settings: Settings) -> dict[str, object]:
+def request_of(source: pathlib.Path, keys: Keys, settings: ReportSettings) -> dict[str, object]:
     """Return what a run was asked: two equal requests have equal parts."""
     if not source.exists():
         return {"file": str(source)}
@@ -233,7 +233,7 @@ def settle(folder: pathlib.Path, target: pathlib.Path) -> None:
     folder.rmdir()
 
 
-def begin(folder: pathlib.Path, source: pathlib.Path, keys: Keys, settings: Settings) -> None:
+def begin(folder: pathlib.Path, source: pathlib.Path, keys: Keys, settings: ReportSettings) -> None:
     """Read the file once, and keep its canonical cells and what was told of it."""
     from twinlib.verdict.inspection import inspect
 

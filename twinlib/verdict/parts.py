@@ -45,7 +45,7 @@ SHOWN = ("matching_mean", "experimental", "predictions")
 
 
 @dataclass(frozen=True)
-class Settings:
+class ReportSettings:
     """How a report is computed."""
 
     #: Training seeds of the twin.
@@ -67,7 +67,7 @@ class Parts:
     #: Where tables and cells stand.
     folder: pathlib.Path
     #: How they are computed.
-    settings: Settings
+    settings: ReportSettings
     #: How the file was read; the twin keeps it.
     keys: Keys
 

@@ -16,7 +16,7 @@ from twinlib.files import write_atomic, write_json, write_table
 from twinlib.verdict.keys import Keys
 from twinlib.verdict.outputs import fresh_folder
 from twinlib.verdict.page import PARTS, REQUEST, Run, executed, request_of, unfinished, write_page
-from twinlib.verdict.parts import CELLS, SHAM, Parts, Settings, at_most, compute_parts
+from twinlib.verdict.parts import CELLS, SHAM, Parts, ReportSettings, at_most, compute_parts
 from twinlib.verdict.predictions import SHARE, on_fold, read_predictions, shuffled_on_fold, told_of_sharing
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def score_file(
     `predictions` and `truth` are h5ad files under the names of any tool. The truth holds controls and
     perturbed cells that the predictions do not know; the controls of the predictions are not read.
     """
-    target, settings = fresh_folder(out, overwrite), Settings(seeds=1, splits=("cells",))
+    target, settings = fresh_folder(out, overwrite), ReportSettings(seeds=1, splits=("cells",))
     given, real = (pathlib.Path(path).resolve() for path in (predictions, truth))
     asked = {"predictions": request_of(given, keys or Keys(), settings)}
     asked |= {"truth": request_of(real, keys or Keys(), settings)}
@@ -114,7 +114,7 @@ def score_file(
 
 
 def begin_score(
-    folder: pathlib.Path, predictions: pathlib.Path, truth: pathlib.Path, keys: Keys, settings: Settings
+    folder: pathlib.Path, predictions: pathlib.Path, truth: pathlib.Path, keys: Keys, settings: ReportSettings
 ) -> None:
     """Read both files once, and keep them in one form."""
     from twinlib.verdict.inspection import opened
