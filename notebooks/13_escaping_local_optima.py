@@ -238,16 +238,23 @@ def outcome(gap):
 
 def compared(rival, chosen):
     """A sentence on two_stage less a rival, on the landscapes that hold it."""
-    told = [
-        f"{name}: {outcome(gap)} ({in_words(gap)})"
-        for name in chosen
-        if rival in arrivals[name].index
-        for gap in [escapes[name].gap("two_stage", rival)]
-    ]
+    told = []
+    for name in chosen:
+        if rival in arrivals[name].index:
+            gap, earned = (
+                escapes[name].gap("two_stage", rival, column)
+                for column in ("success", "return")
+            )
+            shares = arrivals[name].loc[["two_stage", rival], "cells in the target"]
+            both = " and ".join(f"{share:.1%}" for share in shares)
+            told.append(
+                f"{name}: {outcome(gap)} ({both}; {in_words(gap)}); "
+                f"mean return {in_words(earned)}"
+            )
     if told:
         record.say(
             f"**two_stage less {rival}**, share of cells that arrive, paired by seed: "
-            + "; ".join(told)
+            + ". ".join(told)
             + "."
         )
 

@@ -66,6 +66,8 @@ async function view(page, { name, width, theme, rules, once, keys }, label) {
   if (once) lines.push(...(await page.evaluate(once)));
   lines.push(...(await page.evaluate(cut)), ...(await page.evaluate(sideways)));
   lines.push(...(await page.evaluate(accessible, rules)));
+  // the checks leave boxes scrolled, and a picture would begin where they stand
+  if (shots) await page.evaluate(() => document.querySelectorAll("*").forEach((one) => { one.scrollLeft = 0; }));
   if (shots) await page.screenshot({ path: join(shots, `${label}_${width}_${theme}.png`), fullPage: true });
   if (keys) lines.push(...(await keys(page)));
   return lines;

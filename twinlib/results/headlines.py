@@ -37,7 +37,11 @@ SMALL = 10.0
 
 _PREDICTS = ("better than", "worse than", "no better, as far as these cells can tell, than")
 _BEATS = ("does better than", "does worse than", "cannot be told from")
-_MORE = ("brings more cells across than", "brings fewer cells across than", "cannot be told from")
+_MORE = (
+    "brings more cells across than",
+    "brings fewer cells across than",
+    "brings no more cells across, as far as can be told, than",
+)
 
 #: The findings in their order; one whose experiment is not packaged is left out.
 HEADLINES = (

@@ -127,13 +127,18 @@ def asked_back(rival: str) -> Callable[[str], Evidence]:
 
 
 def escapes(rival: str) -> Callable[[str], Evidence]:
-    """Return how two stages are compared with a rival on a landscape: share of cells in the target."""
+    """Return how two stages are compared with a rival on a landscape: share of cells in the target.
+
+    The mean return stands beside it, for where every arm arrives.
+    """
 
     def measure(landscape: str) -> Evidence:
         runs = Escapes.of(landscape)
         gap, told = runs.gap(OURS, rival), _arrivals(runs)
         arrived = "; ".join(_arrived(told[name], name) for name in (OURS, rival))
-        return _told(landscape, f"{arrived}; share of cells {in_words(gap)} (U: seeds)", gap)
+        shares = f"share of cells {in_words(gap)} (U: seeds)"
+        earned = f"mean return {in_words(runs.gap(OURS, rival, 'return'))}"
+        return _told(landscape, f"{arrived}; {shares}; {earned}", gap)
 
     return measure
 
