@@ -13,7 +13,7 @@ from plain_reports import reported
 
 from twinlib.data.preparation import prepare
 from twinlib.errors import DataError, FolderError
-from twinlib.verdict import inspection, page, parts
+from twinlib.verdict import figures, inspection, page, parts
 from twinlib.verdict.keys import Keys
 from twinlib.verdict.page import Run, report
 from twinlib.verdict.sentences import five_sentences
@@ -163,3 +163,14 @@ def test_a_file_that_stays_on_disk_gives_the_same_cells(tmp_path, monkeypatch):
     np.testing.assert_allclose(*dense, rtol=1e-6)
     first = [prepare(kept[name], 20).fingerprint for name in kept]
     assert first[0] == first[1]
+
+
+def test_controls_are_not_counted_among_the_perturbations():
+    import matplotlib.pyplot as plt
+
+    fig, ax = plt.subplots()
+    figures.name_axis(ax, ["control", *(f"g{i}" for i in range(50))])
+    assert ax.get_xlabel() == "the controls and 50 perturbations, sorted"
+    figures.name_axis(ax, [f"g{i}" for i in range(50)])
+    assert ax.get_xlabel() == "50 perturbations, sorted"
+    plt.close(fig)

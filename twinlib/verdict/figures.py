@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from twinlib.data.schema import CONTROL
 from twinlib.evaluation.summaries import CEILING, MIN_TOTAL, dose_labels
 from twinlib.page import plots, record
 from twinlib.verdict.judged_file import TWIN
@@ -103,7 +104,9 @@ def name_axis(ax: Axes, names: Sequence[str]) -> None:
         turned = 90 if len(names) > UPRIGHT else 0
         ax.set_xticks(np.arange(len(names)), names, rotation=turned, fontsize=7 if turned else 9)
     else:
-        ax.set_xlabel(f"{len(names)} perturbations, sorted")
+        perturbed = [name for name in names if name != CONTROL]
+        beside = "the controls and " if len(perturbed) < len(names) else ""
+        ax.set_xlabel(f"{beside}{len(perturbed)} perturbations, sorted")
 
 
 def show_effects(judged: JudgedFile) -> None:
