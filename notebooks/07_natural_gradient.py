@@ -18,7 +18,7 @@
 # What does that cost?
 #
 # **Answer.** The plain gradient takes another step, and a shorter way up, whenever somebody writes the same policy with other parameters.
-# The natural gradient takes one and the same step, and no other step of equal KL divergence gains more to first order; the figure has both, with their numbers.
+# The natural gradient takes, to first order, one and the same step, and no other step of equal KL divergence gains more to first order; the figure has both, with their numbers.
 # Its price is a linear system with the Fisher matrix, which is solved here without ever writing that matrix down.
 
 # %% tags=["setup", "hide-input"]
@@ -125,7 +125,7 @@ plots.show(
     "The same normal policy drawn in mu and log sigma on the left, in mu and sigma "
     "on the right, with lines of equal mean reward, the closed curve of policies at "
     "a KL divergence of 0.1, and the plain and the natural step to that curve. The "
-    "natural step ends at the same policy in both; the plain step does not.",
+    "natural step ends at nearly the same policy in both; the plain step does not.",
     "One policy, two ways to label it: the natural step ends at the same policy, the "
     "plain one does not.",
 )

@@ -18,7 +18,7 @@
 # How far may an update go?
 #
 # **Answer.** As far as a bound on the KL divergence allows, and only if a line search checks it.
-# Every update of the runs below kept its bound, and every accepted one raised its surrogate; neither is a promise about the return, so that the size of the bound is still a choice: the sentence below the figure says which of three earned most.
+# Every update of the runs below kept its bound, and every accepted one raised its surrogate; neither is a promise about the return, so that the size of the bound is still a choice: the sentence below the figure says what three of them earned in a run that is far too short to be good (1 would be the best constant action).
 
 # %% tags=["setup", "hide-input"]
 # @title Install the package where it is missing { display-mode: "form" }

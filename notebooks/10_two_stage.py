@@ -19,7 +19,7 @@
 #
 # **Answer.** Ending above PPO would not show it: two stages differ from PPO in four things at once, a fresh optimizer, a penalty, a stop at a KL target, and the direction of the first steps.
 # What shows it is a matched comparison: the same second stage after natural steps, after plain gradient steps of the same length in KL, and after none.
-# The sentences below the figure say for each dataset what both comparisons gave, with equal tuning for all.
+# The sentences below the figure say for each dataset what the recorded runs gave, with equal tuning for all; a comparison that is not recorded yet is named there.
 
 # %% tags=["setup", "hide-input"]
 # @title Install the package where it is missing { display-mode: "form" }
@@ -41,7 +41,7 @@ if importlib.util.find_spec("twinlib") is None:
 import twinlib
 
 # %% tags=["hide-input"]
-# @title How they learn, beside the known optimum { display-mode: "form" }
+# @title How they learn, beside the exact gradient { display-mode: "form" }
 import dataclasses
 
 import matplotlib.pyplot as plt
@@ -160,7 +160,7 @@ plots.show(
     "two-stage-learning-curves",
     "Learning curves of six arms: return against environment steps on the left, with bands "
     "between the quartiles, and against optimizer steps on a logarithmic axis on the right. "
-    "A dashed line at zero marks doing nothing, a dash-dotted line the known optimum.",
+    "A dashed line at zero marks doing nothing, a dash-dotted line the exact gradient.",
     f"{story}: return of noisy actions while training; 1 is the best constant action.",
 )
 NEED = {
@@ -203,7 +203,7 @@ gap_here = float(gap.mean())
 if not tuned:
     record.say(
         f"**In {HERE} two_stage less PPO is {gap_here:+.3f}** ({len(gap)} seeds, "
-        f"standard deviation of the difference {gap.std(ddof=1):.3f}; the optimum is at "
+        f"standard deviation of the difference {gap.std(ddof=1):.3f}; the exact gradient is at "
         f"{optimum_of[HERE]:.3f}). So few seeds at one untuned setting decide nothing; "
         "the recorded runs do."
     )
@@ -212,8 +212,9 @@ record.glue("two_stage_minus_ppo", round(gap_here, 4))
 # %% [markdown]
 # *How to read it.*
 # A return is what one simulated cell earns in an episode: how much nearer it came to the profile it was asked for, less a small cost of acting.
-# Zero is doing nothing, one is the best *constant* action of each perturbation, and `pathwise` is the known optimum of this environment: the same network, trained by the exact derivative through the environment, scored without noise ([chapter 5](05_environment.ipynb)).
-# Curves are of noisy actions, so they may end a little below what the policy can do, and they start below zero because noise costs return ([chapter 8](08_trpo.ipynb), step 6, has the number).
+# Zero is doing nothing, one is the best *constant* action of each perturbation, and `pathwise` is how far the same network comes when nothing has to be explored: it is trained by the exact derivative through the environment for the same number of steps, and scored without noise ([chapter 5](05_environment.ipynb)).
+# The sentences on datasets are of another kind: they compare predictions of unseen cells, `k` is the number of settings that were tried, U the number of perturbations with an effect, and 'smallest' the difference that four of five such experiments would have seen.
+# Curves are of noisy actions, so they end below what the policy can do without noise, and they start below zero because noise costs return ([chapter 8](08_trpo.ipynb), step 6, has the number).
 #
 # The two panels order the arms differently, and both orders are honest answers to different questions.
 # Against environment steps the axis counts simulated experiments.
@@ -368,7 +369,7 @@ else:
 # What lies between `pathwise` and a perfect prediction is the environment's and no algorithm's: an action of a gene moves every cell along one and the same latent direction, the encoder's Jacobian *averaged* over the training controls, not along the Jacobian of the cell at hand ([chapter 5](05_environment.ipynb)).
 
 # %% tags=["hide-input"]
-# @title Every arm as a share of the known optimum { display-mode: "form" }
+# @title Every arm as a share of the exact gradient { display-mode: "form" }
 ROWS = ("random", "greedy", *ALGORITHMS)
 if splits:
     size = (2.5 * len(splits) + 2.2, 4.4)
@@ -403,7 +404,7 @@ if splits:
         "One panel a dataset: the primary metric of random actions, the greedy action and "
         "every arm on unseen cells as a share of what pathwise scores, with 95 % intervals; "
         "a vertical line marks one.",
-        "Scores as a share of the known optimum; intervals over folds and perturbations.",
+        "Scores as a share of what the exact gradient reaches; intervals over folds and perturbations.",
     )
 else:
     record.say(NO_RUNS)
@@ -476,7 +477,7 @@ if others:
         fig,
         "more-learning-curves",
         "Learning curves of six arms, one row a dataset, against environment steps and "
-        "against optimizer steps, beside doing nothing and the known optimum.",
+        "against optimizer steps, beside doing nothing and the exact gradient.",
         "Return of noisy actions while training, mean over folds and seeds.",
     )
 else:

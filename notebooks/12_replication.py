@@ -18,9 +18,9 @@
 # Does that pattern return when the steps are repeated, and does it mean what the text says, that perturbed cells are predicted better?
 #
 # **Answer.** In these tables no observed perturbed cell is compared with anything: the released code compares the state in which a simulated cell starts with the state in which it ends, and whoever does nothing has no error at all.
-# As described in the text, with a prediction that is compared with unseen cells, it is another question; the sentences below the figure answer both with their numbers.
+# As described in the text, with a prediction that is compared with unseen cells, it is another question; the sentences below the figure answer the first with its numbers, and the second as far as its runs are recorded.
 #
-# The book never shows a number of the paper's data that it did not compute: the paper's own figures appear as printed, marked as such, beside public or simulated cells of the same kind, the *stand-ins*.
+# The paper's data are not public, so its own figures appear as printed, marked as such, beside public or simulated cells of the same kind, the *stand-ins*.
 
 # %% tags=["setup", "hide-input"]
 # @title Install the package where it is missing { display-mode: "form" }
@@ -165,7 +165,8 @@ for name, split in splits.items():
 # *How to read it.*
 # Hollow dots are the paper's digits, filled dots ours; bars are intervals over training seeds.
 # The rows of one source can be compared with each other and with no other row: the columns of the three sources share their name and nothing else.
-# `TRPO_PPO_zero_target` is what the released code runs under the paper's row TRPO_PPO (step three below says why), `two_stage` what the text describes.
+# `TRPO_PPO_zero_target` is what the released code runs under the paper's row TRPO_PPO (step three below says why), `two_stage` what the text describes; rows as described appear where their runs are recorded.
+# The fourth stand-in, simulated cells, stands for no table of the paper and has no panel.
 #
 # ## Objectives
 #

@@ -98,11 +98,19 @@ def test_an_observation_stays_what_it_was(task):
     env = CellVectorEnv(task, 2)
     given = [env.reset(seed=3)[0]]
     before = [given[0].copy()]
-    for _ in range(25):
+    ended = 0
+    for _ in range(60):
         obs, *_, info = env.step(np.full(env.action_space.shape, 0.3))
-        now = [obs, *(array for array in info.values() if isinstance(array, np.ndarray))]
+        now = [
+            obs,
+            *(array for array in info.values() if isinstance(array, np.ndarray) and array.dtype != object),
+        ]
+        # the last observations stand in an array of objects, one array a cell whose episode ended
+        now += [last for last in info.get("final_obs", ()) if last is not None]
+        ended += "final_obs" in info
         given += now
         before += [array.copy() for array in now]
+    assert ended
     assert all(np.array_equal(a, b) for a, b in zip(given, before, strict=True))
 
 

@@ -194,9 +194,16 @@ class Estimate:
     sd: float
 
     @property
+    def error(self) -> float:
+        """Standard error of the mean under the interval: sd / sqrt(U), or more where folds decide."""
+        from scipy.stats import t
+
+        return float((self.high - self.mean) / t.ppf(0.975, self.dof))
+
+    @property
     def smallest(self) -> float:
         """The smallest true difference that 80 of 100 repetitions would see."""
-        return POWER_FACTOR * self.sd / self.units**0.5
+        return POWER_FACTOR * self.error
 
     def p_value(self) -> float:
         """Return the two-sided p value of mean = 0 from the same t."""
@@ -204,8 +211,8 @@ class Estimate:
 
         if not np.isfinite(self.low):
             return 1.0
-        scale = (self.high - self.mean) / t.ppf(0.975, self.dof)
-        return float(2.0 * t.sf(abs(self.mean) / scale, self.dof)) if scale > 0 else float(self.mean == 0)
+        error = self.error
+        return float(2.0 * t.sf(abs(self.mean) / error, self.dof)) if error > 0 else float(self.mean == 0)
 
 
 def estimate(scores: ArrayLike, level: float = 0.95, seeds: float = 0.0) -> Estimate:

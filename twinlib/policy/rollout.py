@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from twinlib.errors import Divergence
+from twinlib.errors import Divergence, InputError
 from twinlib.policy.actor_critic import ActorCritic
 from twinlib.policy.contracts import Box, Distribution, Saved, Step, Task
 
@@ -157,7 +157,13 @@ class Collector:
         action = sent = behaviour.sample(self.generators)
         if isinstance(self.action, Box):
             sent = action.clamp(self.action.low.to(action), self.action.high.to(action)).to(self.obs.dtype)
-        step = self.task.step(sent)
+        try:
+            step = self.task.step(sent)
+        except InputError:
+            # a task may refuse nan: name the first link that broke, as `_require_sound` does
+            require_finite(MEND_TASK, observation=obs)
+            require_finite(MEND_POLICY, action=action)
+            raise
         seam = policy.value(step.final_obs.to(self.dtype)) if bool(step.truncated.any()) else None
         self.obs = step.obs
         return Moment(obs, action, behaviour, step, seam)

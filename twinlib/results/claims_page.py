@@ -88,6 +88,8 @@ def _reading() -> list[str]:
         "runs over units are corrected together by Holm's rule at 5 %.",
         "Claims that are decided by a rule and not by an interval state the rule in their test; *holds by "
         "construction* marks what the code cannot break.",
+        "Claims 16 and 18 count what the released tables compare, the start of a rollout with its end: "
+        "whoever does nothing has no error there, and no perturbed cell is predicted.",
         "The data are stand-ins (the [data page](data.md) says which stands for which of the paper's), so a "
         "verdict speaks of the method on these data, not of the paper's numbers.",
         "",

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from posixpath import join, normpath
 
 import numpy as np
 
 from twinlib.results.claims import Judged, all_claims, claim_number
 from twinlib.results.claims_page import slug
+from twinlib.results.policy_claims import RESTARTS, RIVAL, shares_and_return
 from twinlib.results.verdicts import FAILS, HOLDS, OPEN
 
 
@@ -30,6 +32,8 @@ class Headline:
     open: str
     #: What the number counts.
     unit: str
+    #: More on the place, where one number would mislead.
+    beside: Callable[[str], str] = lambda place: ""
 
 
 #: Numbers below this are told with three digits behind the point.
@@ -50,7 +54,7 @@ HEADLINES = (
         "papalexi2021",
         "The paper's claim: on unseen cells with a gene switched off, TRPO before PPO {} PPO alone",
         *_BEATS,
-        "in correlation, best of ten settings each",
+        "in correlation, best of ten settings each, one fold of cells",
     ),
     Headline(
         "The gain comes from",
@@ -74,6 +78,7 @@ HEADLINES = (
         "The title's claim: where a barrier stands between two valleys, TRPO before PPO {} PPO alone",
         *_MORE,
         "of all cells",
+        partial(shares_and_return, RIVAL),
     ),
     Headline(
         "Initialising well",
@@ -81,6 +86,7 @@ HEADLINES = (
         "There it {} PPO that starts again three times",
         *_MORE,
         "of all cells",
+        partial(shares_and_return, RESTARTS),
     ),
     Headline(
         "The embedding model",
@@ -111,7 +117,8 @@ HEADLINES = (
     Headline(
         "TRPO_PPO earns",
         "kang2018",
-        "The paper's own public code, run again on public cells: TRPO before PPO earns {} PPO alone",
+        "The paper's public code, rebuilt from its description and run on blood cells under interferon-beta: "
+        "TRPO before PPO earns {} PPO alone",
         "more reward than",
         "less reward than",
         "reward that cannot be told from that of",
@@ -142,4 +149,4 @@ def _told(finding: Headline, row: Judged) -> str:
     digits = 3 if abs(gap.mean) < SMALL else 1
     mean, low, high = (f"{value:+.{digits}f}" for value in (gap.mean, gap.low, gap.high))
     number = f"**{mean}** {finding.unit} (95 % interval {low} to {high})"
-    return f"{text}: {number}, {link}."
+    return f"{text}: {number}{finding.beside(finding.place)}, {link}."

@@ -33,6 +33,8 @@ ASKED_BACK = ("papalexi2021", "norman2019", "chi11", "waddington")
 BARRIERS = ("toggle_low", "toggle_middle", "toggle_high", "myeloid")
 #: The primary claim's two sides.
 OURS, RIVAL = "two_stage", "PPO"
+#: PPO from fresh starts, the best of which is kept.
+RESTARTS = "PPO_random_restarts"
 
 
 def _split(place: str) -> JudgedSplit:
@@ -141,6 +143,15 @@ def escapes(rival: str) -> Callable[[str], Evidence]:
         return _told(landscape, f"{arrived}; {shares}; {earned}", gap)
 
     return measure
+
+
+def shares_and_return(rival: str, landscape: str) -> str:
+    """Say how many cells both bring across, and what the two stages earn less the rival."""
+    runs = Escapes.of(landscape)
+    ours, theirs = (runs.arm(name)["success"].mean() for name in (OURS, rival))
+    gap = runs.gap(OURS, rival, "return")
+    interval = f"{gap.mean:+.3f} (95 % interval {gap.low:+.3f} to {gap.high:+.3f})"
+    return f"; they bring {ours:.1%} and {theirs:.1%} across, and the return differs by {interval}"
 
 
 def _arrivals(runs: Escapes) -> dict[str, dict[str, float]]:
@@ -464,7 +475,7 @@ ESCAPES = (
         "Initialising well is what is needed, so that a two-stage start beats starting again.",
         f"{_ESCAPE}PPO from three fresh starts, each of twice PPO's median first arrival.",
         "As above.",
-        escapes("PPO_random_restarts"),
+        escapes(RESTARTS),
         BARRIERS,
         "Starting with these preconditioned parameters, we then apply a second phase of proximal "
         "policy optimization (PPO) with a KL penalty, exploiting minibatch efficiency to refine the "
