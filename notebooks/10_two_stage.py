@@ -920,7 +920,7 @@ record.say(
 # ## How much of a difference survives rounding?
 #
 # Single precision keeps seven digits, and two ways to compute the same sum differ in the last one.
-# Over hundreds of updates such differences grow, as a butterfly's would.
+# Over hundreds of updates such differences grow; the run of this page has few.
 # Here is one arm again with every derivative from autograd (`compute="reference"`), where the runs above took those written out by hand: the same algorithm, the same random numbers, another rounding.
 
 # %% tags=["hide-input"]
@@ -930,7 +930,7 @@ late = again[again["iteration"] > again["iteration"].max() - 3]
 other = late.groupby("seed")["episode_return"].mean()
 change = float((ends["two_stage"] - other).abs().max())
 record.say(
-    f"Another rounding changes the return of a seed by up to {change:.4f}; two_stage less "
+    f"Another rounding changes the return of a seed by up to {change:.0e}; two_stage less "
     f"PPO was {gap_here:+.4f} in the run of this page, which is "
     + ("more than that." if abs(gap_here) > change else "no more than that.")
 )

@@ -532,7 +532,7 @@ for name, rows in released.items():
 # %% [markdown]
 # A correlation of so few row means describes them; it is no test.
 # A row of this figure can have a low printed error for two reasons: its policy hardly moves, or the movement it learned is short.
-# The second stage of the released code stands still, so its policy is the one that five TRPO updates left, whatever PPO would have done.
+# The second stage of the released code takes one minibatch step in each update, so its policy stays near the one that five TRPO updates left, whatever PPO would have done.
 # Whether this looks better or worse than PPO in the table depends on how far five updates of TRPO go, and not on how well PPO refines them: that is why the order can differ between stand-ins.
 # The mended rows show the other half of the reason: with a target that lets the second stage train, the policy moves further from its start wherever the training target rewards moving.
 #

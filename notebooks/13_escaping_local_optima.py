@@ -623,7 +623,7 @@ if escapes:
 # Rates over seeds carry Wilson's interval.
 # The first figure has them for the toggle switch.
 #
-# ### The answer in one paragraph
+# ### The answer, pair by pair
 
 # %% tags=["hide-input"]
 # @title Pairs of arms, and shares of the known optimum { display-mode: "form" }
@@ -931,7 +931,7 @@ else:
 #
 # It does not show what happens on the landscape of a real cell, which nobody knows.
 # It does not show that the paper's runs met a local optimum, nor that they did not.
-# It does not show that TRPO or PPO is better in general: an answer on three landscapes with one network and one noise is an answer there.
+# It does not show that TRPO or PPO is better in general: an answer on the landscapes that are recorded, with one network and one noise, is an answer there.
 # The rows of real cells say which algorithm moves model cells across components of a fitted density, not that a cell would follow.
 #
 # ## Check yourself
@@ -961,9 +961,9 @@ else:
 # ## Key takeaways
 #
 # - Escape has [an exact threshold](#the-ground-what-no-algorithm-can-beat): below it every algorithm fails, and must.
-# - A learner's local optima lie on [the surface of returns](#the-trap), and here a price on action makes them.
-# - Leaving A and reaching B are two results, and both are counted.
-# - [The answer](#the-answer-in-one-paragraph) is printed from the recorded runs with its intervals; what the first stage does is told by the same second stage without it.
+# - A learner's local optima lie on [the surface of returns](#the-trap), and here a price on action makes those that end in the wrong valley.
+# - Leaving A and reaching B are two results, and only the second is an escape to the target.
+# - [The answer](#the-answer-pair-by-pair) is printed from the recorded runs with its intervals; what the first stage does is told by the same second stage without it.
 # - An error can fall while [the fate is wrong](#many-genes-a-small-error-and-the-wrong-fate).
 
 # %% [markdown]

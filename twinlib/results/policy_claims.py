@@ -439,7 +439,7 @@ ESCAPES = (
         "guarantee, enabling the model to escape local optima and converge to a good solution [22].",
         "Section 1",
         "13_escaping_local_optima",
-        "The answer in one paragraph",
+        "The answer, pair by pair",
         (Rows("escape_tuned", "runs"),),
     ),
     Claim(

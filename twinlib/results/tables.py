@@ -154,8 +154,9 @@ def side_by_side(number: int, split: str = "Test") -> pd.DataFrame:
 
     Only columns that the paper's table has are kept. The same column means different things: start against
     final state (paper and released, Tables 1, 4, 7), a next cell in pseudotime (paper and released, Tables 2,
-    5, 8), a prediction against the optimal-transport match (described). Protocols that have no packaged run
-    are left out.
+    5, 8), a prediction against the optimal-transport match (described), a distance between paths of two
+    points (released) or of sixteen (described; Tables 3, 6, 9). Protocols that have no packaged run are left
+    out.
     """
     paper = paper_table(number)
     dataset, place = next((d, n.index(number)) for d, n in stands_for().items() if number in n)
