@@ -17,8 +17,9 @@
 # **Question.** Collecting data is the expensive part, in a laboratory even more than in a simulator.
 # A trust-region update uses a batch once; how often can one batch be used before it says nothing about the policy any more?
 #
-# **Answer.** Bare minibatch steps use a batch up within a few passes; a clip of the ratio keeps part of it, a weak penalty on the KL divergence little, and both together most, as the figure and the numbers below it show.
-# Neither is a bound, and with many actions they do not see the same thing: a penalty watches the mean divergence, a clip watches single ratios.
+# **Answer.** Bare minibatch steps use a batch up within a few passes; in the run of this page a clip keeps part of it, a weak penalty on the KL divergence hardly any, and both together most, as the figure and the numbers below it show.
+# The clip cuts the *ratio*, how much more probable an action has become than it was when it was tried; the penalty charges for the mean KL divergence, how far the policy's distribution has moved.
+# Neither is a bound, and where an action has many parts they do not see the same thing: a penalty watches the mean, a clip watches single ratios.
 
 # %% tags=["setup", "hide-input"]
 # @title Install the package where it is missing { display-mode: "form" }

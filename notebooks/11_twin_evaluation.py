@@ -14,10 +14,10 @@
 # %% [markdown]
 # # 11. The twin's verdict: how similar is similar?
 #
-# **Question.** Somebody shows you a simulated trajectory of a perturbed cell and states its distance to the experiment.
+# **Question.** Somebody shows you the trajectory that a twin gives a perturbed cell, and states its distance to the experiment.
 # Is that near?
 #
-# **Answer.** Only beside what knows less: the same twin asked for another perturbation, a straight line between two averages, and doing nothing.
+# **Answer.** A distance is near or far only beside those of rivals that know less: the same twin asked for another perturbation, a straight line between two averages, and doing nothing.
 # Beside all three the experimental twin is shown to be similar to the experiment on none of the datasets below; what stands in its way everywhere is a straight line, which needs no twin.
 
 # %% tags=["setup", "hide-input"]

@@ -18,7 +18,7 @@
 # Do its cells show an effect at all, can a model of it be judged, and what is the model worth?
 #
 # **Answer.** Three commands say it: `check` what is in the file, `report` what its cells show and how well they can be predicted, `score` what predictions from elsewhere are worth.
-# For a screen of knock-outs in monocytes the first two sentences of its page, and its first figure, stand below.
+# What the page of a screen says, knock-outs in monocytes, begins below: its first two sentences and its first figure.
 # This chapter makes such a page from a file, explains every number of it, and ends with cells of which the answer is that they cannot tell.
 
 # %% tags=["setup", "hide-input"]
