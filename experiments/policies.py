@@ -132,7 +132,7 @@ class Policies(Experiment):
     packed: ClassVar[tuple[str, ...]] = ("scores", "groups", "runs", "curves", "hits", "paths")
 
     dataset: str = option("waddington", f"one of {', '.join(HELD_OUT)}; several: DIR/NAME each")
-    arms: tuple[str, ...] = option(tuple(ALGORITHMS), "arms to train on the folds of cells")
+    arms: tuple[str, ...] = option(tuple(ALGORITHMS), "arms to train on the folds of cells; a resume may name more")
     seeds: int = option(10, "seeds of PPO and two_stage on each fold of cells")
     few_seeds: int = option(3, "seeds of other arms, on held-out groups and with the target `cell`")
     timesteps: int = option(150_000, "environment steps of each seed")
@@ -149,6 +149,10 @@ class Policies(Experiment):
         _ = self.settings  # a missing tuning stops the run before it costs
 
     # -- what is run
+    def identity(self) -> Row:
+        """Arms may be added by a resume: their parts stand beside those of the others."""
+        return {key: value for key, value in super().identity().items() if key != "arms"}
+
     def parts(self, finished: Parts) -> Sequence[str]:
         """Arms that take over a KL target wait for two_stage on the same piece."""
         return [job.name for job in self.jobs if not self._waits(job, finished)]
