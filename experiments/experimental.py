@@ -203,18 +203,13 @@ class ExperimentalSplits(Experiment):
         """Return the tables; groups say which perturbations have an effect, and genes are of two of them."""
         tables = {name: texts(table) for name, table in finished.tables(self.parts(finished)).items()}
         if "effects" in tables:
-            tested = self._tested(tables["groups"])
+            tested = were_tested(tables["groups"], self.dataset)
             told = with_effects(tables["groups"][tested], tables["effects"])
             tables["groups"] = pd.concat([told, tables["groups"][~tested]])
         if "genes" in tables:
             mine = tables["scores"][tables["scores"]["dataset"] == self.dataset]
             tables["genes"] = best_and_worst(tables["genes"], mine, tables["groups"])
         return tables
-
-    def _tested(self, groups: pd.DataFrame) -> pd.Series:
-        """Tell which groups are of the cells that were tested for effects: no sham, no other design."""
-        other = set(DESIGNS) if self.dataset == "waddington" else set()
-        return groups["dataset"].eq(self.dataset) & ~groups["split_kind"].isin(other)
 
     def facts(self, finished: Parts) -> Row:
         """Return the rules of the tables, and what each split holds out."""
@@ -228,6 +223,12 @@ def effects_of(folds: Sequence[Prepared]) -> pd.DataFrame:
     several = folds[0].cells.obs["cell_context"].nunique() > 1
     ways = (False, True) if several else (False,)
     return pd.concat(effect_table(folds, np.random.default_rng(0), by_context=way) for way in ways)
+
+
+def were_tested(groups: pd.DataFrame, dataset: str) -> pd.Series:
+    """Tell which groups are of the cells that were tested for effects: no sham, no other design."""
+    other = set(DESIGNS) if dataset == "waddington" else set()
+    return groups["dataset"].eq(dataset) & ~groups["split_kind"].isin(other)
 
 
 def texts(table: pd.DataFrame) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from experiments.experiment import Experiment, Scratch, at_least_one, one_of, option
-from experiments.experimental import TRUTH, ExperimentalSplits, texts
+from experiments.experimental import TRUTH, ExperimentalSplits, texts, were_tested
 from experiments.hits import HIT_DATASETS, Hidden, hit_rows
 from experiments.part import Part, Row
 from experiments.policy_paths import PATH_DATASETS, path_rows
@@ -132,7 +132,9 @@ class Policies(Experiment):
     packed: ClassVar[tuple[str, ...]] = ("scores", "groups", "runs", "curves", "hits", "paths")
 
     dataset: str = option("waddington", f"one of {', '.join(HELD_OUT)}; several: DIR/NAME each")
-    arms: tuple[str, ...] = option(tuple(ALGORITHMS), "arms to train on the folds of cells; a resume may name more")
+    arms: tuple[str, ...] = option(
+        tuple(ALGORITHMS), "arms to train on the folds of cells; a resume may name more"
+    )
     seeds: int = option(10, "seeds of PPO and two_stage on each fold of cells")
     few_seeds: int = option(3, "seeds of other arms, on held-out groups and with the target `cell`")
     timesteps: int = option(150_000, "environment steps of each seed")
@@ -317,7 +319,9 @@ class Policies(Experiment):
         import pandas as pd
 
         tables = {name: texts(table) for name, table in super().tables(finished).items()}
-        tables["groups"] = told(tables["groups"], self.dataset)
+        tested = were_tested(tables["groups"], self.dataset)
+        known = told(tables["groups"][tested], self.dataset)
+        tables["groups"] = pd.concat([known, tables["groups"][~tested]])
         rows = [
             {"model": arm, "tuned_as": tuned_as(arm), "setting": self.tuned.best(tuned_as(arm)) or "nothing"}
             | ({} if settings is None else dataclasses.asdict(settings))

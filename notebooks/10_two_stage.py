@@ -432,18 +432,20 @@ if splits:
     size = (2.5 * len(splits) + 2.2, 3.4)
     fig, axes = plt.subplots(1, len(splits), figsize=size, squeeze=False, sharey=True)
     for axis, (name, split) in zip(axes[0], splits.items(), strict=True):
-        gaps = {rival: split.gap(OURS, rival) for rival in RIVALS}
-        for place, (rival, gap) in enumerate(gaps.items()):
-            colour = plots.COLOURS[rival]
+        absent = split.lacks(*RIVALS)
+        gaps = {r: split.gap(OURS, r) for r in RIVALS if r not in absent}
+        for rival, gap in gaps.items():
+            colour, place = plots.COLOURS[rival], RIVALS.index(rival)
             axis.plot([gap.low, gap.high], [place, place], color=colour, lw=3)
             axis.plot(gap.mean, place, "o", color=colour)
         axis.axvline(0, color=plots.COLOURS["control"], lw=1)
         axis.set(title=name, xlabel=f"{OURS} less ...")
         axis.set_yticks(range(len(RIVALS)), RIVALS)
+        part = PART[read(gaps["TRPO"])] if "TRPO" in gaps else "its parts, one by one"
         record.say(
-            f"**{name}: {PART[read(gaps['TRPO'])]}.** {OURS} less "
+            f"**{name}: {part}.** {OURS} less "
             + "; less ".join(f"{rival} {in_words(gap)}" for rival, gap in gaps.items())
-            + "."
+            + (f"; not run: {', '.join(absent)}." if absent else ".")
         )
     axes[0, 0].invert_yaxis()
     plots.show(

@@ -181,6 +181,8 @@ for name, split in splits.items():
 
 # %% tags=["hide-input"]
 # @title Imports { display-mode: "form" }
+import dataclasses
+
 from twinlib.data.preparation import standard
 from twinlib.data.sources import choose
 from twinlib.evaluation import metrics
@@ -622,6 +624,9 @@ if splits:
     for axis, (name, split) in zip(panels[0], splits.items(), strict=True):
         known = {}
         for place, (first, second) in enumerate(PAIRS):
+            if split.lacks(first, second):
+                known.setdefault("not run", []).append(f"{first} - {second}")
+                continue
             gap = split.gap(first, second)
             known.setdefault(verdict_of(gap), []).append(f"{first} - {second}")
             colour = plots.COLOURS[first]
@@ -657,11 +662,10 @@ else:
 # %% tags=["hide-input"]
 # @title Target cell less target population { display-mode: "form" }
 for name, split in splits.items():
-    models = set(split.scores["model"]) | set(split.rows()["model"])
     held = {
         arm: split.gap(f"{arm} cell", arm)
         for arm in ("PPO", "TRPO", "two_stage", "pathwise")
-        if f"{arm} cell" in models
+        if not split.lacks(f"{arm} cell", arm)
     }
     told = "; ".join(f"{arm} {in_words(gap)}" for arm, gap in held.items())
     record.say(
@@ -674,10 +678,21 @@ if not splits:
 # ## What was never seen
 #
 # Perturbations whose target gene is measured are left out in turn, and contexts likewise; a policy then meets a label whose embedding it knows from the gene alone, or cells of a type it never moved.
+# `linear` and `experimental`, the experimental twin, are rows of [chapter 4](04_experimental_twin.ipynb) on the same cells: the plain regression and the network that need no policy.
 
 # %% tags=["hide-input"]
 # @title Scores on what was left out { display-mode: "form" }
-SHOWN = ("mean", "greedy", "pathwise", "PPO", "TRPO", "two_stage")
+PLAIN = ("linear", "experimental")
+SHOWN = ("mean", *PLAIN, "greedy", "pathwise", "PPO", "TRPO", "two_stage", "ceiling")
+
+
+def beside_plain(split):
+    """The split with rows of the supervised run on the same cells."""
+    other = judged_splits("experimental", split.dataset)[split.kind]
+    mine = other.groups["perturbation"].isin(split.groups["perturbation"])
+    return split.beside(dataclasses.replace(other, groups=other.groups[mine]), PLAIN)
+
+
 lines, missing = [], []
 for place in HELD_OUT:
     name, kind = place.split(", ")
@@ -685,12 +700,13 @@ for place in HELD_OUT:
     if split is None:
         missing.append(place)
         continue
-    table = split.rows().query("on == 'all'").set_index("model")
+    table = beside_plain(split).rows().query("on == 'all'").set_index("model")
     row = {"left out": place, "U": int(table["units"].max())}
-    row |= {model: round(table["mean"].get(model, np.nan), 3) for model in SHOWN}
-    lines.append(row | {f"{OURS} - {RIVAL}": in_words(split.gap(OURS, RIVAL))})
+    row |= {m: f"{table['mean'][m]:.3f}" for m in SHOWN if m in table.index}
+    gap = in_words(split.gap(OURS, RIVAL)).partition(", U")[0]
+    lines.append(row | {f"{OURS} - {RIVAL}": gap})
 if lines:
-    record.say(tables.markdown(pd.DataFrame(lines)))
+    record.say(tables.markdown(pd.DataFrame(lines).fillna("not run")))
 if missing:
     record.say(f"Not run: {'; '.join(missing)}.")
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from twinlib.errors import InputError, ResultsError
+from twinlib.evaluation.calibration import Estimate
 from twinlib.results import claims, tables
 from twinlib.results.judged import fold_interval, in_words, judged_splits, verdict_of
 
@@ -72,6 +73,19 @@ def test_rows_and_differences_run_over_perturbations_with_an_effect(ship):
     assert set(split.by_unit().index) == set(NAMES)
     folds = split.by_fold("P0")
     assert len(folds) == 5 and folds["experimental"].mean() == pytest.approx(0.6, abs=0.02)
+
+
+def test_a_difference_too_small_for_three_decimals_keeps_its_first_digit():
+    small = Estimate(0.0000312, -0.0000123, 0.0000747, dof=6, units=7, sd=0.00005)
+    assert in_words(small).startswith("+0.00003 [-0.00001, +0.00007], U = 7, smallest 0.00005")
+    assert in_words(replace(small, mean=0.0, low=0.0, high=0.0)).startswith("+0.000 [+0.000, +0.000]")
+
+
+def test_a_split_says_which_rows_it_lacks(ship):
+    split = ship(gain=0.0)["cells"]
+    assert split.lacks("mean", "experimental", "PPO", "mean cell") == ["PPO", "mean cell"]
+    both = replace(split, scores=pd.concat([split.scores, split.scores.assign(setting="cell")]))
+    assert both.lacks("mean", "mean cell") == []
 
 
 def test_rows_of_another_run_stand_beside_on_the_same_cells_only(ship):

@@ -47,6 +47,12 @@ class JudgedSplit:
         """The units of a headline: `has_effect` where effects were tested and found, else `all`."""
         return "has_effect" if self.groups["has_effect"].astype("boolean").any() else "all"
 
+    def lacks(self, *rows: str) -> list[str]:
+        """Return those of some rows, a model or a model and its setting, that the run does not hold."""
+        setting = self.scores["setting"].fillna("").astype(str)
+        held = set((self.scores["model"].astype(str) + " " + setting).str.strip())
+        return [row for row in rows if row not in held]
+
     @property
     def plain_row(self) -> str:
         """The row that knows most without any training: what a model has to beat (`summaries.plain_row`)."""
@@ -86,7 +92,8 @@ class JudgedSplit:
         import pandas as pd
 
         keys = ["split", "perturbation", "dose", "cell_context", "n_cells", "n_controls"]
-        mine, theirs = (g[keys].sort_values(keys).reset_index(drop=True) for g in (self.groups, other.groups))
+        both = (g[keys].astype({"dose": float}).sort_values(keys) for g in (self.groups, other.groups))
+        mine, theirs = (table.reset_index(drop=True) for table in both)
         if not mine.equals(theirs):
             place = f"{self.dataset}, {self.kind}"
             raise ResultsError(f"Two runs on {place}, hold other cells; make both by the same preparation.")
@@ -141,11 +148,17 @@ def verdict_of(gap: Estimate) -> str:
 
 
 def in_words(gap: Estimate) -> str:
-    """Return a difference with its interval, U and the smallest difference that 80 % power would see."""
+    """Return a difference with its interval, U and the smallest difference that 80 % power would see.
+
+    Three decimals, or as many as show the first digit of the interval's wider side.
+    """
     if not np.isfinite(gap.low):
         return f"{gap.mean:+.3f}, U = {gap.units}: n/a, too few"
-    smallest = f", smallest {gap.smallest:.3f}" if np.isfinite(gap.smallest) else ""
-    return f"{gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}], U = {gap.units}{smallest}"
+    widest = max(abs(gap.low), abs(gap.high))
+    digits = 3 if widest == 0 or widest >= 5e-4 else int(np.ceil(-np.log10(widest)))
+    smallest = f", smallest {gap.smallest:.{digits}f}" if np.isfinite(gap.smallest) else ""
+    mean, low, high = (f"{value:+.{digits}f}" for value in (gap.mean, gap.low, gap.high))
+    return f"{mean} [{low}, {high}], U = {gap.units}{smallest}"
 
 
 def fold_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:

@@ -70,6 +70,8 @@ def between(first: str, second: str) -> Callable[[str], Evidence]:
 
     def measure(place: str) -> Evidence:
         split = _split(place)
+        if absent := split.lacks(first, second):
+            raise ResultsError(f"The packaged run of policies on {place} holds no {', '.join(absent)}.")
         gap = split.gap(first, second)
         return _told(split.dataset, f"{split.metric}, {first} - {second}: {in_words(gap)}", gap)
 
