@@ -104,8 +104,9 @@ def dot_plot(axis, number, picked, column):
             axis.plot([low, high], [len(labels)] * 2, color=colour, lw=3)
             axis.plot(mean, len(labels), "o", color=colour, fillstyle=fill, ms=7)
             short = re.sub(" Perturbation System| against Insilico", "", name)
-            labels.append(f"{kind}: {short}")
-    axis.set_yticks(range(len(labels)), labels, fontsize=8)
+            source = {"the paper": "printed"}.get(kind, kind)
+            labels.append(f"{source}: {short.replace(ZERO, 'TRPO_PPO')}")
+    axis.set_yticks(range(len(labels)), labels)
     axis.invert_yaxis()
 
 
@@ -165,7 +166,7 @@ for name, split in splits.items():
 # *How to read it.*
 # Hollow dots are the paper's digits, filled dots ours; bars are intervals over training seeds.
 # The rows of one source can be compared with each other and with no other row: the columns of the three sources share their name and nothing else.
-# `TRPO_PPO_zero_target` is what the released code runs under the paper's row TRPO_PPO (step three below says why), `two_stage` what the text describes; rows as described appear where their runs are recorded.
+# TRPO_PPO is, as released, what the code runs under the paper's row of that name (`TRPO_PPO_zero_target`; step three below says why), and `two_stage` what the text describes; rows as described appear where their runs are recorded.
 # The fourth stand-in, simulated cells, stands for no table of the paper and has no panel.
 #
 # ## Objectives
@@ -485,7 +486,7 @@ record.say(
 )
 
 # %% [markdown]
-# ## Low error, little reward
+# ## Does a low printed error go with reward?
 #
 # Each dot below is one run of the released protocol: the error that the paper prints beside the reward of the environment.
 
@@ -554,7 +555,7 @@ LINES = ("mean", "matching_mean", "greedy", "pathwise", "ceiling")
 if splits:
     size = (2.6 * len(splits) + 2.2, 4.4)
     fig, panels = plt.subplots(1, len(splits), figsize=size, squeeze=False, sharey=True)
-    arms = tuple(ALGORITHMS)
+    arms = [a for a in ALGORITHMS if any(not s.lacks(a) for s in splits.values())]
     for axis, (name, split) in zip(panels[0], splits.items(), strict=True):
         table = split.rows().query("on == 'all'").set_index("model")
         here = [arm for arm in arms if arm in table.index]
@@ -563,7 +564,8 @@ if splits:
             axis.plot([row["low"], row["high"]], [place, place], color=colour, lw=3)
             axis.plot(row["mean"], place, "o", color=colour)
         for line in (line for line in LINES if line in table.index):
-            look = {"color": plots.COLOURS[line], "ls": "--", "lw": 1.2, "label": line}
+            look = {"color": plots.COLOURS[line], "lw": 1.4, "label": line}
+            look["ls"] = {"pathwise": "-.", "ceiling": ":"}.get(line, "--")
             axis.axvline(table.loc[line, "mean"], **look)
         axis.set_yticks(range(len(arms)), arms)
         axis.set(title=name, xlabel=split.metric)
@@ -583,12 +585,12 @@ if splits:
         )
         assert abs(table.loc["do_nothing", "mean"]) < 1e-6  # doing nothing has no skill
     panels[0, 0].invert_yaxis()
-    plots.legend_outside(fig, columns=5)
+    plots.legend_outside(fig, columns=3)
     plots.show(
         fig,
         "described-every-arm",
         "One panel a dataset: the primary metric on unseen cells with its interval, one dot "
-        "an arm, with dashed lines for the mean of all perturbations, the mean of each, the "
+        "an arm, with vertical lines for the mean of all perturbations, the mean of each, the "
         "greedy and pathwise yardsticks, and the ceiling.",
         "As described: every arm on cells that no training saw.",
     )
@@ -619,27 +621,27 @@ PAIRS = (
     ("TRPO", "PPO"),
 )
 if splits:
+    known = splits.values()
+    here = [pair for pair in PAIRS if any(not split.lacks(*pair) for split in known)]
     size = (2.6 * len(splits) + 3.2, 4.0)
     fig, panels = plt.subplots(1, len(splits), figsize=size, squeeze=False, sharey=True)
     for axis, (name, split) in zip(panels[0], splits.items(), strict=True):
-        known = {}
-        for place, (first, second) in enumerate(PAIRS):
+        told = {}
+        for first, second in PAIRS:
             if split.lacks(first, second):
-                known.setdefault("not run", []).append(f"{first} - {second}")
+                told.setdefault("not run", []).append(f"{first} - {second}")
                 continue
             gap = split.gap(first, second)
-            known.setdefault(verdict_of(gap), []).append(f"{first} - {second}")
-            colour = plots.COLOURS[first]
+            told.setdefault(verdict_of(gap), []).append(f"{first} - {second}")
+            colour, place = plots.COLOURS[first], here.index((first, second))
             axis.plot([gap.low, gap.high], [place, place], color=colour, lw=3)
             axis.plot(gap.mean, place, "o", color=colour)
         axis.axvline(0, color=plots.COLOURS["control"], lw=1)
-        axis.set_yticks(range(len(PAIRS)), [f"{a} - {b}" for a, b in PAIRS])
+        axis.set_yticks(range(len(here)), [f"{a} - {b}" for a, b in here])
         axis.set(title=name, xlabel=split.metric)
         record.say(
             f"**{name}**: "
-            + "; ".join(
-                f"*{word}*: {', '.join(pairs)}" for word, pairs in known.items()
-            )
+            + "; ".join(f"*{word}*: {', '.join(pairs)}" for word, pairs in told.items())
             + (". Two studies: no verdict." if name in UNTESTED else ".")
         )
     panels[0, 0].invert_yaxis()
@@ -736,7 +738,7 @@ if asked:
             axis.plot([row["low"], row["high"]], [place, place], color=colour, lw=3)
             axis.plot(row["mrr"], place, "o", color=colour)
         axis.axvline(table["chance"].iloc[0], color="0.4", ls=":")
-        axis.set_yticks(range(len(table)), table["model"], fontsize=8)
+        axis.set_yticks(range(len(table)), table["model"])
         axis.set(title=name, xlabel="mean reciprocal rank", xlim=(0, 1.02))
         axis.invert_yaxis()
         stable = table.set_index("model")["stability"].dropna()
