@@ -104,8 +104,8 @@ def dot_plot(axis, number, picked, column):
             axis.plot([low, high], [len(labels)] * 2, color=colour, lw=3)
             axis.plot(mean, len(labels), "o", color=colour, fillstyle=fill, ms=7)
             short = re.sub(" Perturbation System| against Insilico", "", name)
-            source = {"the paper": "printed"}.get(kind, kind)
-            labels.append(f"{source}: {short.replace(ZERO, 'TRPO_PPO')}")
+            origin = {"the paper": "printed"}.get(kind, kind)
+            labels.append(f"{origin}: {short.replace(ZERO, 'TRPO_PPO')}")
     axis.set_yticks(range(len(labels)), labels)
     axis.invert_yaxis()
 
