@@ -52,7 +52,9 @@ def tuning_of(gain):
             row = {"model": model, "setting": f"s{k:02}", "seed": 0, "lost": False, "mean_kl": 0.1}
             runs.append(row | {"validation_return": 0.5})
     settings = pd.DataFrame({"setting": [f"s{k:02}" for k in range(12)]})
-    return {"scores": pd.concat(scores), "groups": pd.concat(groups), "runs": pd.DataFrame(runs)} | {
+    known = pd.concat(scores)
+    errors = known.assign(metric="pseudobulk_mse", value=1 - known["value"])
+    return {"scores": pd.concat([known, errors]), "groups": pd.concat(groups), "runs": pd.DataFrame(runs)} | {
         "settings": settings
     }
 
@@ -140,7 +142,8 @@ def test_claims_on_policies_follow_the_runs(shipped):
         return found[policy_claims.POLICY_CLAIMS[number - 1].measure, place]
 
     first = of(1)
-    assert first.Verdict == HOLDS and first.Number.count("U = 8") == 4 and "k = 10: +0.1" in first.Number
+    assert first.Verdict == HOLDS and first.Number.count("U = 8") == 5 and "k = 10: +0.1" in first.Number
+    assert "by skill in squared error, looked at afterwards, k = 10: +0.1" in first.Number
     assert first.Cell.startswith("● +.1")
     expected = {
         2: OPEN,

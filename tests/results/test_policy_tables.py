@@ -1,14 +1,18 @@
 """Shares, learning speed and hits on tables with known answers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from twinlib.errors import ResultsError
 from twinlib.results import policy_claims, policy_tables
-from twinlib.results.judged import JudgedSplit
+from twinlib.results.judged import LENGTH, JudgedSplit
 from twinlib.results.verdicts import FAILS, HOLDS, OPEN
 
+#: Squared errors of the rows of one test: skills of .8 and .5.
+ERRORS = {"no_change": 1.0, "replicate": 0.4, "pathwise": 0.2, "PPO": 0.5}
 NAMES = [f"P{number}" for number in range(8)]
 
 
@@ -37,6 +41,10 @@ def test_a_share_is_a_ratio_whose_interval_leaves_the_units_out():
     assert value.low < 0.9 < value.high and value.high - value.low < 0.1
     table = policy_tables.shares(noisy, ["PPO", "pathwise"]).set_index("model")
     assert table.loc["pathwise", "share"] == pytest.approx(1) and table.loc["PPO", "units"] == 8
+    error = noisy.scores.assign(metric="pseudobulk_mse", value=noisy.scores["model"].map(ERRORS))
+    both = replace(noisy, scores=pd.concat([noisy.scores, error]))
+    skill = policy_tables.shares(both, ["PPO"], metric=LENGTH).set_index("model")
+    assert skill.loc["PPO", "share"] == pytest.approx(0.5 / 0.8)
 
 
 def curves():

@@ -1,5 +1,6 @@
 """The tuning's readers on tables with known answers: best of k, its interval, divergence, the verdict."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from twinlib.errors import InputError, ResultsError
 from twinlib.evaluation.calibration import Estimate, holm
 from twinlib.results import verdicts
+from twinlib.results.judged import LENGTH
 from twinlib.results.tuning_curves import Outcomes, Tuned, chances, curve, curve_gap, diverged
 
 VALIDATION = np.array([0.3, 0.1, 0.5, 0.2, 0.4])
@@ -111,6 +113,19 @@ def test_tables_of_a_tuning_give_curves_choice_and_divergence():
     assert curves["PPO", 4] == pytest.approx(0.2) and curves["PPO", 1] == pytest.approx(0.3 / 4)
     with pytest.raises(ResultsError, match="no TRPO"):
         tuned.outcomes("TRPO")
+
+
+def test_another_metric_chooses_and_scores_in_place_of_the_primary_one():
+    tuned = tuning(0.05)
+    worse = {"0": 0.1, "1": 0.2, "2": 0.3, "3": 0.4}  # the squared error rises where the correlation does
+    errors = tuned.scores.assign(
+        metric="pseudobulk_mse", value=tuned.scores["setting"].map(worse).fillna(1.0).to_numpy()
+    )
+    both = replace(tuned, scores=pd.concat([tuned.scores, errors]))
+    assert both.metric == "pearson_delta" and both.best("PPO") == "3"
+    by_length = replace(both, judged_by=LENGTH)
+    assert by_length.metric == LENGTH and by_length.best("PPO") == "0"
+    assert by_length.outcomes("PPO").best(4).mean() == pytest.approx(0.9)
 
 
 def gap(low, high):

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: The metric that was named before the runs, and that of data whose few numbers a cell make it too noisy.
 PRIMARY, PRIMARY_OF = "pearson_delta", {"chi11": "skill_pseudobulk_mse"}
+#: The metric that sees how long a predicted change is, beside its direction.
+LENGTH = "skill_pseudobulk_mse"
 #: Rows that skill and ceiling are made of.
 REFERENCES = ("no_change", "replicate")
 #: How a dataset of sham labels is named.

@@ -10,7 +10,7 @@ import numpy as np
 from twinlib.errors import ResultsError
 from twinlib.results import policy_tables
 from twinlib.results.escape_curves import LANDSCAPES, Escapes
-from twinlib.results.judged import JudgedSplit, in_words, judged_splits
+from twinlib.results.judged import LENGTH, JudgedSplit, in_words, judged_splits
 from twinlib.results.tuning_curves import Tuned
 from twinlib.results.verdicts import BUILT, FAILS, OPEN, TOLD_AT, Claim, Evidence, Rows, by_interval, primary
 
@@ -55,9 +55,16 @@ def _told(dataset: str, text: str, gap: Estimate) -> Evidence:
 
 
 def primary_claim(dataset: str) -> Evidence:
-    """Two stages against PPO: E[best of k] on test cells at k = 1, 5, 10, then the best on five folds."""
-    gaps = Tuned.of(dataset).gaps(OURS, RIVAL, TOLD_AT)
+    """Two stages against PPO: E[best of k] on test cells at k = 1, 5, 10, then the best on five folds.
+
+    The same by squared error stands beside it without a verdict: it was not named before the runs.
+    """
+    tuned = Tuned.of(dataset)
+    gaps = tuned.gaps(OURS, RIVAL, TOLD_AT)
     text = "; ".join(f"k = {k}: {in_words(gap)}" for k, gap in gaps.items())
+    if tuned.metric != LENGTH:
+        gap = Tuned.of(dataset, LENGTH).gap(OURS, RIVAL, TOLD_AT[-1])
+        text += f"; by skill in squared error, looked at afterwards, k = {TOLD_AT[-1]}: {in_words(gap)}"
     try:
         text += f"; best of all on five folds: {in_words(_split(dataset).gap(OURS, RIVAL))}"
     except ResultsError:

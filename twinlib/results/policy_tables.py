@@ -29,17 +29,18 @@ LEVEL = 0.9
 LAST = 0.1
 
 
-def share(split: JudgedSplit, model: str, of: str = PATHWISE) -> Estimate:
-    """Return a row's primary metric as a share of another's, with the interval of the ratio.
+def share(split: JudgedSplit, model: str, of: str = PATHWISE, metric: str = "") -> Estimate:
+    """Return a row's score, the primary one or another, as a share of another row's, with its interval.
 
     The interval is that of the differences model - ratio x other, in units of the other's mean.
     """
-    base = split.metric.removeprefix("skill_")
+    name = metric or split.metric
+    base = name.removeprefix("skill_")
     rows = split.scores[(split.scores["metric"] == base) & (split.scores["against"] == "")]
-    table = Scores.of(rows, split.groups, split.metric, split.over)
+    table = Scores.of(rows, split.groups, name, split.over)
     units = table.units(model) & table.units(of)
     if not units:
-        raise InputError(f"{model} and {of} share no unit of {split.metric}; choose other rows.")
+        raise InputError(f"{model} and {of} share no unit of {name}; choose other rows.")
     ours, theirs = table.matrix(model, units), table.matrix(of, units)
     ratio, scale = float(ours.mean() / theirs.mean()), float(theirs.mean())
     seeds = table.seed_variance(model, units) + ratio**2 * table.seed_variance(of, units)
@@ -47,11 +48,11 @@ def share(split: JudgedSplit, model: str, of: str = PATHWISE) -> Estimate:
     return replace(spread, mean=ratio, low=ratio + spread.low, high=ratio + spread.high)
 
 
-def shares(split: JudgedSplit, models: Sequence[str], of: str = PATHWISE) -> pd.DataFrame:
+def shares(split: JudgedSplit, models: Sequence[str], of: str = PATHWISE, metric: str = "") -> pd.DataFrame:
     """Return one row a model: its share with interval, columns model, share, low, high, units."""
     import pandas as pd
 
-    known = {name: share(split, name, of) for name in models}
+    known = {name: share(split, name, of, metric) for name in models}
     return pd.DataFrame(
         {"model": name, "share": value.mean, "low": value.low, "high": value.high, "units": value.units}
         for name, value in known.items()

@@ -1,8 +1,8 @@
 """What a tuning says: the score of the best of k random settings, and how many settings diverge.
 
 A setting is chosen by its validation score and scored on test cells. Settings without a positive validation
-return, and those that diverged, are no candidates: where no other is drawn the entry is do-nothing, which
-scores 0 in the primary metrics.
+return, and those of which a seed was lost, are no candidates: where no other is drawn the entry is
+do-nothing, which scores 0 in the primary metrics.
 """
 
 from __future__ import annotations
@@ -112,17 +112,20 @@ class Tuned:
     runs: pd.DataFrame
     #: One row a setting.
     settings: pd.DataFrame
+    #: The metric by which settings are chosen and scored; "": the primary one of the dataset.
+    judged_by: str = ""
 
     @staticmethod
-    def of(dataset: str) -> Tuned:
-        """Read the packaged tuning of a dataset."""
+    def of(dataset: str, judged_by: str = "") -> Tuned:
+        """Read the packaged tuning of a dataset, judged by its primary metric or by another one."""
         names = ("scores", "groups", "runs", "settings")
-        return Tuned(dataset, *(tables.read_table("tuning", dataset, name) for name in names))
+        parts = (tables.read_table("tuning", dataset, name) for name in names)
+        return Tuned(dataset, *parts, judged_by=judged_by)
 
     @property
     def metric(self) -> str:
-        """The primary metric of the dataset."""
-        return PRIMARY_OF.get(self.dataset, PRIMARY)
+        """The metric by which settings are chosen and scored."""
+        return self.judged_by or PRIMARY_OF.get(self.dataset, PRIMARY)
 
     @property
     def algorithms(self) -> tuple[str, ...]:
