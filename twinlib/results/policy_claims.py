@@ -177,6 +177,9 @@ _CELLS = (
     "Five folds of cells, tuned settings, ten fresh seeds of each arm, primary metric over perturbations "
 )
 _CELLS += "with an effect, paired over folds and perturbations"
+#: What the numbers count where the primary metric is compared, and where paths are.
+SCORE_UNIT = "difference in pearson_delta (chi11: in skill)"
+DTW_UNIT = "DTW distance to the real path, saved on the nearest rival"
 
 POLICY_CLAIMS = (
     Claim(
@@ -194,6 +197,7 @@ POLICY_CLAIMS = (
         "10_two_stage",
         "The primary claim",
         (Rows("tuning", "scores"), Rows("policies", "scores")),
+        SCORE_UNIT,
     ),
     Claim(
         "Sections 1 and 3.2",
@@ -209,6 +213,7 @@ POLICY_CLAIMS = (
         "10_two_stage",
         "What the first stage does",
         (Rows("policies", "scores"),),
+        SCORE_UNIT,
     ),
     Claim(
         "Algorithm 1",
@@ -223,6 +228,7 @@ POLICY_CLAIMS = (
         "10_two_stage",
         "Every arm with ten fresh seeds",
         (Rows("policies", "scores"),),
+        SCORE_UNIT,
     ),
     Claim(
         "Algorithm 1, with the ratio of Eq. 7",
@@ -237,6 +243,7 @@ POLICY_CLAIMS = (
         "10_two_stage",
         "Every arm with ten fresh seeds",
         (Rows("policies", "scores"),),
+        SCORE_UNIT,
     ),
     Claim(
         "Abstract",
@@ -250,6 +257,7 @@ POLICY_CLAIMS = (
         "10_two_stage",
         "Every arm with ten fresh seeds",
         (Rows("policies", "scores"),),
+        SCORE_UNIT,
     ),
     Claim(
         "Section 1",
@@ -265,6 +273,7 @@ POLICY_CLAIMS = (
         "10_two_stage",
         "What the first stage does",
         (Rows("policies", "scores"),),
+        SCORE_UNIT,
     ),
     Claim(
         "Sections 1 and 3.2",
@@ -280,6 +289,7 @@ POLICY_CLAIMS = (
         "10_two_stage",
         "Every arm with ten fresh seeds",
         (Rows("policies", "scores"),),
+        SCORE_UNIT,
     ),
     Claim(
         "Abstract",
@@ -295,6 +305,7 @@ POLICY_CLAIMS = (
         "12_replication",
         "What was never seen",
         (Rows("policies", "scores"),),
+        SCORE_UNIT,
     ),
     Claim(
         "Section 1",
@@ -311,6 +322,7 @@ POLICY_CLAIMS = (
         "10_two_stage",
         "How they learn",
         (Rows("policies", "curves"),),
+        "difference in return, in units of the attainable gain",
     ),
     Claim(
         "Section 1",
@@ -327,6 +339,7 @@ POLICY_CLAIMS = (
         "10_two_stage",
         "How they learn",
         (Rows("policies", "curves"),),
+        "optimizer steps saved",
     ),
     Claim(
         "Section 1; Eq. 6",
@@ -343,6 +356,7 @@ POLICY_CLAIMS = (
         "08_trpo",
         "Step 3: the line search makes it true",
         (Rows("policies", "curves"),),
+        "largest KL, as a share of delta",
     ),
     Claim(
         "Section 2, on Ahlmann-Eltze 2025",
@@ -358,10 +372,11 @@ POLICY_CLAIMS = (
         "12_replication",
         "The differences that the paper claims",
         (Rows("policies", "scores"),),
+        SCORE_UNIT,
     ),
     Claim(
         "Section 4; Tables 3, 6, 9",
-        "In-silico trajectories are similar to the experimental ones.",
+        "Trajectories of the in-silico twin are similar to the real ones.",
         "DTW of two_stage to the real trajectory in pseudotime, five folds; similar must mean nearer than "
         "the same policy asked for other labels, than the straight line and than doing nothing, each margin "
         "with its interval.",
@@ -375,6 +390,7 @@ POLICY_CLAIMS = (
         "12_replication",
         "The nine tables, side by side",
         (Rows("policies", "paths"),),
+        DTW_UNIT,
     ),
     Claim(
         "Abstract, on gene screens",
@@ -391,6 +407,7 @@ POLICY_CLAIMS = (
         "12_replication",
         "The question turned round",
         (Rows("policies", "hits"),),
+        "difference in mean reciprocal rank",
     ),
     Claim(
         "Abstract, on gene screens",
@@ -406,6 +423,7 @@ POLICY_CLAIMS = (
         "12_replication",
         "The question turned round",
         (Rows("policies", "hits"),),
+        "difference in mean reciprocal rank",
     ),
 )
 
@@ -427,6 +445,7 @@ ESCAPES = (
         "13_escaping_local_optima",
         "Results: who arrives",
         (Rows("escape_tuned", "runs"),),
+        "share of PPO's seeds that arrive",
     ),
     Claim(
         "Abstract; Section 1",
@@ -441,6 +460,7 @@ ESCAPES = (
         "13_escaping_local_optima",
         "The answer, pair by pair",
         (Rows("escape_tuned", "runs"),),
+        "difference in the share of cells that arrive",
     ),
     Claim(
         "Abstract",
@@ -454,6 +474,7 @@ ESCAPES = (
         "13_escaping_local_optima",
         "Results: who arrives",
         (Rows("escape_tuned", "runs"),),
+        "difference in the share of cells that arrive",
     ),
     Claim(
         "Section 1",
@@ -469,6 +490,7 @@ ESCAPES = (
         "13_escaping_local_optima",
         "Results: who arrives",
         (Rows("escape_tuned", "runs"),),
+        "difference in the share of cells that arrive",
     ),
     Claim(
         "Abstract",
@@ -484,5 +506,6 @@ ESCAPES = (
         "13_escaping_local_optima",
         "Results: who arrives",
         (Rows("escape_tuned", "runs"),),
+        "difference in the share of cells that arrive",
     ),
 )
