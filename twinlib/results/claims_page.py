@@ -91,8 +91,8 @@ def _reading() -> list[str]:
     return [
         "The number in a box is the difference that decides, where it is one; where a rule decides it is "
         "what the rule looks at. Small letters below a claim say what it counts.",
-        "`pearson_delta` is the correlation of the predicted with the observed change over genes; it and the "
-        "names of rows stand in the [glossary](glossary.md).",
+        "`pearson_delta` is the correlation of the predicted with the observed change over genes; it, *ratio*, "
+        "*KL* and the names of rows stand in the [glossary](glossary.md).",
         "This page is generated from the committed results by `python -m experiments claims`; none "
         "of its numbers is typed.",
         "A verdict of *holds* needs an interval that excludes zero on the right side, *does not hold* one on "
