@@ -91,13 +91,14 @@ def _reading() -> list[str]:
     return [
         "The number in a box is the difference that decides, where it is one; where a rule decides it is "
         "what the rule looks at. Small letters below a claim say what it counts.",
-        "`pearson_delta` is the correlation of the predicted with the observed change over genes; it, *ratio*, "
-        "*KL* and the names of rows stand in the [glossary](glossary.md).",
+        "`pearson_delta` is the correlation of the predicted with the observed change over genes; it, "
+        "*ratio*, *KL* and the names of rows stand in the [glossary](glossary.md).",
         "This page is generated from the committed results by `python -m experiments claims`; none "
         "of its numbers is typed.",
         "A verdict of *holds* needs an interval that excludes zero on the right side, *does not hold* one on "
-        "the wrong side; everything else *cannot be told here*, and U (how many perturbations, or seeds, the "
-        "interval rests on) and the smallest difference that 80 % power would have seen stand beside it.",
+        "the wrong side; everything else *cannot be told here*, and U (how many perturbations, perturbations "
+        "within a context, or seeds the interval rests on) and the smallest difference that 80 % power would "
+        "have seen stand beside it.",
         "The primary claim, number 1, was named before the runs; the differences below it whose interval "
         "runs over units are corrected together by Holm's rule at 5 %.",
         "Claims that are decided by a rule and not by an interval state the rule in their test; *holds by "

@@ -117,7 +117,7 @@ HEADLINES = (
         "nearer to the true path than",
         "farther from the true path than",
         "no nearer to the true path, as far as can be told, than",
-        "in [distance](../notebooks/11_twin_evaluation.ipynb)",
+        "of [distance](../notebooks/11_twin_evaluation.ipynb) saved",
     ),
     Headline(
         "TRPO_PPO outperforms PPO in the reward",

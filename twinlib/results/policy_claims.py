@@ -310,8 +310,9 @@ POLICY_CLAIMS = (
     Claim(
         "Section 1",
         "The warm start leads to faster convergence.",
-        "Mean return over the first quarter of the environment steps, in units of the attainable gain, "
-        "two_stage less PPO, paired over folds and seeds.",
+        "Mean return over the first quarter of the environment steps, in units of the attainable gain (what "
+        "the best constant action of each perturbation earns), two_stage less PPO, paired over folds and "
+        "seeds.",
         "Another share of TRPO.",
         faster,
         WITH_POLICIES,
@@ -322,7 +323,7 @@ POLICY_CLAIMS = (
         "10_two_stage",
         "How they learn",
         (Rows("policies", "curves"),),
-        "difference in return, in units of the attainable gain",
+        "difference in return; 1 is what the best constant actions earn",
     ),
     Claim(
         "Section 1",
