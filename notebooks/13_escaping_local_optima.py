@@ -185,6 +185,15 @@ def shares_of(known):
     }
 
 
+def in_two(arm):
+    """A long name in two lines, parted at the underscore nearest to its middle."""
+    cuts = [k + 1 for k, letter in enumerate(arm) if letter == "_"]
+    if len(arm) < 16 or not cuts:
+        return arm
+    cut = min(cuts, key=lambda k: abs(k - len(arm) / 2))
+    return f"{arm[:cut]}\n{arm[cut:]}"
+
+
 def draw_shares(panel, shares, marks):
     """One line an arm, one interval a landscape: its share of the greatest return."""
     arms = list(dict.fromkeys(arm for own in shares.values() for arm in own))[::-1]
@@ -196,8 +205,9 @@ def draw_shares(panel, shares, marks):
             panel.plot(share.mean, place, marks[k], ms=6, color=colour)
         panel.plot([], [], marks[k], ms=6, color="0.4", ls="", label=name)
     panel.axvline(1, color="0.6", lw=1, ls="--")
-    panel.set_yticks(range(len(arms)), arms)
+    panel.set_yticks(range(len(arms)), map(in_two, arms))
     panel.set(xlabel="return, share of the greatest")
+    panel.locator_params(axis="x", nbins=5)
 
 
 columns = 2 if toggles else 1
@@ -960,7 +970,7 @@ if CELLS:
                 panel.hlines(k, gap.low, gap.high, color=colour, lw=2)
             panel.plot(gap.mean, k, "o", ms=5, color=colour)
         panel.axvline(0, color="0.6", lw=1)
-        panel.set_yticks(range(len(arms)), arms)
+        panel.set_yticks(range(len(arms)), map(in_two, arms))
         panel.set(title=name, xlabel="share of cells that arrive,\nless doing nothing")
     plots.show(
         fig,
