@@ -77,7 +77,7 @@ shift = {
     for name, sets in (("together", together), ("apart", apart))
 }
 assert abs(shift["together"]) > 0.3 and abs(shift["apart"]) < 1e-6
-fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True)
+fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharex=True, sharey=True)
 for ax, sets, title in zip(
     axes, (together, apart), ("One scaler", "One scaler each"), strict=True
 ):

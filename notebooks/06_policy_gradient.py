@@ -21,7 +21,8 @@
 # **Answer.** Along the average of *score* times reward (Eq. 1 to 3 of the paper), which one batch of tried actions gives for all parameters at once, and not far: where an action has two hundred parts, one for each gene that may be pushed, half of a batch is lost at less than a tenth of the distance that an action of one part allows, as the figure shows.
 # This is why the next chapters keep their steps short.
 #
-# The *score* of an action is the derivative of the logarithm of its probability with respect to the policy's parameters; the *effective share* says how many of the tried actions still count after the policy has moved.
+# The *score* of an action is the derivative of the logarithm of its probability with respect to the policy's parameters; the *likelihood ratio* is how much more probable the action has become since it was tried, and the *effective share* says, from these ratios, how many of the tried actions still count after the policy has moved.
+# An *action* is one draw; the numbers that it holds are its *parts*, or dimensions.
 
 # %% tags=["setup", "hide-input"]
 # @title Install the package where it is missing { display-mode: "form" }
@@ -116,11 +117,11 @@ for A, colour in {
         shifts,
         np.exp(-A * shifts**2),
         color=plots.COLOURS[colour],
-        label=f"{A} action{'s' * (A > 1)}",
+        label=f"{A} part{'s' * (A > 1)} an action",
     )
 right.axhline(0.5, color="#6b7280", linewidth=1.0, linestyle=":")
 right.set(
-    xlabel="shift of each action's mean (standard deviations)",
+    xlabel="shift of the mean of each part (standard deviations)",
     ylabel="effective share of the batch",
     title="what is left of a batch",
 )
@@ -128,15 +129,15 @@ plots.legend_outside(fig, columns=4)
 plots.show(
     fig,
     "score-and-share",
-    "Left: two hundred estimates of the gradient for mean and log spread of a policy of one action, by trying both sides and by "
+    "Left: two hundred estimates of the gradient for mean and log spread of a policy whose action has one part, by trying both sides and by "
     "score times reward, around the exact value; the second cloud is the smaller one. Right: the effective share of a batch "
-    "against the shift of each action's mean falls, the faster the more actions there are.",
+    "against the shift of each part's mean falls, the faster the more parts an action has.",
 )
 reach = {A: float(np.sqrt(np.log(2) / A)) for A in (1, 200)}
 noise_of = {name: found.std(0) for name, (found, _) in estimates.items()}
 record.say(
-    f"Half of a batch is effectively lost at a shift of {reach[1]:.2f} standard deviations with one action, and of {reach[200]:.3f} "
-    f"in each of 200. At {4 * BATCH:,} tried actions the estimates of the gradient scatter by {noise_of['both sides'].mean():.2f} "
+    f"Half of a batch is effectively lost at a shift of {reach[1]:.2f} standard deviations where an action has one part, and of {reach[200]:.3f} "
+    f"in each part where it has 200. At {4 * BATCH:,} tried actions the estimates of the gradient scatter by {noise_of['both sides'].mean():.2f} "
     f"(both sides) and {noise_of['score times reward'].mean():.2f} (score times reward), on average over the two parameters."
 )
 assert noise_of["score times reward"].mean() < noise_of["both sides"].mean()
@@ -149,8 +150,8 @@ assert np.allclose(estimates["score times reward"][0].mean(0), exact, atol=0.05)
 #
 # - derive the score-function estimator and check it against a closed form (15 minutes);
 # - say why a baseline changes the variance and not the mean of that estimator, and find the best one (10 minutes);
-# - show that the surrogate of Eq. 2 has the policy gradient of Eq. 3 at the collecting policy, and nowhere else (10 minutes);
-# - predict how noisy the likelihood ratio becomes with the number of action dimensions (10 minutes);
+# - show that the surrogate of Eq. 2, the mean of likelihood ratio times advantage, has the policy gradient of Eq. 3 at the collecting policy, and nowhere else (10 minutes);
+# - predict how noisy the likelihood ratio becomes with the number of parts of an action (10 minutes);
 # - compute advantages by hand, and treat the end of an episode and the end of patience differently (15 minutes).
 
 # %% tags=["hide-input"]
@@ -201,7 +202,7 @@ torch.set_default_dtype(torch.float64)
 # Can we still say in which direction the policy's parameters should move?
 #
 # We start with a problem so small that the answer is known.
-# One state, one action $a \sim \mathcal N(\mu, \sigma^2)$, reward $R(a) = -(a - 2)^2$.
+# One state, an action of one part $a \sim \mathcal N(\mu, \sigma^2)$, reward $R(a) = -(a - 2)^2$.
 # The expected reward and its gradient are
 #
 # $$J(\mu, \log\sigma) = -(\mu - 2)^2 - \sigma^2, \qquad \frac{\partial J}{\partial \mu} = -2(\mu - 2), \qquad \frac{\partial J}{\partial \log \sigma} = -2\sigma^2 .$$
@@ -454,7 +455,7 @@ print(
 # %% [markdown]
 # Away from the collecting policy the two part.
 # Which of them is right there?
-# The one-action problem knows the answer: we keep the draws of the old policy and ask for the gradient at a moved mean.
+# The problem of one part knows the answer: we keep the draws of the old policy and ask for the gradient at a moved mean.
 
 # %% tags=["hide-input"]
 # @title Ratio form and score form at a moved mean, against the exact gradient { display-mode: "form" }
@@ -487,11 +488,11 @@ assert abs(float(forms["score form"].mean()) - truth) > 4 * errors["score form"]
 #
 # The ratio always has mean one under the old policy.
 # Its spread is another matter.
-# Shift the mean of each of $A$ independent action dimensions by $\epsilon$ standard deviations; then the log-ratio is normal, and
+# Shift the mean of each of the $A$ independent parts of an action, its dimensions, by $\epsilon$ standard deviations; then the log-ratio is normal, and
 #
 # $$\operatorname{Var}[r] = e^{A \epsilon^2} - 1 .$$
 #
-# The spread grows exponentially with the number of action dimensions.
+# The spread grows exponentially with the number of parts.
 # The **effective share** of a batch of $n$ samples is $(\sum r)^2 / (n \sum r^2)$.
 # It is one if all samples count alike, and $1/n$ if one of them counts alone.
 # For the shift above it is $1 / (1 + \operatorname{Var}[r]) = e^{-A\epsilon^2}$.
@@ -669,8 +670,8 @@ assert late > early
 #
 # ## Limitations
 #
-# - The closed form belongs to one state and one action; with trajectories the estimator is checked against another computation of the same quantity, not against the truth.
-# - The variance formula assumes independent normal actions whose means all move by the same amount.
+# - The closed form belongs to one state and an action of one part; with trajectories the estimator is checked against another computation of the same quantity, not against the truth.
+# - The variance formula assumes independent normal parts whose means all move by the same amount.
 #
 # ## What this does not show
 #
@@ -682,7 +683,7 @@ assert late > early
 # - Derivative of an average = average of score times reward. No derivative of the environment is needed.
 # - A baseline is free in the mean and decisive in the variance.
 # - Ratio form and score form agree at the collecting policy only.
-# - The usable distance shrinks as one over the square root of the number of action dimensions.
+# - The usable distance shrinks as one over the square root of the number of parts of an action.
 
 # %% [markdown]
 # ## Exercises

@@ -271,7 +271,7 @@ assert abs(natural["sigma"] / natural["log sigma"] - 1) < 1e-3
 #
 # $$D_{KL} = \sum_i \left[\log\frac{\sigma_i}{\sigma^{old}_i} + \frac{(\sigma^{old}_i)^2 + (\mu^{old}_i - \mu_i)^2}{2\sigma_i^2} - \frac12\right].$$
 #
-# We check the formula against its definition, an expectation of the log-ratio, by drawing from the old policy.
+# We check the formula against its definition, an expectation of the log-ratio (the logarithm of the old probability of an action over the new one), by drawing from the old policy.
 
 # %% tags=["hide-input"]
 # @title Formula against sampling { display-mode: "form" }

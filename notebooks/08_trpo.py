@@ -18,7 +18,7 @@
 # How far may an update go?
 #
 # **Answer.** As far as a bound on the KL divergence allows, and only if a line search checks it.
-# Every update of the runs below kept its bound, and every accepted one raised its surrogate; neither is a promise about the return, so that the size of the bound is still a choice: the sentence below the figure says what three of them earned in a run that is far too short to be good (1 would be the best constant action).
+# Every update of the runs below kept its bound, and every accepted one raised its *surrogate*, what its batch promises for the new policy (the mean of likelihood ratio times advantage, [chapter 6](06_policy_gradient.ipynb)); neither is a promise about the return, so that the size of the bound is still a choice: the sentence below the figure says what three of them earned in a run that is far too short to be good (1 would be the best constant action).
 
 # %% tags=["setup", "hide-input"]
 # @title Install the package where it is missing { display-mode: "form" }
@@ -49,6 +49,7 @@ import torch
 
 from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
 from twinlib.environment.packaged import packaged_world
+from twinlib.evaluation.statistics import paired_difference
 from twinlib.page import plots, record
 from twinlib.policy.training import TrainingConfig, make_generators, train
 from twinlib.policy.trust_region import TrustRegionConfig
@@ -100,7 +101,12 @@ change = {
     )
     for delta, h in histories.items()
 }
-most = max(change, key=lambda delta: change[delta][1])
+ends = {
+    delta: h[h.iteration > h.iteration.max() - 3].groupby("seed").episode_return.mean()
+    for delta, h in histories.items()
+}
+first, second = sorted(ends, key=lambda delta: -ends[delta].mean())[:2]
+apart = paired_difference(ends[first], ends[second])
 record.say(
     f"Of {sum(map(len, histories.values()))} updates none used more than "
     f"{max(shares):.0%} of its bound, and all {accepted} accepted ones raised their "
@@ -110,14 +116,20 @@ record.say(
         f"{first:+.3f} and {last:+.3f} with delta {delta}"
         for delta, (first, last) in change.items()
     )
-    + f". The most is earned at the end with delta {most}."
+    + f". Paired by seed, delta {first} ends {apart.mean:+.3f} above delta {second}, with "
+    f"a 95 % interval from {apart.low:+.3f} to {apart.high:+.3f}: "
+    + (
+        f"delta {first} earns the most of the three in these short runs."
+        if apart.low > 0
+        else f"which earns the most cannot be told from {apart.n} seeds."
+    )
 )
 
 # %% [markdown]
 # *How to read it.*
 # Left, what the policy earns while it still acts with noise; the dashed line is doing nothing, without noise.
 # Right, how far each update moved the policy, and the dotted line that it must not cross.
-# This is the packaged simulated world with all its genes as actions.
+# This is the packaged simulated world; an action has a part for each of its genes.
 #
 # ## Objectives
 #
@@ -127,7 +139,7 @@ record.say(
 # - measure how good the quadratic model of the KL divergence is, and how its error shrinks (10 minutes);
 # - read a line search as a contract with two clauses, and test both (10 minutes);
 # - state the bound of Schulman 2015 and verify it on a decision problem small enough to solve exactly (20 minutes);
-# - explain what averaging the KL divergence over actions does to the step (10 minutes).
+# - explain what averaging the KL divergence over the parts of an action does to the step (10 minutes).
 
 # %% tags=["hide-input"]
 # @title Imports { display-mode: "form" }
@@ -161,7 +173,7 @@ double = world.to(dtype=torch.float64)
 # ## The plain baseline: a fixed step size
 #
 # We look at one update from the same start with plain gradient steps of several sizes.
-# The world is the packaged simulated one, with all its genes as actions; two replicas (seeds) side by side.
+# The world is the packaged simulated one, with a part of the action for each of its genes; two replicas (seeds) side by side.
 
 # %%
 dynamics = Dynamics(double, EnvironmentConfig(), replicas=2, n_cells=64)
@@ -207,11 +219,11 @@ pd.DataFrame(rows, columns=["step size", "surrogate", "KL (Eq. 4)"]).set_index(
 # %% [markdown]
 # The surrogate column is a warning.
 # Advantages were scaled to a standard deviation of one, so a surrogate far above what the smallest steps promise is not real.
-# A few samples with a huge ratio make it ([chapter 6](06_policy_gradient.ipynb), step 4).
+# A few samples with a huge ratio of new to old probability make it ([chapter 6](06_policy_gradient.ipynb), step 4).
 # At the largest step the new policy finds all sampled actions so unlikely that every ratio, and with it the surrogate, is nearly zero.
 #
 # The KL divergence grows with the square of the step size, over many orders of magnitude, and nothing about the step size itself says where 'too far' begins.
-# It depends on the network, on the spread of the actions and on their number.
+# It depends on the network, on the spread of the actions and on the number of their parts.
 #
 # ## Quick facts
 #
@@ -592,7 +604,7 @@ assert apart < 1e-9 * moved and torch.equal(
 # ## Step 5: which KL divergence?
 #
 # Eq. 4 sums over action dimensions.
-# A widely used implementation averages over them, which with $A$ actions makes its number smaller by that factor, so that its '$\delta = 0.01$' allows an $A$ times larger divergence of Eq. 4.
+# A widely used implementation averages over them, which with $A$ dimensions makes its number smaller by that factor, so that its '$\delta = 0.01$' allows an $A$ times larger divergence of Eq. 4.
 # At the same damping its direction is also closer to the plain gradient.
 # Both settings, from the same start:
 
@@ -619,7 +631,7 @@ comparison = pd.DataFrame(rows).T
 factor = comparison["KL of Eq. 4"].iloc[1] / comparison["KL of Eq. 4"].iloc[0]
 used = comparison["share of the bound"]
 record.say(
-    f"With {dynamics.action_dim} actions the update under the averaged KL has "
+    f"With {dynamics.action_dim} dimensions the update under the averaged KL has "
     f"{factor:.0f} times the KL divergence of Eq. 4. It used "
     f"{used['mean_over_actions']:.0%} of its bound, the update under the sum "
     f"{used['sum']:.0%}."
@@ -674,11 +686,11 @@ plots.show(
 
 # %% [markdown]
 # - **Return of an episode** (top figure): undiscounted, of episodes that ended in this batch, with noisy actions, before the update.
-# - **KL divergence** (top figure): Eq. 4 from the collecting policy to the updated one, on the states of the batch, summed over actions.
+# - **KL divergence** (top figure): Eq. 4 from the collecting policy to the updated one, on the states of the batch, summed over the parts of an action.
 # - **Surrogate gain**: the surrogate after the update less that before it, on the batch that chose the step.
 #   It is a promise and always positive where a step was accepted; advantages have a standard deviation of one, so that a gain far above one is a single huge ratio (chapter 6, step 4), and no gain at all.
 # - **Accepted**: one if the line search found a step, else zero; a long run of zeros means a damping that is too small, or a batch that is.
-# - **Entropy**: it falls when the policy narrows its actions, a nat for each action whose standard deviation shrinks by a factor of $e$.
+# - **Entropy**: it falls when the policy narrows its actions, a nat for each part whose standard deviation shrinks by a factor of $e$.
 # - **Explained variance**: one less the variance of (return minus value) over that of the return, with the critic from before its fit.
 #   Zero is a critic that knows the mean only; far below zero it makes the advantages worse than none.
 # - **Loss of the critic**: mean over its minibatches, after the update of the actor; its unit is the squared unit of the return.
@@ -779,10 +791,10 @@ after, _ = evaluate(
 record.say(
     "With sb3-contrib's choices in all of them our parameters end "
     f"{same['apart']:.0e} from its own, after an update that moved one of them by "
-    f"{moved:.2f}.\n\n1. **The KL divergence is a sum over actions.** Ours: "
+    f"{moved:.2f}.\n\n1. **The KL divergence is a sum over action dimensions.** Ours: "
     "`old.kl(new).mean(-1)`, summed inside. sb3-contrib: "
     "`kl_divergence(distribution, old_distribution).mean()`, whose mean runs over "
-    "states *and* actions. With four actions and the same $\\delta$ the update has a "
+    "states *and* dimensions. With four dimensions and the same $\\delta$ the update has a "
     f"KL divergence of {same['kl']:.4f} (Eq. 4) in place of "
     f"{peer.loc['kl_sum', 'kl']:.4f}; step 5 has all genes.\n2. **Its direction is "
     "old to new.** Ours: `old.kl(new)`. sb3-contrib: the new policy stands first. "
@@ -859,10 +871,10 @@ for case, rows in speed[speed.index.str.startswith("TRPO, ten seeds")].groupby("
 #
 # Think first; a click on the question shows the answer.
 #
-# <details><summary>The same delta is used for ten actions and for two hundred. What is the same afterwards?</summary>
+# <details><summary>The same delta is used for actions of ten parts and of two hundred. What is the same afterwards?</summary>
 #
 # The KL divergence of the whole action, and with it the effective share of the batch.
-# The divergence of a single action is twenty times smaller.
+# The divergence of a single part is twenty times smaller.
 #
 # </details>
 #

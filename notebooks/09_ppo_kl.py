@@ -115,22 +115,27 @@ settings = {
     "clip and penalty": ProximalConfig(clip_range=0.2, beta=1.0),
 }
 curves = {name: epochs_of(config) for name, config in settings.items()}
-colours = dict(
-    zip(
-        curves,
-        (
-            "#9ca3af",
-            plots.COLOURS["PPO"],
-            plots.COLOURS["PPO_KL"],
-            plots.COLOURS["two_stage"],
-        ),
-        strict=True,
-    )
-)
+#: One look a restraint on the whole page; a penalty alone is dashed, the heavier the darker.
+LOOK = {
+    "nothing": ("#9ca3af", "-"),
+    "clip": (plots.COLOURS["PPO"], "-"),
+    "penalty 0.1": ("#e69138", "--"),
+    "penalty 1": ("#c25a12", "--"),
+    "penalty 3": ("#7c2d12", "--"),
+    "clip and penalty": (plots.COLOURS["two_stage"], "-"),
+}
+
+
+def look(name):
+    """Colour and line of a restraint; the strength of a clip does not change them."""
+    known = name if name in LOOK else name.rstrip(" .0123456789")
+    return dict(zip(("color", "linestyle"), LOOK[known], strict=True))
+
+
 fig, axes = plt.subplots(1, 2, figsize=(11, 4.0))
 for name, curve in curves.items():
-    axes[0].plot(curve[:, 0], color=colours[name], label=name)
-    axes[1].plot(curve[:, 1], color=colours[name], label=name)
+    axes[0].plot(curve[:, 0], **look(name), label=name)
+    axes[1].plot(curve[:, 1], **look(name), label=name)
 axes[0].set_ylabel("KL divergence from the collecting policy")
 axes[1].set_ylabel("effective share of the samples")
 for axis in axes:
@@ -159,7 +164,7 @@ assert end["nothing"][0] > max(end["clip 0.2"][0], end["penalty 1"][0])
 
 # %% [markdown]
 # *How to read it.*
-# One batch, one policy with all genes of the packaged simulated world as actions, and minibatch steps on the surrogate.
+# One batch, one policy whose actions have a part for each gene of the packaged simulated world, and minibatch steps on the *surrogate*, the mean over the batch of ratio times advantage ([chapter 6](06_policy_gradient.ipynb), step 3).
 # After each pass over the batch: left, the KL divergence from the collecting policy; right, the effective share of the samples, $(\sum r)^2 / (n \sum r^2)$ ([chapter 6](06_policy_gradient.ipynb), step 4), which is how much of the batch still counts.
 # 'Nothing' is the plain baseline: the bare surrogate.
 #
@@ -171,7 +176,7 @@ assert end["nothing"][0] > max(end["clip 0.2"][0], end["penalty 1"][0])
 # - show that the KL penalty has no effect on the first minibatch and becomes a natural gradient step in the limit (15 minutes);
 # - tell three estimators of the KL divergence apart by bias and variance (10 minutes);
 # - put value and entropy terms together into Eq. 9 and check every term (10 minutes);
-# - show what an update with many action dimensions does without a clip, and why (15 minutes).
+# - show what an update does without a clip where an action has many parts, and why (15 minutes);
 
 # %% tags=["hide-input"]
 # @title Imports { display-mode: "form" }
@@ -488,7 +493,7 @@ record.say(
 # Two details change numbers.
 # Eq. 9 has $c_v$ times one half of the squared error, and we set $c_v = 1$; line 15 of Algorithm 1 leaves the one half out.
 # Stable-Baselines3 has no one half and sets its coefficient to one half, which is the same loss.
-# For a normal policy the entropy is a sum over the action dimensions, so it grows with the number of genes.
+# For a normal policy the entropy is a sum over the parts of an action, so it grows with the number of genes.
 # It becomes negative when the standard deviations are small, so only its changes mean something.
 # The same holds for the total below: zero is no mark on its scale.
 
@@ -535,7 +540,7 @@ print(
 # ## Step 6: penalty alone, clip alone, both
 #
 # The paper prints the penalty alone (Eq. 8) and speaks of 'penalty and clipped surrogate' in its introduction.
-# Here are the readings side by side, same seeds, same environment steps, all genes as actions.
+# Here are the readings side by side, same seeds, same environment steps, an action with a part for each gene.
 # The curves start below zero because exploration costs return ([chapter 8](08_trpo.ipynb), step 6, has the number); a curve that rises has learned something.
 
 # %%
@@ -559,17 +564,11 @@ for name, proximal in variants.items():
 
 # %% tags=["hide-input"]
 # @title Draw the four settings { display-mode: "form" }
-palette = (
-    plots.COLOURS["PPO"],
-    "#a44fa0",
-    plots.COLOURS["PPO_KL"],
-    plots.COLOURS["two_stage"],
-)
 fig, axes = plt.subplots(1, 2, figsize=(11, 4.2))
-for (name, h), colour in zip(histories.items(), palette, strict=True):
+for name, h in histories.items():
     mean = h.groupby("environment_steps")[["episode_return", "kl"]].mean()
-    axes[0].plot(mean.episode_return, color=colour, label=name)
-    axes[1].plot(mean.kl, color=colour)
+    axes[0].plot(mean.episode_return, **look(name), label=name)
+    axes[1].plot(mean.kl, **look(name))
 axes[0].axhline(0.0, color=plots.COLOURS["do_nothing"], linestyle="--", linewidth=1.0)
 axes[0].set_ylabel("return of an episode (noisy actions)")
 axes[1].set_ylabel("KL divergence of an update (Eq. 4)")
@@ -646,9 +645,9 @@ logged = {
 }
 fig, axes = plt.subplots(2, 3, figsize=(11, 6.2), sharex=True)
 for axis, (column, label) in zip(axes.flat, logged.items(), strict=True):
-    for (name, h), colour in zip(histories.items(), palette, strict=True):
+    for name, h in histories.items():
         curve = h.groupby("environment_steps")[column].mean()
-        axis.plot(curve, color=colour, label=name)
+        axis.plot(curve, **look(name), label=name)
     axis.set_ylabel(label)
 for axis in axes[1]:
     axis.set_xlabel("environment steps")
@@ -665,7 +664,7 @@ plots.show(
 # %% [markdown]
 # - **Return of an episode** (figure above): undiscounted, of episodes that ended in this batch, with noisy actions, before the update.
 # - **KL divergence** (figure above): Eq. 4 from the collecting to the updated policy, exact, over the whole batch; other libraries log an estimate on the last minibatches (step 3).
-# - **Clip fraction**: share of ratios outside the clip range, a mean over the minibatches; it is zero where there is no clip, and step 7 says what it measures with many actions.
+# - **Clip fraction**: share of ratios outside the clip range, a mean over the minibatches; it is zero where there is no clip, and step 7 says what it measures where an action has many parts.
 # - **Minibatch steps so far**: a straight line as long as no stop on the KL divergence ends an update early.
 # - **Entropy**: it falls as the spread of the actions does.
 # - **Explained variance**: one less the variance of (return minus value) over that of the return, with the critic from before the update.
@@ -674,10 +673,10 @@ plots.show(
 # - **Penalty weight and KL target** are logged, too; here the first is constant and there is none of the second.
 
 # %% [markdown]
-# ## Step 7: what the clip sees with two hundred actions
+# ## Step 7: what the clip sees where an action has two hundred parts
 #
 # The reason that chapter 6 offers can be looked at in isolation.
-# The task is as plain as can be: one step, a random state of 58 numbers, an action that pushes the state along $A$ fixed directions, and the squared distance to a target as the cost.
+# The task is as plain as can be: one step, a random state of 58 numbers, an action whose $A$ parts push the state along fixed directions, and the squared distance to a target as the cost.
 # One update with the default settings is made on 2,048 samples.
 # Then the same new policy is judged twice: on the actions it was trained on, and on fresh actions, drawn by the same old policy in the same states.
 #
@@ -700,14 +699,14 @@ def outside_by_theory(kl, clip=0.2):
 
 # %% tags=["hide-input"]
 # @title One update, judged on seen and on fresh actions { display-mode: "form" }
-def judged(actions, samples=2048, observations=58):
+def judged(parts, samples=2048, observations=58):
     """One PPO update on a one-step task, judged on its own and on fresh actions."""
     draw = torch.Generator().manual_seed(0)
     push = torch.nn.functional.normalize(
-        torch.randn(actions, observations, generator=draw), dim=1
+        torch.randn(parts, observations, generator=draw), dim=1
     )
     obs = torch.randn(1, samples, observations, generator=draw)
-    learner = ActorCritic(observations, actions, 1, make_generators([0], "weights"))
+    learner = ActorCritic(observations, parts, 1, make_generators([0], "weights"))
     with torch.no_grad():
         old = learner.distribution(obs).detach()
 
@@ -750,15 +749,15 @@ def judged(actions, samples=2048, observations=58):
 
 # %% tags=["hide-input"]
 # @title Draw the ratios of seen and fresh actions { display-mode: "form" }
-looks = {actions: judged(actions) for actions in (10, 200)}
+looks = {parts: judged(parts) for parts in (10, 200)}
 fig, axes = plt.subplots(1, 2, figsize=(11, 3.8), sharey=True)
 rows = {}
-for axis, (actions, (kl, logged, logs, gains)) in zip(axes, looks.items(), strict=True):
+for axis, (parts, (kl, logged, logs, gains)) in zip(axes, looks.items(), strict=True):
     share = {
         name: float(((x.exp() - 1).abs() > 0.2).float().mean())
         for name, x in logs.items()
     }
-    rows[actions] = {
+    rows[parts] = {
         "KL (Eq. 4)": kl,
         "clip fraction logged": logged,
         "outside, actions seen": share["seen"],
@@ -781,28 +780,28 @@ for axis, (actions, (kl, logged, logs, gains)) in zip(axes, looks.items(), stric
             label=f"{name} actions",
         )
     axis.set_xlabel("log ratio after one update")
-    axis.set_title(f"{actions} actions")
+    axis.set_title(f"{parts} parts an action")
 axes[0].set_ylabel("density")
 axes[0].legend()
 plots.show(
     fig,
     "ratios-seen-and-fresh",
-    "Two histograms of log ratios after one update, for ten and for two hundred "
-    "actions, each with a grey band for the clip range. Fresh actions make one hump "
-    "around zero in both. With two hundred actions the actions that were trained on "
+    "Two histograms of log ratios after one update, for actions of ten and of two "
+    "hundred parts, each with a grey band for the clip range. Fresh actions make one hump "
+    "around zero in both. With two hundred parts the actions that were trained on "
     "lie in two humps far outside the band.",
     "The same update seen by the actions it was trained on and by fresh ones.",
 )
 looked = pd.DataFrame(rows).T
-looked.index.name = "actions"
+looked.index.name = "parts of an action"
 many, ten = looked.loc[200], looked.loc[10]
 record.say(
-    "With 200 actions the update ended at a KL divergence of "
+    "With actions of 200 parts the update ended at a KL divergence of "
     f"{many['KL (Eq. 4)']:.3f}, and logged a clip fraction of "
     f"{many['clip fraction logged']:.2f}. Of the ratios of the actions it had seen "
     f"{many['outside, actions seen']:.0%} lie outside the clip range, of fresh ones "
     f"{many['outside, fresh actions']:.0%} (theory: "
-    f"{many['outside, by theory']:.0%}). With 10 actions the KL divergence is "
+    f"{many['outside, by theory']:.0%}). With 10 parts the KL divergence is "
     f"{ten['KL (Eq. 4)']:.3f}, the logged clip fraction "
     f"{ten['clip fraction logged']:.2f}, and the shares are "
     f"{ten['outside, actions seen']:.0%} and {ten['outside, fresh actions']:.0%} "
@@ -810,8 +809,8 @@ record.say(
 )
 record.say(
     "The surrogate of the seen actions promises "
-    f"{many['surrogate, actions seen']:.2f} with 200 actions, that of fresh actions "
-    f"{many['surrogate, fresh actions']:.2f}; with 10 actions "
+    f"{many['surrogate, actions seen']:.2f} with 200 parts, that of fresh actions "
+    f"{many['surrogate, fresh actions']:.2f}; with 10 parts "
     f"{ten['surrogate, actions seen']:.2f} and {ten['surrogate, fresh actions']:.2f}."
 )
 assert abs(many["outside, fresh actions"] - many["outside, by theory"]) < 0.1
@@ -824,14 +823,14 @@ looked.round(3)
 # A sample's gradient moves the mean of its own state along its own noise $z$, towards it if the advantage was positive, away from it if not.
 # What that adds to its own log-ratio is proportional to $|z|^2$, which is about $A$; what the steps of other samples add has changing signs and grows with $\sqrt A$ only.
 # A shift of a fifth of a standard deviation is a KL divergence of 0.02 in any direction.
-# Along $z$ it changes the log-ratio by a fifth of $|z| \approx \sqrt{A}$, which for 200 actions is almost three; in a random direction by about a fifth.
+# Along $z$ it changes the log-ratio by a fifth of $|z| \approx \sqrt{A}$, which for 200 parts is almost three; in a random direction by about a fifth.
 #
 # What does that say about the clip?
-# With many actions its ratios measure how far the batch's own noise has been learned by heart, and hardly how far the policy has moved.
+# Where an action has many parts its ratios measure how far the batch's own noise has been learned by heart, and hardly how far the policy has moved.
 # It takes the gradient away from a sample once that sample is used up, so it works like an early stop against overfitting, and it holds an update back where a penalty on the mean divergence sees nothing.
-# It is not a trust region: the KL divergence it allows depends on the number of actions, and a `clip_range` that was tuned on ten actions means something else on two hundred.
+# It is not a trust region: the KL divergence it allows depends on the number of parts, and a `clip_range` that was tuned on ten of them means something else on two hundred.
 # The same numbers warn of the surrogate: on the batch that was trained on it is no estimate of what the update is worth.
-# With ten actions seen and fresh ratios lie much closer together, and the clip fraction is nearly what it is usually taken for.
+# With ten parts seen and fresh ratios lie much closer together, and the clip fraction is nearly what it is usually taken for.
 
 # %% [markdown]
 # ## The same update, by hand and by autograd
@@ -1000,7 +999,7 @@ record.say(
 #
 # </details>
 #
-# <details><summary>With two hundred actions the clip fraction is near one after an update. Has the policy moved far?</summary>
+# <details><summary>An action has two hundred parts, and the clip fraction is near one after an update. Has the policy moved far?</summary>
 #
 # That cannot be read from it: the ratios of the actions seen say how far their own noise was learned.
 # The KL divergence, or ratios of fresh actions, say how far the policy moved.
@@ -1012,8 +1011,8 @@ record.say(
 # - The clip removes gradients and bounds nothing; the penalty bounds softly and is idle at the start.
 # - In the limit the penalty is a natural gradient step of length one over beta.
 # - Say which KL divergence is logged: exact or estimated, in which direction, summed or averaged.
-# - With many action dimensions the ratio is the weak point; step 6 shows what that does to the return.
-# - With many action dimensions an update fits the noise that it drew; the clip then works as an early stop, and its fraction says little about how far the policy has moved.
+# - Where an action has many parts the ratio is the weak point; step 6 shows what that does to the return.
+# - Where an action has many parts an update fits the noise that it drew; the clip then works as an early stop, and its fraction says little about how far the policy has moved.
 
 # %% [markdown]
 # ## Exercises

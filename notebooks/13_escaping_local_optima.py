@@ -40,7 +40,7 @@ if importlib.util.find_spec("twinlib") is None:
 import twinlib
 
 # %% tags=["hide-input"]
-# @title The landscape, its best policy, and who arrives { display-mode: "form" }
+# @title The landscape, its best policy, and what each arm earns { display-mode: "form" }
 import dataclasses
 
 import matplotlib.pyplot as plt
@@ -57,6 +57,7 @@ from twinlib.environment.known_answers import (
     ToggleDynamics,
 )
 from twinlib.errors import ResultsError
+from twinlib.evaluation.calibration import estimate
 from twinlib.landscapes.myeloid import FATES, minimal_clamps
 from twinlib.landscapes.optimal_control import (
     best_return,
@@ -173,49 +174,67 @@ def draw_surface(panel, height):
     panel.figure.colorbar(drawn, ax=panel, label="return")
 
 
-def draw_arrivals(panel, tables, marks):
-    """One line an arm, one interval a landscape: the share of seeds that arrive."""
-    arms = list(dict.fromkeys(arm for table in tables.values() for arm in table.index))[
-        ::-1
-    ]
-    for k, (name, table) in enumerate(tables.items()):
-        shift = 0.5 * (k - (len(tables) - 1) / 2) / max(len(tables) - 1, 1)
-        for place, arm in enumerate(arms):
-            if arm not in table.index:
-                continue
-            row = table.loc[arm]
-            colour = plots.COLOURS[arm]
-            panel.hlines(place - shift, row["low"], row["high"], color=colour, lw=1.2)
-            rate = row["arrived"] / row["seeds"]
-            panel.plot(rate, place - shift, marks[k], ms=5, color=colour)
-        panel.plot([], [], marks[k], ms=5, color="0.4", ls="", label=name)
-    panel.set_yticks(range(len(arms)), arms, fontsize=8)
-    panel.set(xlabel="share of seeds that arrive", xlim=(-0.03, 1.03))
+def shares_of(known):
+    """Mean return of each arm but do_nothing as a share of the greatest, with t intervals over seeds."""
+    arms = known.arrivals()["model"].drop_duplicates()
+    best = known.facts["optimum"]["return"]
+    return {
+        arm: estimate((known.arm(arm)["return"] / best).to_numpy())
+        for arm in arms
+        if arm != "do_nothing"
+    }
+
+
+def in_two(arm):
+    """A long name in two lines, parted at the underscore nearest to its middle."""
+    cuts = [k + 1 for k, letter in enumerate(arm) if letter == "_"]
+    if len(arm) < 16 or not cuts:
+        return arm
+    cut = min(cuts, key=lambda k: abs(k - len(arm) / 2))
+    return f"{arm[:cut]}\n{arm[cut:]}"
+
+
+def draw_shares(panel, shares, marks):
+    """One line an arm, one interval a landscape: its share of the greatest return."""
+    arms = list(dict.fromkeys(arm for own in shares.values() for arm in own))[::-1]
+    for k, (name, own) in enumerate(shares.items()):
+        shift = 0.5 * (k - (len(shares) - 1) / 2) / max(len(shares) - 1, 1)
+        for arm, share in own.items():
+            place, colour = arms.index(arm) - shift, plots.COLOURS[arm]
+            panel.hlines(place, share.low, share.high, color=colour, lw=2)
+            panel.plot(share.mean, place, marks[k], ms=6, color=colour)
+        panel.plot([], [], marks[k], ms=6, color="0.4", ls="", label=name)
+    panel.axvline(1, color="0.6", lw=1, ls="--")
+    panel.set_yticks(range(len(arms)), map(in_two, arms))
+    panel.set(xlabel="return, share of the greatest")
+    panel.locator_params(axis="x", nbins=5)
 
 
 columns = 2 if toggles else 1
-fig, axes = plt.subplots(1, columns, figsize=(5.6 * columns, 5.4), squeeze=False)
+fig, axes = plt.subplots(1, columns, figsize=(4.9 * columns, 5.4), squeeze=False)
 draw_surface(axes[0, 0], plain)
 for k, place in enumerate(names):
     if (basin == k).any():
         middle = np.argwhere(basin == k).mean(0).round().astype(int)
         axes[0, 0].text(*side[middle].tolist(), f"ends in\n{place}", **PALE)
 if toggles:
-    draw_arrivals(axes[0, 1], {name: arrivals[name] for name in toggles}, "os^")
-plots.legend_outside(fig, 4)
+    earned = {name: shares_of(known) for name, known in toggles.items()}
+    draw_shares(axes[0, 1], earned, "os^")
+plots.legend_outside(fig, 2)
 plots.show(
     fig,
-    "trap-and-arrivals",
+    "trap-and-shares",
     "A map of the return over constant pushes on gene 1 and gene 2, without noise: white "
     "lines part the regions whose cells end in A, in the progenitor and in B, and circles "
     "mark the local optima."
     + (
-        " Beside it, one line an arm: the share of seeds whose policy arrives in B, with "
-        "Wilson intervals, on each barrier; value iteration is the best policy of all."
+        " Beside it, one line an arm: its mean return as a share of the greatest, with "
+        "intervals over seeds, on each barrier; value iteration is the best policy of all."
         if toggles
         else ""
     ),
-    "The trap" + (", and who arrives in B." if toggles else "."),
+    "The trap"
+    + (", and what each arm earns beside the best policy of all." if toggles else "."),
 )
 wrong = sum(end != config.target for _, _, end, _ in tops)
 assert len(tops) > 1 and wrong > 0
@@ -225,6 +244,24 @@ record.say(
     f"best policy of all, known from value iteration, {greatest:.2f}: it stops pushing when "
     "the cell is across.**"
 )
+
+
+def arrived(table):
+    """How many seeds of the arms arrive."""
+    short = table[table["arrived"] < table["seeds"]]
+    told = [
+        f"{arm} {row.arrived:.0f} of {row.seeds:.0f}" for arm, row in short.iterrows()
+    ]
+    full = table.drop(index=short.index)
+    if len(full):
+        row = full.iloc[0]
+        whole = f"all {row.seeds:.0f} of each of {len(full)} arms"
+        told.append(f"{whole} (Wilson's interval {row.low:.2f} to {row.high:.2f})")
+    return ", ".join(told)
+
+
+for name in toggles:
+    record.say(f"Seeds that arrive on {name}: {arrived(arrivals[name])}.")
 
 
 def outcome(gap, shares):
@@ -276,7 +313,9 @@ if missing:
 # It starts in A and should end in B; a policy pushes both genes up or down, and every push costs.
 # The map is the simplest policy of all, the same push all the time: each point is one push, its brightness the return, and the white lines part the pushes by the valley in which the cell ends.
 # A learner climbs this map by small steps, and a circle is a place from which every small step goes down.
+# Where runs are recorded, the right panel has the mean return of each arm's final policies, one being the most that any policy earns; its axis does not begin at zero, and `do_nothing` is left out.
 # An *arm* is one way to train a policy, and its *seeds* are repeats with other random numbers.
+# After an interval, *U* is the number of seeds that it rests on, and *smallest* the smallest difference that 80 of 100 repetitions would see.
 # `toggle_low`, `toggle_middle` and `toggle_high` are the same switch with three heights of the barrier; the map is the middle one.
 # Where arms are drawn, `second_stage_after_plain` is the two stages with the trust region taken out of the first: the same divergence a step, along the plain gradient.
 #
@@ -620,8 +659,8 @@ if escapes:
 #
 # A final policy acts by its mean, on fresh noise, for 200 cells.
 # A run *arrived* if at least half of its cells end in the target's basin (of the myeloid network: have the target's fate after release).
-# Rates over seeds carry Wilson's interval.
-# The first figure has them for the toggle switch.
+# Rates over seeds carry Wilson's interval; below the first figure they stand for the toggle switch.
+# Where every arm arrives they tell nothing apart, and the return, as a share of the greatest, is what is left to compare: the first figure draws it.
 #
 # ### The answer, pair by pair
 
@@ -650,7 +689,42 @@ if not escapes:
 
 # %% [markdown]
 # `two_stage` less `TRPO` asks whether the combination beats its first part alone.
-# The two rows of `second_stage` say what the first stage does: they have the same second stage, after plain gradient steps of the same KL divergence, or after none.
+#
+# Four arms are one method with four first stages: the same second stage, PPO with clip, penalty and KL target, follows natural gradient steps in `two_stage`, PPO's own steps in `PPO_restart`, plain gradient steps of the same KL divergence in `second_stage_after_plain`, and nothing in `second_stage_alone`.
+# They share every setting, the one that the tuning of `two_stage` chose.
+# If the first stage matters, these four differ; a difference between `two_stage` and `PPO` or `TRPO` alone may come from the settings of the second stage, which those two do not have.
+
+# %% tags=["hide-input"]
+# @title What the first stage adds { display-mode: "form" }
+ABLATION = ("PPO_restart", "second_stage_after_plain", "second_stage_alone")
+for name, known in toggles.items():
+    best = known.facts["optimum"]["return"]
+    gaps = {arm: known.gap("two_stage", arm, "return") for arm in ABLATION}
+    apart = [arm for arm, gap in gaps.items() if gap.low > 0 or gap.high < 0]
+    alone, rival = gaps["second_stage_alone"], known.gap("two_stage", "PPO", "return")
+    record.say(
+        f"**{name}**, mean return of two_stage less that of the same second stage: "
+        + "; ".join(f"{arm} {in_words(gap)}" for arm, gap in gaps.items())
+        + ". "
+        + (
+            f"It can be told from {' and '.join(apart)}. "
+            if apart
+            else "None of the three can be told from it. "
+        )
+        + (
+            "Without any first stage the second one earns as much, as far as can be told: a "
+            f"difference of {alone.smallest / best:.1%} of the greatest return would have "
+            f"been seen, and two_stage less PPO is {rival.mean / best:+.1%}, so that here the "
+            "second stage and its settings make the difference, not what comes before them."
+            if "second_stage_alone" not in apart and (rival.low > 0 or rival.high < 0)
+            else f"Without any first stage the return differs by {alone.mean / best:+.1%} of "
+            f"the greatest, two_stage less PPO by {rival.mean / best:+.1%}."
+        )
+    )
+if not toggles:
+    record.say("Left out: no run on the toggle switch is recorded here.")
+
+# %% [markdown]
 # The verdicts, corrected for their number, stand on the page [Claims](../book/claims.md).
 #
 # ### Learning curves beside the best policy
@@ -766,10 +840,8 @@ if escapes:
         relation = relation_of(name)
         panel.imshow(relation, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
         panel.grid(False)
-        panel.set_xticks(
-            range(relation.shape[1]), relation.columns, rotation=90, fontsize=8
-        )
-        panel.set_yticks(range(len(relation)), relation.index, fontsize=8)
+        panel.set_xticks(range(relation.shape[1]), relation.columns, rotation=90)
+        panel.set_yticks(range(len(relation)), relation.index)
         panel.set(title=name)
         for (i, j), value in np.ndenumerate(relation.to_numpy()):
             if np.isfinite(value):
@@ -780,7 +852,7 @@ if escapes:
                     f"{value:+.1f}",
                     ha="center",
                     va="center",
-                    fontsize=7,
+                    fontsize=9,
                     color=ink,
                 )
     plots.show(
@@ -898,7 +970,7 @@ if CELLS:
                 panel.hlines(k, gap.low, gap.high, color=colour, lw=2)
             panel.plot(gap.mean, k, "o", ms=5, color=colour)
         panel.axvline(0, color="0.6", lw=1)
-        panel.set_yticks(range(len(arms)), arms, fontsize=8)
+        panel.set_yticks(range(len(arms)), map(in_two, arms))
         panel.set(title=name, xlabel="share of cells that arrive,\nless doing nothing")
     plots.show(
         fig,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib
 import pathlib
 import re
@@ -15,6 +16,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 PLACE = r"(?:Abstract|Sections? \d[\d., and]*|Algorithm 1|Remark 3\.1|Eq\. \d+|Tables? \d[\d, and]*)"
 SENTENCE = re.compile(rf'^> "[A-Z(].*[.!]" \({PLACE}(?:[;,] [^)]*)?\)$', re.M)
 TESTED = re.compile(r"^- Test: \S.{20,}$", re.M)
+UNIT = re.compile(r"^- Number in its boxes: \S.{4,}$", re.M)
 CHAPTER = re.compile(r"^- Chapter: \[[^\]]+\]\(\.\./notebooks/(\d\d_\w+)\.ipynb#([\w-]+)\)$", re.M)
 ROWS = re.compile(r"\{download\}`[^`<]+<\.\./((?:twinlib/)?results/[\w./-]+)>`")
 CODE = re.compile(r"^- Code: \{py:func\}`~([\w.]+)`$", re.M)
@@ -48,6 +50,7 @@ def lacks(section: str) -> list[str]:
     has = {
         "the paper's sentence in quotation marks with its section": SENTENCE.search(section),
         "what was tested": TESTED.search(section),
+        "what its numbers count": UNIT.search(section),
         "a link to the chapter's anchor": chapter and chapter[2] in anchors(chapter[1]),
         "a link to the table's rows": waits or rows and all((ROOT / name).is_file() for name in rows),
         "the code that measures it": all(map(resolves, CODE.findall(section))) and CODE.search(section),
@@ -79,6 +82,7 @@ COMPLETE = """## 1. Starting PPO from a trust-region stage improves generalisati
 > "We demonstrate that this initialization strategy substantially improves generalization." (Abstract)
 
 - Test: Unseen cells, pearson_delta, two_stage less PPO over perturbations with an effect.
+- Number in its boxes: difference in pearson_delta
 - Chapter: [8, the line search](../notebooks/08_trpo.ipynb#step-3-the-line-search-makes-it-true)
 - Rows: {download}`papalexi2021 <../results/trajectories/papalexi2021/scores.csv.gz>`
 - Code: {py:func}`~twinlib.results.claims.twins_agree`
@@ -99,6 +103,7 @@ def test_a_complete_claim_lacks_nothing() -> None:
     [
         ('> "We', "> We", "quotation marks"),
         ("(Abstract)", "", "section"),
+        ("- Number in its boxes: difference", "- Number in its boxes:", "count"),
         ("#step-3", "#step-33", "anchor"),
         ("scores.csv.gz", "missing.csv", "rows"),
         ("claims.twins_agree", "claims.twins_argue", "code"),
@@ -130,4 +135,8 @@ def test_the_first_view_has_a_box_a_measured_claim_and_dataset_that_leads_to_the
         kinds = [kind for kind, own, _ in boxes if own == number]
         assert sorted(kinds) == sorted(claims_page.BOXES[verdict[2:]] for verdict in told)
     assert all(re.match(r"(?:[●✗○■]|n/a) [-+.\d]", cell) for _, _, cell in boxes)
+    units = dict(re.findall(r'href="#claim-(\d+)">[^<]+</a> <small>([^<]+)</small></th>', view))
+    told = {number: html.unescape(unit) for number, unit in units.items()}
+    assert told == {number: UNIT.findall(text)[0].partition(": ")[2] for number, text in measured.items()}
+    assert all(head.count("<th") <= 1 + claims_page.WIDEST for head in re.findall(r"<thead>.*", view))
     assert all(f"\n(claim-{number})=\n" in f"\n(claim-1)={rest}" for number in measured)

@@ -13,8 +13,9 @@ import pytest
 from twinlib.evaluation.calibration import Arms
 from twinlib.evaluation.scoring import scored, shared_error
 from twinlib.results import claims
-from twinlib.results.headlines import HEADLINES, findings
+from twinlib.results.headlines import EVERYWHERE, HEADLINES, findings
 from twinlib.results.judged import in_words, judged_splits
+from twinlib.results.verdicts import FAILS, HOLDS, OPEN
 from twinlib.verdict.sentences import MEASURED
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -149,6 +150,17 @@ def test_findings_say_what_the_claims_page_says(rows: list[claims.Judged]) -> No
         mean, low, high = re.findall(r"[+-]\d+\.\d{3}", gap)
         number = f"**{mean}** {finding.unit} (95 % interval {low} to {high}), [claim {TWIN}]"
         assert SPOKEN[rival] in finding.sentence and any(number in text for text in told)
+
+
+def test_a_finding_over_all_places_counts_the_verdicts_of_its_claim(rows: list[claims.Judged]) -> None:
+    (finding,) = (finding for finding in HEADLINES if finding.place == EVERYWHERE)
+    number = claims.claim_number(finding.statement)
+    told = Counter(re.findall(rf'href="#claim-{number}" title="([^":]+): ', page("claims")))
+    (text,) = (text for text in findings(rows) if f"[claim {number}]" in text)
+    holds, fails, open_ = (told[verdict] or "none" for verdict in (HOLDS, FAILS, OPEN))
+    assert f"{holds} of {told.total()} datasets, less on {fails}, and on {open_} it" in text
+    gaps = [row.told.gap.mean for row in rows if row.claim == number and row.told.gap]
+    assert f"**{min(gaps):+.1f}** to **{max(gaps):+.1f}** {finding.unit}" in text and told.total() > 1
 
 
 def test_a_finding_without_results_is_left_out(rows: list[claims.Judged]) -> None:

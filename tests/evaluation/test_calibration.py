@@ -116,6 +116,16 @@ def test_the_interval_widens_with_both_kinds_of_chance_and_is_not_given_for_few_
         estimate([[np.nan] * 8])
 
 
+def test_error_and_p_value_do_not_hang_on_the_level_of_the_interval():
+    table = folds_by_units(np.random.default_rng(0))
+    usual = estimate(table)
+    for level in (0.5, 0.9, 0.99):
+        other = estimate(table, level=level)
+        assert other.level == level and (other.high > usual.high) == (level > 0.95)
+        assert other.error == pytest.approx(usual.error) and other.smallest == pytest.approx(usual.smallest)
+        assert other.p_value() == pytest.approx(usual.p_value())
+
+
 def coverage(repetitions, **design):
     rng = np.random.default_rng(1)
     intervals = [estimate(folds_by_units(rng, **design)) for _ in range(repetitions)]

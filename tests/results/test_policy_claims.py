@@ -173,7 +173,7 @@ def test_claims_on_escape_follow_the_runs(shipped):
 def test_the_page_shows_claims_by_dataset_and_leads_from_each_to_its_rows(shipped):
     text = claims_page.page()
     head = text.partition("(claim-1)=")[0]
-    assert '<a href="#claim-1">1. Starting PPO' in head and 'scope="col">toggle_middle<' in head
+    assert '<a href="#claim-1">1. Starting PPO' in head and 'scope="col">toggle_<wbr>middle<' in head
     assert head.index('#claim-1"') < head.index('#claim-2"') and "n/a: too few units" in head
     assert "[10, The primary claim](../notebooks/10_two_stage.ipynb#the-primary-claim)" in text
     rows = "- Rows: {download}`tuning of papalexi2021 <../results/tuning/papalexi2021/scores.csv>`, "

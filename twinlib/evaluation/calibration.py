@@ -192,13 +192,15 @@ class Estimate:
     units: int
     #: Standard deviation of the units' means.
     sd: float
+    #: Share of repetitions whose interval holds the true mean.
+    level: float = 0.95
 
     @property
     def error(self) -> float:
         """Standard error of the mean under the interval: sd / sqrt(U), or more where folds decide."""
         from scipy.stats import t
 
-        return float((self.high - self.mean) / t.ppf(0.975, self.dof))
+        return float((self.high - self.mean) / t.ppf((1 + self.level) / 2, self.dof))
 
     @property
     def smallest(self) -> float:
@@ -232,10 +234,10 @@ def estimate(scores: ArrayLike, level: float = 0.95, seeds: float = 0.0) -> Esti
     mean, units = float(table.mean()), table.shape[1]
     sd = float(table.mean(0).std(ddof=1)) if units > 1 else float("nan")
     if units < MIN_UNITS:
-        return Estimate(mean, float("nan"), float("nan"), float("nan"), units, sd)
+        return Estimate(mean, float("nan"), float("nan"), float("nan"), units, sd, level)
     variance, dof = _variance(table)
     half = float(t.ppf((1 + level) / 2, dof) * (variance + seeds) ** 0.5)
-    return Estimate(mean, mean - half, mean + half, dof, units, sd)
+    return Estimate(mean, mean - half, mean + half, dof, units, sd, level)
 
 
 def _variance(table: Array) -> tuple[float, float]:

@@ -10,9 +10,10 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from twinlib.results import tables
 from twinlib.results.claims import all_claims, evidence
-from twinlib.results.policy_claims import ESCAPES
 from twinlib.results.verdicts import BUILT, FAILS, GLYPHS, HOLDS, OPEN, Claim, Evidence, Rows
 
 if TYPE_CHECKING:
@@ -20,6 +21,16 @@ if TYPE_CHECKING:
 
 #: Classes of the boxes, see book.css.
 BOXES = {HOLDS: "holds", FAILS: "fails", OPEN: "open", BUILT: "built"}
+#: The tables at a glance, and the experiments whose claims each holds; the last reads the paper alone.
+SUBJECTS: dict[str, tuple[str, ...]] = {
+    "Policies": ("tuning", "policies"),
+    "The released code, carried out again": ("released",),
+    "The experimental twin": ("trajectories", "experimental"),
+    "Escape from a valley": ("escape_tuned",),
+    "The paper's own tables": (),
+}
+#: Datasets side by side in a table at a glance; more are set below each other.
+WIDEST = 5
 #: What stands in the place of a claim's table while no experiment on it is packaged.
 UNMEASURED = "No packaged result measures it yet: cannot be told here."
 #: Where the paper's own tables are kept, and what reads them.
@@ -35,18 +46,21 @@ def slug(heading: str) -> str:
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
-def glance(table: pd.DataFrame) -> str:
+def glance(subject: str, table: pd.DataFrame) -> str:
     """Return rows of `evidence` as an HTML table of claims by dataset: glyph, number, link to the claim."""
     places = table["Dataset"].str.partition(", ")
     table = table.assign(column=places[0], part=places[2])
     columns = list(dict.fromkeys(table["column"]))
-    head = "".join(f'<th scope="col">{name}</th>' for name in columns)
-    lines = ['<table class="glance">', f'<thead><tr><th scope="col">Claim</th>{head}</tr></thead>', "<tbody>"]
+    head = "".join(f'<th scope="col">{name.replace("_", "_<wbr>")}</th>' for name in ("Claim", *columns))
+    lines = ['<table class="glance">', f"<caption>{subject}</caption>", f"<thead><tr>{head}</tr></thead>"]
+    lines.append("<tbody>")
     for number, rows in table.groupby("Claim"):
         told = {name: "".join(map(_box, part.itertuples())) for name, part in rows.groupby("column")}
         cells = "".join(f"<td>{told.get(name, '')}</td>" for name in columns)
-        statement = html.escape(f"{number}. {all_claims()[int(str(number)) - 1].statement}")
-        lines.append(f'<tr><th scope="row"><a href="#claim-{number}">{statement}</a></th>{cells}</tr>')
+        claim = all_claims()[int(str(number)) - 1]
+        name = f'<a href="#claim-{number}">{html.escape(f"{number}. {claim.statement}")}</a>'
+        unit = f"<small>{html.escape(claim.unit)}</small>"
+        lines.append(f'<tr><th scope="row">{name} {unit}</th>{cells}</tr>')
     return "\n".join([*lines, "</tbody>", "</table>"])
 
 
@@ -76,14 +90,15 @@ def _reading() -> list[str]:
     """Return how the page is to be read."""
     return [
         "The number in a box is the difference that decides, where it is one; where a rule decides it is "
-        "what the rule looks at. Its unit stands with the claim below.",
-        "`pearson_delta` is the correlation of the predicted with the observed change over genes; it and the "
-        "names of rows stand in the [glossary](glossary.md).",
+        "what the rule looks at. Small letters below a claim say what it counts.",
+        "`pearson_delta` is the correlation of the predicted with the observed change over genes; it, "
+        "*ratio*, *KL* and the names of rows stand in the [glossary](glossary.md).",
         "This page is generated from the committed results by `python -m experiments claims`; none "
         "of its numbers is typed.",
         "A verdict of *holds* needs an interval that excludes zero on the right side, *does not hold* one on "
-        "the wrong side; everything else *cannot be told here*, and U (how many perturbations, or seeds, the "
-        "interval rests on) and the smallest difference that 80 % power would have seen stand beside it.",
+        "the wrong side; everything else *cannot be told here*, and U (how many perturbations, perturbations "
+        "within a context, or seeds the interval rests on) and the smallest difference that 80 % power would "
+        "have seen stand beside it.",
         "The primary claim, number 1, was named before the runs; the differences below it whose interval "
         "runs over units are corrected together by Holm's rule at 5 %.",
         "Claims that are decided by a rule and not by an interval state the rule in their test; *holds by "
@@ -97,16 +112,32 @@ def _reading() -> list[str]:
 
 
 def _at_a_glance(table: pd.DataFrame) -> list[str]:
-    """Return claims by dataset, claims by landscape, and which are not measured."""
-    landscapes = {name for claim in ESCAPES for name in claim.datasets}
-    escape = [set(claim.datasets) <= landscapes for claim in all_claims()]
-    on_landscapes = table["Claim"].map(lambda number: escape[number - 1]).astype(bool)
+    """Return a table of claims by dataset for each subject, and which claims are not measured."""
+    subjects = table["Claim"].map(lambda number: _subject(all_claims()[number - 1]))
     lines = []
-    for part in (table[~on_landscapes], table[on_landscapes]):
-        lines += ["", glance(part)] if len(part) else []
-    missing = sorted(set(range(1, len(escape) + 1)) - set(table["Claim"]))
+    for subject in SUBJECTS:
+        part = table[subjects == subject]
+        lines += [line for columns in _stacked(part) for line in ("", glance(subject, columns))]
+    missing = sorted(set(range(1, len(all_claims()) + 1)) - set(table["Claim"]))
     links = ", ".join(f"[{number}](#claim-{number})" for number in missing)
     return [*lines, "", *([f"No packaged result measures these claims yet: {links}.", ""] if missing else [])]
+
+
+def _stacked(table: pd.DataFrame) -> list[pd.DataFrame]:
+    """Return rows of `evidence` in parts of about as many datasets, none wider than a page."""
+    names = table["Dataset"].str.partition(", ")[0]
+    parts = np.array_split(names.unique(), -(-names.nunique() // WIDEST))
+    return [table[names.isin(part)] for part in parts]
+
+
+def _subject(claim: Claim) -> str:
+    """Return the subject of a claim: that of the experiment that measures it."""
+    (subject,) = (
+        name
+        for name, experiments in SUBJECTS.items()
+        if (claim.rows[0].experiment in experiments if claim.rows else not experiments)
+    )
+    return subject
 
 
 def made_by(experiment: str, datasets: Sequence[str]) -> list[str]:
@@ -159,6 +190,7 @@ def section(number: int, claim: Claim, rows: pd.DataFrame) -> str:
         "",
         f"- Where: {claim.where}",
         f"- Test: {claim.test}",
+        f"- Number in its boxes: {claim.unit}",
         f"- What would change it: {claim.change}",
         f"- Chapter: [{int(claim.chapter[:2])}, {claim.section}]({where})",
         *_traced(claim, datasets),

@@ -75,6 +75,8 @@ class Claim:
     section: str
     #: The tables that it is measured on; () where it is the paper's own.
     rows: tuple[Rows, ...]
+    #: What the number in its boxes counts.
+    unit: str
 
 
 def by_interval(low: float, high: float) -> str:
