@@ -92,13 +92,11 @@ def means_of(scores):
 @pytest.fixture(scope="module")
 def nothing():
     """Mean over perturbations of each metric and row (columns) on screens without effect (rows)."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judge, "HALVINGS", 12)
-        means = []
-        for seed in range(DATASETS):
-            controls, perturbed, _, _ = screen(0.0, np.random.default_rng(seed))
-            tables = judged(canonical(controls, perturbed))
-            means.append(means_of(tables.scores))
+    means = []
+    for seed in range(DATASETS):
+        controls, perturbed, _, _ = screen(0.0, np.random.default_rng(seed))
+        tables = judged(canonical(controls, perturbed))
+        means.append(means_of(tables.scores))
     return pd.DataFrame(means)
 
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import pathlib
+
+import nbformat
+
 from twinlib.evaluation import judge
 from twinlib.evaluation.judge import supervised
 from twinlib.experimental.baselines import BASELINES
@@ -13,11 +18,26 @@ ROWS = {"mean": "mean", "matching_mean": "matching_mean", "experimental": "match
 
 
 def quick(patch, *, twin=False):
-    """Halve less often, and fit no twin where none is asked for."""
+    """Halve less often; where no twin is asked for, fit none, and run the page's cells without a kernel."""
     patch.setattr(judge, "HALVINGS", HALVINGS)
     if not twin:
         patch.setattr(parts.Parts, "rows", only_plain)
         patch.setattr(page, "save_model", lambda run: None)
+        patch.setattr(page, "executed", executed_here)
+
+
+def executed_here(template, folder):
+    """Run every cell of a template in this process: what fails on these cells fails here, too."""
+    import matplotlib.pyplot as plt
+
+    path = pathlib.Path(page.__file__).with_name(template)
+    notebook, names = nbformat.read(path, as_version=4), {}
+    with contextlib.chdir(folder), plt.rc_context():
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                exec(compile(cell.source, template, "exec"), names)
+    plt.close("all")
+    return notebook
 
 
 def only_plain(self, prepared, kind, number):
