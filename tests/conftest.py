@@ -20,8 +20,8 @@ HERE = pathlib.Path(__file__).parent
 LONGEST = (
     "experiments/test_tuning.py", "verdict/test_report.py", "results/test_packaged_results.py",
     "verdict/test_defect_reports.py", "experiments/test_experimental.py", "verdict/test_score.py",
-    "experiments/test_workers.py", "evaluation/test_nothing_in_nothing_out.py", "experiments/test_escape_tuned.py",
-    "experiments/test_peer_returns.py", "evaluation/test_cell_eval2.py", "verdict/test_command.py",
+    "experiments/test_workers.py", "experiments/test_escape_tuned.py", "experiments/test_peer_returns.py",
+    "evaluation/test_nothing_in_nothing_out.py", "evaluation/test_cell_eval2.py", "verdict/test_command.py",
 )  # fmt: skip
 
 
