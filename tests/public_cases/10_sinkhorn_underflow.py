@@ -5,8 +5,9 @@ import numpy as np
 
 from twinlib.data import pairing
 
-# large groups (> 25 M entries; here > 200,000) are matched with entropy 0.05 * mean cost: one outlier cell, 15
-# times further out than the rest, underflows exp(-cost / reg) and the plan that comes back moves almost no mass
+# large groups (> 25 M entries; here > 200,000) are matched with entropy 0.05 * mean cost: one outlier cell,
+# 15 times further out than the rest, underflows exp(-cost / reg) and the plan that comes back moves almost no
+# mass
 rng = np.random.default_rng(1)
 n, m = 510, 500
 controls, perturbed = rng.normal(size=(n, 32)), rng.normal(size=(m, 32))

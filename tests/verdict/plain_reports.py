@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+from dataclasses import replace
 
 import nbformat
+import pytest
 
 from twinlib.evaluation import judge
 from twinlib.evaluation.judge import supervised
+from twinlib.experimental import fold_rows
 from twinlib.experimental.baselines import BASELINES
+from twinlib.experimental.perturbation_model import fit_perturbation_model
 from twinlib.verdict import page, parts
 from twinlib.verdict.page import Run, report
 
@@ -20,10 +24,29 @@ ROWS = {"mean": "mean", "matching_mean": "matching_mean", "experimental": "match
 def quick(patch, *, twin=False):
     """Halve less often; where no twin is asked for, fit none, and run the page's cells without a kernel."""
     patch.setattr(judge, "HALVINGS", HALVINGS)
-    if not twin:
+    if twin:
+        patch.setattr(fold_rows, "EMBEDDED", 300)
+        patch.setattr(parts.Parts, "rows", soon_done_on_sham(parts.Parts.rows))
+    else:
         patch.setattr(parts.Parts, "rows", only_plain)
         patch.setattr(page, "save_model", lambda run: None)
         patch.setattr(page, "executed", executed_here)
+
+
+def soon_done_on_sham(rows):
+    """Fit the twins of sham labels, which no test reads, in a fifth of the steps."""
+
+    def fit(prepared, embedding, pairs, config, seed, **more):
+        quick = replace(config, label_steps=200, epochs=8)
+        return fit_perturbation_model(prepared, embedding, pairs, quick, seed, **more)
+
+    def fitted(self, prepared, kind, number):
+        with pytest.MonkeyPatch.context() as patch:
+            if kind == parts.SHAM:
+                patch.setattr(fold_rows, "fit_perturbation_model", fit)
+            return rows(self, prepared, kind, number)
+
+    return fitted
 
 
 def executed_here(template, folder):
