@@ -12,6 +12,7 @@ import pytest
 from experiments.experimental import TRUTH, ExperimentalSplits, best_and_worst, held_out_of, in_hours
 from experiments.experimental_rows import ABLATIONS, Fold, ablated, shuffled
 from experiments.runner import run
+from twinlib.data import effect_tests
 from twinlib.data.preparation import prepare, standard
 from twinlib.data.simulated import simulate_waddington
 from twinlib.evaluation import judge
@@ -32,7 +33,7 @@ def small(**design):
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_fits():
-    """Twins of a fifth of the steps: what is asked of rows and tables holds for any number."""
+    """Twins of a fifth of the steps and fewer permutations: what is asked here holds for any number."""
 
     def fit(prepared, embedding, pairs, config, seed, **more):
         quick = replace(config, label_steps=200, epochs=8)
@@ -40,6 +41,7 @@ def quick_fits():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fold_rows, "fit_perturbation_model", fit)
+        patch.setattr(effect_tests, "PERMUTATIONS", 199)
         yield
 
 

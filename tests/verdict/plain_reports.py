@@ -9,6 +9,7 @@ from dataclasses import replace
 import nbformat
 import pytest
 
+from twinlib.data import effect_tests
 from twinlib.evaluation import judge
 from twinlib.evaluation.judge import supervised
 from twinlib.experimental import fold_rows
@@ -17,13 +18,15 @@ from twinlib.experimental.perturbation_model import fit_perturbation_model
 from twinlib.verdict import page, parts
 from twinlib.verdict.page import Run, report
 
-HALVINGS = 12
+#: Halvings of the test cells, and permutations of an effect test where corrections do not ask for more.
+HALVINGS, PERMUTATIONS = 12, 199
 ROWS = {"mean": "mean", "matching_mean": "matching_mean", "experimental": "matching_mean"}
 
 
 def quick(patch, *, twin=False):
-    """Halve less often; where no twin is asked for, fit none, and run the page's cells without a kernel."""
+    """Halve and permute less; where no twin is asked for, fit none, and run the page without a kernel."""
     patch.setattr(judge, "HALVINGS", HALVINGS)
+    patch.setattr(effect_tests, "PERMUTATIONS", PERMUTATIONS)
     if twin:
         patch.setattr(fold_rows, "EMBEDDED", 300)
         patch.setattr(parts.Parts, "rows", soon_done_on_sham(parts.Parts.rows))

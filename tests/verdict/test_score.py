@@ -12,6 +12,7 @@ import pytest
 from anndata import AnnData
 
 from twinlib import __main__ as command
+from twinlib.data import effect_tests
 from twinlib.data.canonical import from_anndata
 from twinlib.data.preparation import prepare
 from twinlib.data.schema import CONTROL
@@ -261,6 +262,7 @@ def written(folder, truth) -> list[str]:
 def test_a_score_is_a_page_and_a_table_by_one_command(truth, tmp_path, monkeypatch, capsys):
     some = truth[truth.obs["perturbation"].isin([CONTROL, *(f"p{i}" for i in range(6))])].copy()
     monkeypatch.setattr(judge, "HALVINGS", 6)
+    monkeypatch.setattr(effect_tests, "PERMUTATIONS", 199)
     call = written(tmp_path, some)
     assert command.main(call) == 0
     page = tmp_path / "out" / "score.html"
