@@ -38,8 +38,10 @@ lint: environment
 types: environment
 	$(BIN)/mypy twinlib experiments
 
+# A file stays with one process, so that what its tests share is made once.
 unit: environment
-	$(BIN)/python -m pytest -q -n $(JOBS) --ignore tests/book/test_built.py tests
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder \
+	  --ignore tests/book/test_built.py tests
 
 notebooks: environment
 	$(BIN)/python -m pytest -q -n $(JOBS) --nbmake --nbmake-timeout=$(NOTEBOOK_TIMEOUT) notebooks

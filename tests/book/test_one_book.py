@@ -12,10 +12,10 @@ import pytest
 
 from twinlib.evaluation.calibration import Arms
 from twinlib.evaluation.scoring import scored, shared_error
-from twinlib.results import claims
+from twinlib.results import claims, claims_page
 from twinlib.results.headlines import EVERYWHERE, HEADLINES, findings
 from twinlib.results.judged import in_words, judged_splits
-from twinlib.results.verdicts import FAILS, HOLDS, OPEN
+from twinlib.results.verdicts import BUILT, FAILS, HOLDS, OPEN
 from twinlib.verdict.sentences import MEASURED
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -138,6 +138,15 @@ def test_chapter_12_counts_the_verdicts_of_the_claims_page() -> None:
 @pytest.fixture(scope="module")
 def rows() -> list[claims.Judged]:
     return claims.judged()
+
+
+def test_the_claims_page_is_the_one_that_the_results_give(
+    rows: list[claims.Judged], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "judged", lambda: rows)  # judged once for all tests of this file
+    table = claims.evidence()
+    assert set(table["Verdict"]) <= {HOLDS, FAILS, OPEN, BUILT} and len(table) > 5
+    assert page("claims") == claims_page.page(), "run: python -m experiments claims"
 
 
 def test_findings_say_what_the_claims_page_says(rows: list[claims.Judged]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -53,3 +55,16 @@ def canonical(controls: np.ndarray, perturbed: list[np.ndarray], contexts: int =
     var = pd.DataFrame(index=[f"g{i}" for i in range(x.shape[1])])
     facts = {"dataset": "simulated", "data_hash": "none", "scale": "log1p"}
     return AnnData(x, obs=obs, var=var, uns={"twinlib": facts})
+
+
+def counted(seed: int, moved: float, names: Sequence[str] = ("g0", "g10", "g20", "g30")) -> AnnData:
+    """Counts of two cell types under cell-eval2's names: four perturbations that each move ten genes."""
+    rng = np.random.default_rng(seed)
+    base = np.exp(np.random.default_rng(0).normal(1.5, 0.5, (2, 60)))
+    which, context = np.tile(np.repeat(np.arange(5), 60), 2), np.repeat([0, 1], 300)
+    own = np.arange(60) // 10 == which[:, None]
+    counts = rng.poisson(base[context] * np.where(own & (which < 4)[:, None], moved, 1.0))
+    obs = pd.DataFrame({"target_gene": np.array([*names, "non-targeting"])[which]})
+    obs["context"] = np.array(["K562", "RPE1"])[context]
+    obs.index = [f"seed {seed} cell {i}" for i in range(600)]
+    return AnnData(counts.astype(np.float32), obs=obs, var=pd.DataFrame(index=[f"g{i}" for i in range(60)]))

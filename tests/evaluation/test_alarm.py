@@ -80,7 +80,7 @@ def test_the_rate_of_false_alarms_is_the_intended_one():
         latent, perturbed = rng.normal(size=(300, 3)), np.arange(300) >= 200
         latent[perturbed, 0] += 0.5
         sound, asked = halves_of(RealCells(latent, np.zeros(300), perturbed))
-        flagged.append(alarm.alarm_rates(twin, sound, asked, rng, shares=(0.0,), rounds=25)["flagged"][0])
+        flagged.append(alarm.alarm_rates(twin, sound, asked, rng, shares=(0.0,), rounds=10)["flagged"][0])
     assert 0.01 <= np.mean(flagged) <= 0.10
 
 

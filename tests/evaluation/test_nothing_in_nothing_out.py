@@ -92,13 +92,11 @@ def means_of(scores):
 @pytest.fixture(scope="module")
 def nothing():
     """Mean over perturbations of each metric and row (columns) on screens without effect (rows)."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judge, "HALVINGS", 12)
-        means = []
-        for seed in range(DATASETS):
-            controls, perturbed, _, _ = screen(0.0, np.random.default_rng(seed))
-            tables = judged(canonical(controls, perturbed))
-            means.append(means_of(tables.scores))
+    means = []
+    for seed in range(DATASETS):
+        controls, perturbed, _, _ = screen(0.0, np.random.default_rng(seed))
+        tables = judged(canonical(controls, perturbed))
+        means.append(means_of(tables.scores))
     return pd.DataFrame(means)
 
 
@@ -140,9 +138,8 @@ def test_the_ceiling_of_nothing_is_seldom_resolvable(monkeypatch):
     assert summary(scores, groups, "pearson_delta", over="all")["resolvable"].max() <= 3
 
 
-def test_a_perfect_predictor_scores_the_ceiling(monkeypatch):
+def test_a_perfect_predictor_scores_the_ceiling():
     """The training part serves as well as another: what the predictor knows was never learned from cells."""
-    monkeypatch.setattr(judge, "HALVINGS", 20)
     rng = np.random.default_rng(0)
     _, _, base, profiles = screen(0.35, rng, controls=1, arms=8, n=1)
     perfect, gaps, tops = Perfect(base, profiles, rng), [], []

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from experiments import escape_landscapes
 from experiments.escape_landscapes import LANDSCAPES, Toggle
 from experiments.escape_tuned import OPTIMAL, PATH_UPPER, RESTARTS, STARTS, Decided, EscapeTuned
 from experiments.policies import TAKE_OVER
@@ -51,7 +52,9 @@ def test_doing_nothing_stays_and_the_largest_push_arrives():
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("escape") / "run"
-    assert run({out: SMALL}, progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(escape_landscapes, "EPISODES", 80)
+        assert run({out: SMALL}, progress=False)
     return out
 
 

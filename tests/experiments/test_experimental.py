@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,13 +12,15 @@ import pytest
 from experiments.experimental import TRUTH, ExperimentalSplits, best_and_worst, held_out_of, in_hours
 from experiments.experimental_rows import ABLATIONS, Fold, ablated, shuffled
 from experiments.runner import run
+from twinlib.data import effect_tests
 from twinlib.data.preparation import prepare, standard
 from twinlib.data.simulated import simulate_waddington
 from twinlib.evaluation import judge
 from twinlib.evaluation.judge import evaluate, supervised
+from twinlib.experimental import fold_rows
 from twinlib.experimental.baselines import BASELINES
 from twinlib.experimental.fold_rows import PLAIN, RememberedCoder, embedding_of, fewer_training_cells
-from twinlib.experimental.perturbation_model import PerturbationModelConfig
+from twinlib.experimental.perturbation_model import PerturbationModelConfig, fit_perturbation_model
 from twinlib.landscapes.gene_network import Wiring
 from twinlib.results import tables
 
@@ -26,6 +29,20 @@ LABELS = ("Gata1", "Pu1", "Cebpa", "Fli1", "Gata1+Pu1", "Cebpa+Gata1", "Cebpa+Pu
 
 def small(**design):
     return simulate_waddington(1500, perturbations=LABELS, wiring=Wiring(n_genes=60), **design)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_fits():
+    """Twins of a fifth of the steps and fewer permutations: what is asked here holds for any number."""
+
+    def fit(prepared, embedding, pairs, config, seed, **more):
+        quick = replace(config, label_steps=200, epochs=8)
+        return fit_perturbation_model(prepared, embedding, pairs, quick, seed, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fold_rows, "fit_perturbation_model", fit)
+        patch.setattr(effect_tests, "PERMUTATIONS", 199)
+        yield
 
 
 @pytest.fixture(scope="module")

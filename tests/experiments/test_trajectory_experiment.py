@@ -25,6 +25,8 @@ def fold(cells):
 
 def test_a_run_of_one_fold_is_one_form_of_table(cells, fold, tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "cells_of", lambda dataset: (cells, 60))
+    monkeypatch.setattr(experiment, "ROUNDS", {"shift": 5, "dtw_gain": 2})  # the rates are not compared here
+    monkeypatch.setattr(experiment, "HALVINGS", 4)
     run = experiment.Trajectories(dataset="waddington", seeds=2, shams=1)
     assert len(run.parts(Parts(tmp_path))) == 10
     real, sham = run.compute("test~1", None), run.compute("sham1~1", None)

@@ -173,11 +173,11 @@ sys.exit(m.main(["report", sys.argv[1], "--out", sys.argv[2], "--seeds", "1"]))
 """
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
-def test_a_report_that_is_stopped_keeps_what_it_had(sent, file, tmp_path):
+def test_a_report_that_is_stopped_keeps_what_it_had(file, tmp_path):
     call = [sys.executable, "-c", ENDLESS, str(file), str(tmp_path / "out")]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    for kept in (2, 4):  # the second call goes on where the first one stopped
+    # each call goes on where the one before stopped, however that was stopped
+    for kept, sent in ((2, signal.SIGINT), (4, signal.SIGKILL), (6, signal.SIGINT)):
         running = subprocess.Popen(call, text=True, cwd=ROOT, **pipes)
         assert running.stdout.readline() == "third\n"
         os.kill(running.pid, sent)
