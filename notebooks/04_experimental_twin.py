@@ -671,7 +671,9 @@ print(
 # %%
 latent = np.zeros((prepared.cells.n_obs, embedding.latent_dim), dtype=np.float32)
 for part in ("train", "validation"):  # no fit reads a test cell
-    latent[prepared.rows(part)] = encode_rows(prepared, embedding, prepared.expression(part))
+    latent[prepared.rows(part)] = encode_rows(
+        prepared, embedding, prepared.expression(part)
+    )
 config = PerturbationModelConfig()
 pairs = pair(prepared)
 twin = fit_perturbation_model(prepared, embedding, pairs, config, seed=0, latent=latent)
@@ -1458,6 +1460,31 @@ if paper:
 # It does not show that the latent state is causal, nor that the model knows biology: on held-out cells of one type most of its score is the mean of each perturbation, which needs no network.
 # It does not reproduce the numbers of the paper's Tables 2, 5 and 8; those answer another question on other data.
 # It does not show that attention in the encoder helps the prediction; chapter 3 asks that question.
+#
+# ## Check yourself
+#
+# Think first; a click on the question shows the answer.
+#
+# <details><summary>Why is the observed change taken from test controls and not from the training controls, of which there are more?</summary>
+#
+# A learned shift subtracts the training controls.
+# With the same controls on both sides truth and prediction would share their sampling error, and a row could score without knowing anything.
+#
+# </details>
+#
+# <details><summary>A model scores 0.4 for a perturbation whose ceiling is 0.4, and 0.6 for one whose ceiling is 0.9. For which of them is there something left to gain?</summary>
+#
+# For the second.
+# For the first a perfect prediction would score no more with so few cells, whatever the number looks like.
+#
+# </details>
+#
+# <details><summary>The cell network's departures average to zero over the training controls. Where can it still change the predicted mean, and what sees the rest of it?</summary>
+#
+# In one cell context, since it redistributes the effect over cells.
+# Where all cells are of one context only metrics of clouds, such as W1, can see it.
+#
+# </details>
 #
 # ## Key takeaways
 #

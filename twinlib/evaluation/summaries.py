@@ -195,9 +195,9 @@ class Scores:
     def on_shared_seeds(self, *names: str) -> Scores:
         """Return the same with the named rows on the seeds that all of them have; a ceiling has none."""
         known = {name: self.models[name] for name in names if name in self.models and name != CEILING}
-        seeds = [set(table.index.get_level_values("seed")) for table in known.values()]
-        shared = set.intersection(*seeds) if seeds else set()
-        cut = {name: table[table.index.get_level_values("seed").isin(shared)] for name, table in known.items()}
+        seeds = {name: table.index.get_level_values("seed") for name, table in known.items()}
+        shared = set.intersection(*map(set, seeds.values())) if seeds else set()
+        cut = {name: table[seeds[name].isin(shared)] for name, table in known.items()}
         return replace(self, models={**self.models, **cut})
 
     def gap(self, first: str, second: str) -> Estimate:
