@@ -47,7 +47,7 @@ class Case:
 
 
 def cases_of(prepared: Prepared, part: str, matched: bool = True) -> tuple[Case, ...]:
-    """Sort the cells of a part of a split into cases, matched or not; one without perturbed cells is refused."""
+    """Sort the cells of a part of a split into cases, matched or not; no perturbed cell in it is refused."""
     rows = prepared.rows(part)
     obs = prepared.cells.obs.iloc[rows]
     labels, contexts, batches = (
