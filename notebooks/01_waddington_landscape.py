@@ -1110,6 +1110,31 @@ record.say(
 # It also does not show that real cells move on a landscape: a snapshot of cells fixes a density, and many different motions share one density.
 
 # %% [markdown]
+# ## Check yourself
+#
+# Think first; a click on the question shows the answer.
+#
+# <details><summary>A cell sits in valley A of the two-gene circuit. You activate the gene that is high in B, as strongly as you like. Where does the cell end?</summary>
+#
+# In the progenitor's valley: it leaves A, and the same signal never moves it on.
+# To leave A and to reach B are two aims; the second needs the other gene pushed down as well.
+#
+# </details>
+#
+# <details><summary>You double the noise and the barrier out of A becomes about half as high. Has the circuit changed?</summary>
+#
+# No: the quasi-potential is minus the logarithm of a density, and noise is part of that density.
+# Noise times barrier hardly changes, and this product belongs to the circuit.
+#
+# </details>
+#
+# <details><summary>A predicted cell has ten of eleven genes as in a monocyte, and a small error. Is it a monocyte?</summary>
+#
+# Not necessarily: the spurious state differs from the monocyte by Cebpa alone and is an attractor of its own.
+# An error over genes does not know the borders of basins.
+#
+# </details>
+#
 # ## Key takeaways
 #
 # - A fate is an attractor: [the fixed points and their kinds](#where-nothing-moves) follow from the equations alone.

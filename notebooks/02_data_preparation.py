@@ -1131,6 +1131,31 @@ assert len(traps.barcode_suffixes(barcodes)) == 3
 # - That an undetected perturbation does nothing. A hundred cells see large effects only.
 # - That batches are balanced. Replicates are kept in `obs`, and nothing here removes their differences.
 #
+# ## Check yourself
+#
+# Think first; a click on the question shows the answer.
+#
+# <details><summary>A file's flag says 'raw counts'. How do its numbers tell whether that is so?</summary>
+#
+# Counts are whole.
+# If they are not, undo one logarithm and divide each cell by its smallest non-zero value: whole numbers say that it was logged once; if it takes two, it was logged twice.
+#
+# </details>
+#
+# <details><summary>Controls and perturbed cells are each scaled to mean 0 and variance 1. Which genes keep the mean effect of the perturbation?</summary>
+#
+# None: both crowds have mean 0 in every gene, so their difference is 0 whatever happened.
+# One scaler, fitted on the training cells of both, keeps it.
+#
+# </details>
+#
+# <details><summary>A panel keeps nine tenths of the training response. Is that a good panel?</summary>
+#
+# That depends on what it keeps of permuted labels.
+# Where this companion is as high, the file holds few genes that vary at all, and the number says little.
+#
+# </details>
+#
 # ## Key takeaways
 #
 # - Ask the numbers whether a matrix was logged; flags go stale. See [From counts to X](#from-counts-to-x-one-logarithm-exactly-once).

@@ -941,6 +941,31 @@ except DataError as refusal:
 # - That a better code makes better predictions of unseen perturbations. Chapter 4 measures that, with baselines that use no network.
 # - That the gain carries over to panels of thousands of genes. The panel here is small enough for every gene to have a read-out of its own.
 #
+# ## Check yourself
+#
+# Think first; a click on the question shows the answer.
+#
+# <details><summary>Two genes listen to the same neighbours. Under the first form of graph attention and under GATv2, may they rank these neighbours differently?</summary>
+#
+# Under GATv2 they may, because the nonlinearity stands inside the product.
+# Under the first form they must rank them alike: the score is a rising function of a sum of a part of the listener and a part of the speaker.
+#
+# </details>
+#
+# <details><summary>The network's code is better than PCA. What has attention contributed?</summary>
+#
+# That comparison does not say: the decoder is nonlinear, too, and training starts at PCA.
+# Hold the network against the same one without neighbours, with equal weights and with untrained attention, over seeds.
+#
+# </details>
+#
+# <details><summary>The row of E for a gene points along some latent direction. Will cells in which that gene is knocked out move the opposite way?</summary>
+#
+# Not necessarily: the row says where the encoder puts a cell in which this gene alone was measured higher.
+# A knock-out changes the genes downstream as well, and E holds them still.
+#
+# </details>
+#
 # ## Key takeaways
 #
 # - Attention is four lines: project, score, softmax, mix. See [the four genes](#attention-by-hand-on-four-genes).

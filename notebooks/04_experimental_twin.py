@@ -70,19 +70,19 @@ ax.axvspan(
     color="0.9",
     label="the twin on labels that mean nothing",
 )
-for name, marker, told in (
-    ("mean", "o", "mean of all knock-outs"),
-    ("matching_mean", "o", "mean of the knock-out itself"),
-    ("experimental", "D", "experimental twin"),
-):
-    fill = "full" if name == "experimental" else "none"
+for name, marker, size, told in (
+    ("mean", "o", 5, "mean of all knock-outs"),
+    ("matching_mean", "o", 10, "mean of the knock-out itself"),
+    ("experimental", "D", 4, "experimental twin"),
+):  # the ring is so wide that the twin's diamond fits into it
     ax.plot(
         units[name],
         places,
         marker,
-        ms=5,
+        ms=size,
+        mew=1.5,
         color=plots.COLOURS[name],
-        fillstyle=fill,
+        fillstyle="full" if name == "experimental" else "none",
         label=told,
     )
 ax.plot(
@@ -103,8 +103,9 @@ plots.legend_outside(fig)
 plots.show(
     fig,
     "experimental-ceiling-and-null",
-    alt=f"One line a knock-out of {SCREEN}, sorted by its ceiling, the tick at the right; dots mark the mean of all "
-    "knock-outs, the mean of the knock-out itself and the twin; the last two lie on each other. A grey band around zero "
+    alt=f"One line a knock-out of {SCREEN}, sorted by its ceiling, the tick at the right. A small circle marks the "
+    "mean of all knock-outs, a wide ring the mean of the knock-out itself and a diamond the twin; the diamond lies in or "
+    "beside the ring. A grey band around zero "
     "is where the twin falls on labels that mean nothing. Names of knock-outs without a detected effect are grey.",
 )
 rows = screen.rows().query("on == 'all'").set_index("model")
@@ -121,7 +122,8 @@ record.glue("ch04_gap", round(gap.mean, 4))
 # %% [markdown]
 # *How to read it.*
 # The grey names are knock-outs without a detected effect; the band is what the twin scores where there is nothing to find.
-# Between band and tick lies all that a model can show, and the open circle of the plain mean lies where the twin's diamond lies.
+# Between band and tick lies all that a model can show.
+# A diamond inside its ring is a tie: the twin scores what the plain mean of the knock-out scores.
 # The recorded run behind it (`python -m experiments experimental`) repeats everything for five disjoint folds of the cells.
 #
 # ## Objectives
@@ -144,8 +146,6 @@ from twinlib.data.preparation import prepare, standard
 from twinlib.data.schema import CONTROL, parts
 from twinlib.data.simulated import simulate_waddington
 from twinlib.data.sources import choose
-from twinlib.embedding.attention import EmbeddingConfig
-from twinlib.embedding.train import pretrained, train_embedding
 from twinlib.errors import DataError, InputError, ResultsError
 from twinlib.evaluation import calibration, metrics
 from twinlib.evaluation.judge import evaluate, supervised
@@ -157,6 +157,7 @@ from twinlib.experimental.baselines import (
     gene_scores,
     training_cells,
 )
+from twinlib.experimental.fold_rows import embedding_of
 from twinlib.experimental.perturbation_model import (
     PerturbationModelConfig,
     estimate_effects,
@@ -313,7 +314,7 @@ for ax, column in zip(axes, ("p", "ceiling"), strict=True):
     where = (tests["distance"], tests[column])
     dots = ax.scatter(*where, c=tests["folds"], cmap="viridis_r", vmin=0, vmax=5, s=30)
     ax.set_xscale("symlog", linthresh=0.01)
-    ax.set_xlabel("energy distance, mean over folds")
+    ax.set_xlabel("energy distance, mean over folds (logarithmic above 0.01)")
 axes[0].set(ylabel="p, median over folds", yscale="log")
 axes[1].set(ylabel=f"ceiling of {screen.metric}")
 named = tests.loc[tests.index.intersection([*STRONG, *WEAK])].sort_values(
@@ -470,28 +471,17 @@ else:
 # Now the judge, on the test cells of one fold.
 # Of single perturbations that were all trained on, `additive` and `context_mean` say nothing that `matching_mean` does not, so they wait for their own questions below.
 # `evaluate` takes anything with a name and a `predict`, and adds `no_change` and `replicate` itself.
-
-
-# %% tags=["hide-input"]
-# @title The packaged embedding { display-mode: "form" }
-def embedding_of(prepared):
-    """The packaged embedding where there is one for these training cells, else a short training."""
-    try:
-        embedding = pretrained(prepared.dataset)
-        embedding.require(prepared)
-    except DataError:
-        embedding, _ = train_embedding(prepared, EmbeddingConfig(epochs=1), seed=0)
-    return embedding
-
+# The embedding is the packaged one where there is one for these training cells, else a short training.
 
 # %%
-embedding, rows, refused = embedding_of(prepared), [], {}
+embedding, _ = embedding_of(prepared, epochs=1)
+rows, refused = [], {}
 for name in ("mean", "matching_mean", "linear", "latent_shift"):
     try:
         rows.append(supervised(name, [BASELINES[name](prepared, embedding)]))
     except DataError as error:
         refused[name] = str(error)
-judged = evaluate(prepared, rows, experiment="chapter 4")
+judged = evaluate(prepared, rows, experiment="chapter 4", single_cells=False)
 
 # %% tags=["hide-input"]
 # @title One fold: the rows and their metrics { display-mode: "form" }
@@ -679,7 +669,11 @@ print(
 # $$\hat y = x + \sigma \odot \Bigl(\mathrm{decode}\bigl(z + s(p) + c(z, s(p))\bigr) - \mathrm{decode}(z) + h(p)\Bigr).$$
 
 # %%
-latent = encode_rows(prepared, embedding, np.asarray(prepared.cells.X)).numpy()
+latent = np.zeros((prepared.cells.n_obs, embedding.latent_dim), dtype=np.float32)
+for part in ("train", "validation"):  # no fit reads a test cell
+    latent[prepared.rows(part)] = encode_rows(
+        prepared, embedding, prepared.expression(part)
+    )
 config = PerturbationModelConfig()
 pairs = pair(prepared)
 twin = fit_perturbation_model(prepared, embedding, pairs, config, seed=0, latent=latent)
@@ -885,16 +879,17 @@ record.say(
 # %% tags=["hide-input"]
 # @title Every recorded split on one line { display-mode: "form" }
 LEFT = -0.35
-MARKS = {
-    "mean": "o",
-    "linear": "s",
-    "experimental_shuffled": "v",
-    "plain row": "o",
-    "experimental": "D",
+MARKS = {  # shape and size
+    "mean": ("o", 6),
+    "linear": ("s", 6),
+    "experimental_shuffled": ("v", 6),
+    "plain row": ("o", 10),
+    "experimental": ("D", 5),
 }
+PLAIN = ("matching_mean", "context_mean", "additive")
 lines = {}
 for (name, kind), split in real.items():
-    rows = or_nothing(split.rows)
+    rows = or_nothing(split.rows, models=[*MARKS, *PLAIN])
     if not len(rows):
         continue
     whole = rows.query("on == 'all'").set_index("model")
@@ -910,12 +905,12 @@ for place, rows in enumerate(reversed(lines.values())):
     known = np.isfinite(low)
     if known:
         ax.hlines(place, max(low, LEFT), high, lw=2, color=colour["experimental"])
-    for row, mark in MARKS.items():
+    for row, (mark, size) in MARKS.items():
         if row in rows.index:
             inside = rows.loc[row, "mean"] > LEFT
             fill = "full" if row == "experimental" and known else "none"
             ax.plot(
-                max(rows.loc[row, "mean"], LEFT), place, mark if inside else "<", ms=6, color=colour[row], fillstyle=fill,
+                max(rows.loc[row, "mean"], LEFT), place, mark if inside else "<", ms=size, color=colour[row], fillstyle=fill,
                 label=row if place == 0 or row == "linear" else None,
             )  # fmt: skip
     ax.plot(
@@ -1154,7 +1149,9 @@ ax.set_xticks(
     [-0.5, -0.1, -0.02, 0, 0.02, 0.1, 0.5],
     ["-0.5", "-0.1", "-0.02", "0", "0.02", "0.1", "0.5"],
 )
-ax.set_xlabel("twin less the other row, primary metric")
+ax.set_xlabel(
+    "twin less the other row, primary metric\n(logarithmic beyond 0.02 on either side)"
+)
 plots.legend_outside(fig)
 plots.show(
     fig,
@@ -1463,6 +1460,31 @@ if paper:
 # It does not show that the latent state is causal, nor that the model knows biology: on held-out cells of one type most of its score is the mean of each perturbation, which needs no network.
 # It does not reproduce the numbers of the paper's Tables 2, 5 and 8; those answer another question on other data.
 # It does not show that attention in the encoder helps the prediction; chapter 3 asks that question.
+#
+# ## Check yourself
+#
+# Think first; a click on the question shows the answer.
+#
+# <details><summary>Why is the observed change taken from test controls and not from the training controls, of which there are more?</summary>
+#
+# A learned shift subtracts the training controls.
+# With the same controls on both sides truth and prediction would share their sampling error, and a row could score without knowing anything.
+#
+# </details>
+#
+# <details><summary>A model scores 0.4 for a perturbation whose ceiling is 0.4, and 0.6 for one whose ceiling is 0.9. For which of them is there something left to gain?</summary>
+#
+# For the second.
+# For the first a perfect prediction would score no more with so few cells, whatever the number looks like.
+#
+# </details>
+#
+# <details><summary>The cell network's departures average to zero over the training controls. Where can it still change the predicted mean, and what sees the rest of it?</summary>
+#
+# In one cell context, since it redistributes the effect over cells.
+# Where all cells are of one context only metrics of clouds, such as W1, can see it.
+#
+# </details>
 #
 # ## Key takeaways
 #

@@ -349,10 +349,11 @@ record.say(
 
 # %% tags=["hide-input"]
 # @title How much of a cell's reward is blur? { display-mode: "form" }
-blur = blur_share(world)
+blur_steps = 25_000  # for each of the two networks
+blur = blur_share(world, timesteps=blur_steps)
 record.say(
     "Share of the cell target's attainable return that is still there without any "
-    f"perturbation's mean change: **{blur:.0%}**. A policy that is paid for single cells "
+    f"perturbation's mean change, {blur_steps:,} steps on both: **{blur:.0%}**. A policy that is paid for single cells "
     f"is paid {'mostly' if blur > 0.5 else 'in part'} for taking noise away here."
 )
 
@@ -604,12 +605,18 @@ else:
 # %%
 @torch.no_grad()
 def walk(config, action, cells):
-    """Latent paths [N, H+1, D] and returns [N] under constant actions [N, A]."""
+    """Latent paths [N, H+1, D] under constant actions [N, A]."""
+    dynamics = Dynamics(world, config, n_cells=len(cells))
+    start = world.starts(cells.unsqueeze(0), config.target)
+    return dynamics.path(lambda obs: action.unsqueeze(0), start)[0]
+
+
+@torch.no_grad()
+def earn(config, action, cells):
+    """Returns [N] of an episode under constant actions [N, A]."""
     dynamics = Dynamics(world, config, n_cells=len(cells))
     dynamics.reset([seeded(0)], cells=cells)
-    start = world.starts(cells.unsqueeze(0), config.target)
-    path = dynamics.path(lambda obs: action.unsqueeze(0), start)
-    return path[0], dynamics.episode(lambda obs: action.unsqueeze(0))[0]
+    return dynamics.episode(lambda obs: action.unsqueeze(0))[0]
 
 
 some = torch.randperm(len(world), generator=seeded(0))[:128]
@@ -621,11 +628,12 @@ greedy = GreedyLinear(world, quiet).actions[world.label[some]]
 exactly = dataclasses.replace(quiet, mode="exact")
 gap, returns = {}, {}
 for name, chosen in (("random", random), ("greedy", greedy)):
-    linear, gained = walk(quiet, chosen, some)
-    exact, gained_exact = walk(exactly, chosen, some)
+    linear, exact = (walk(config, chosen, some) for config in (quiet, exactly))
     way = (linear - linear[:, :1]).norm(dim=-1)
     gap[name] = ((exact - linear).norm(dim=-1).mean(0)[1:] / way.mean(0)[1:]).numpy()
-    returns[name] = (float(gained.mean()), float(gained_exact.mean()))
+    returns[name] = [
+        float(earn(config, chosen, some).mean()) for config in (quiet, exactly)
+    ]
 kept = returns["greedy"][1] / returns["greedy"][0]
 record.say(
     "Distance between the ends of linear and exact paths, as a share of the linear path's "
@@ -668,7 +676,8 @@ def violations(config, spread):
         ends = torch.rand(2, len(sample), A, generator=generator) * 2 - 1
         ends[1] = (ends[0] + spread * ends[1]).clamp(-1, 1)
         on_the_way = (ends[0], ends.mean(0), ends[1])
-        first, middle, last = (walk(config, each, sample)[1] for each in on_the_way)
+        earned = earn(config, torch.cat(on_the_way), sample.repeat(3))
+        first, middle, last = earned.split(len(sample))
         below.append((middle < (first + last) / 2 - 1e-5).float().mean())
     return float(torch.stack(below).mean())
 
@@ -680,21 +689,19 @@ directions = directions / directions.abs().amax(1, keepdim=True)
 ticks = torch.linspace(-1, 1, 11)
 
 
-def sampled_return(config, action):
-    """Mean return of the sampled cells under one constant action [A] for all of them."""
-    return float(walk(config, action.expand(len(sample), -1), sample)[1].mean())
+def surface_of(config):
+    """Mean return of the sampled cells [11, 11] under mixtures of the two directions."""
+    rows = []
+    for b in ticks:
+        mixtures = torch.stack([ticks, b.expand(len(ticks))], dim=1) @ directions / 2
+        actions = mixtures.repeat_interleave(len(sample), dim=0)
+        returns = earn(config, actions, sample.repeat(len(ticks)))
+        rows.append(returns.view(len(ticks), -1).mean(1))
+    return torch.stack(rows).numpy()
 
 
 surfaces = {
-    name: np.array(
-        [
-            [
-                sampled_return(config, torch.stack([a, b]) @ directions / 2)
-                for a in ticks
-            ]
-            for b in ticks
-        ]
-    )
+    name: surface_of(config)
     for name, config in (("no drift", quiet), ("density drift", drifting))
 }
 fig, axes = plt.subplots(1, 2, figsize=(9.8, 4.6))
@@ -720,7 +727,7 @@ where = (
     if all(abs(float(ticks[k])) < 1e-6 for k in top)
     else "another action"
 )
-greedy_return = float(walk(quiet, greedy, some)[1].mean())
+greedy_return = float(earn(quiet, greedy, some).mean())
 at_rest = Dynamics(world, quiet, n_cells=len(some))
 at_rest.reset([seeded(0)], cells=some)
 some_error = float(at_rest.error.mean())
@@ -775,7 +782,7 @@ axis.scatter(
     linewidths=0,
     label="control cells",
 )
-path = (walk(drifting, greedy, some)[0][:12] @ plane).numpy()
+path = (walk(drifting, greedy, some)[:12] @ plane).numpy()
 for k, line in enumerate(path):
     first = k == 0
     axis.plot(*line.T, color=plots.COLOURS["insilico"], linewidth=1)
@@ -833,19 +840,17 @@ basin = world.density.component  # the component most responsible for a latent c
 crossing = basin(goal) != basin(world.z0[some])
 arrived = {}
 for name, config in matched.items():
-    end = walk(config, straight, some)[0][:, -1]
+    end = walk(config, straight, some)[:, -1]
     arrived[name] = int((basin(end) == basin(goal))[crossing].sum())
 steps, threshold = torch.linspace(0, 2, 9), 0.005  # in squared z-scores
 barrier = {}
 for name, config in matched.items():
-    line = torch.stack([walk(config, k * straight, some)[1] for k in steps])[
-        :, crossing
-    ]
+    line = torch.stack([earn(config, k * straight, some) for k in steps])[:, crossing]
     bend = line[2:] - 2 * line[1:-1] + line[:-2]
     barrier[name] = float((bend.amax(0) > threshold / cell_unit).float().mean())
-still, still_return = walk(matched["with"], 0 * straight, some)
-idle = float(still_return.mean())
-shift_return = float(walk(matched["without"], greedy, some)[1].mean())
+still = walk(matched["with"], 0 * straight, some)
+idle = float(earn(matched["with"], 0 * straight, some).mean())
+shift_return = float(earn(matched["without"], greedy, some).mean())
 mixed = torch.randperm(len(world), generator=seeded(8))
 strange = dataclasses.replace(world, y=world.y[mixed])
 strangers = Dynamics(strange, matched["with"], n_cells=len(some))

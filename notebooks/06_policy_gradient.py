@@ -678,6 +678,31 @@ assert late > early
 # It does not show that the vanilla gradient is a good algorithm; the learning curve is one seed on six genes, there to show that the pieces fit.
 # It says nothing about real cells: the world on this page is simulated, so that the page runs anywhere.
 #
+# ## Check yourself
+#
+# Think first; a click on the question shows the answer.
+#
+# <details><summary>You subtract the mean reward from every reward before you average score times reward. What changes, and what does not?</summary>
+#
+# The variance changes; the mean of the estimator does not, because the score averages to zero.
+# A baseline that depends on the action would change the mean, too.
+#
+# </details>
+#
+# <details><summary>The means of a policy with two hundred actions move by as many standard deviations each as those of a policy with one action. Which batch is worth less afterwards?</summary>
+#
+# That of the two hundred actions: the log-ratios add up, and the effective share falls exponentially with the number of actions.
+# For the same share each mean may move only by one over the square root of that number.
+#
+# </details>
+#
+# <details><summary>An episode stops because its horizon is over, another because somebody ran out of patience. Which value stands behind the last reward?</summary>
+#
+# In the first none: it has terminated, and there is no future.
+# In the second the value of the last state that was seen, and not that of the fresh start that follows.
+#
+# </details>
+#
 # ## Key takeaways
 #
 # - Derivative of an average = average of score times reward. No derivative of the environment is needed.

@@ -132,7 +132,7 @@ optimum_of = {
 
 
 def draw_curves(row, name):
-    """Return against environment steps (left) and optimizer steps (right)."""
+    """Return against environment steps (left) and optimizer steps (right), as wide as the curves are."""
     for model, part in mean_curves(curves_of[name], SHOWN).groupby("model", sort=False):
         colour, thousands = plots.COLOURS[model], part["environment_steps"] / 1000
         row[0].plot(thousands, part["episode_return"], color=colour, label=model)
@@ -142,11 +142,24 @@ def draw_curves(row, name):
         row[1].plot(
             part["optimizer_steps"].clip(lower=1), part["episode_return"], color=colour
         )
+    level, shade = optimum_of[name], plots.COLOURS[PATHWISE]
+    low, high = row[0].dataLim.intervaly
+    low, top = min(low, 0) - 0.08 * (high - low), high + 0.25 * (high - low)
     for axis in row:
         axis.axhline(0, color=plots.COLOURS["do_nothing"], ls="--", lw=1)
-        axis.axhline(
-            optimum_of[name], color=plots.COLOURS[PATHWISE], ls="-.", label=PATHWISE
-        )
+        axis.axhline(level, color=shade, ls="-.", label=PATHWISE)
+        axis.set_ylim(low, top)
+        if level > top:  # the curves could not be told apart on an axis that reached it
+            axis.annotate(
+                f"{PATHWISE}: {level:.2f}, above this frame",
+                (0.08, 1),
+                xytext=(0.12, 0.88),
+                xycoords="axes fraction",
+                textcoords="axes fraction",
+                fontsize=10,
+                color=shade,
+                arrowprops={"arrowstyle": "-|>", "color": shade},
+            )
     row[0].set(xlabel="environment steps (thousands)", ylabel=f"{name}\nreturn")
     row[1].set(xlabel="optimizer steps of the actor", xscale="log")
 
@@ -160,8 +173,10 @@ plots.show(
     "two-stage-learning-curves",
     "Learning curves of six arms: return against environment steps on the left, with bands "
     "between the quartiles, and against optimizer steps on a logarithmic axis on the right. "
-    "A dashed line at zero marks doing nothing, a dash-dotted line the exact gradient.",
-    f"{story}: return of noisy actions while training; 1 is the best constant action.",
+    "A dashed line at zero marks doing nothing, a dash-dotted line the exact gradient, or an "
+    "arrow with its return where it lies above the frame.",
+    f"{story}: return of noisy actions while training; 1 is the best constant action. "
+    "The frame is as high as the curves.",
 )
 NEED = {
     HOLDS: "a first stage helps",
@@ -541,9 +556,12 @@ def world_of(name):
     """Training cells with their matched profiles; the simulated ones come ready-made."""
     if name == "waddington":
         return packaged_world()
+    from twinlib.data.pairing import pair
     from twinlib.embedding.train import pretrained
 
-    return make_world(standard(name), pretrained(name), n_pairs=4000)  # for speed
+    prepared = standard(name)
+    partners = pair(prepared, method="random")  # no check asks who is matched to whom
+    return make_world(prepared, pretrained(name), pairs=partners, n_pairs=1000)
 
 
 dataset = choose("papalexi2021", "waddington")

@@ -92,7 +92,10 @@ axis.set_xlim(-2, 4)
 axis.set_xticks([-1, -0.1, 0, 0.1, 1], ["-1", "-0.1", "0", "0.1", "1"])
 axis.set_yticks(range(len(ticks)), ticks)
 axis.invert_yaxis()
-axis.set_xlabel("DTW by which the twin is nearer to the real cells than ...")
+axis.set_xlabel(
+    "DTW by which the twin is nearer to the real cells than ...\n"
+    "(logarithmic axis beyond 0.1 on either side, linear between)"
+)
 axis.legend(loc="upper center", bbox_to_anchor=(0.4, 1.12), ncols=3, fontsize=9)
 plots.show(
     fig,
@@ -372,7 +375,7 @@ pairs = pair(prepared)
 model = fit_perturbation_model(
     prepared, embedding, config=PerturbationModelConfig(cell_network=False)
 )
-world = make_world(prepared, embedding, pairs=pairs)
+world = make_world(prepared, embedding, pairs=pairs, n_pairs=2000)  # for speed
 config = EnvironmentConfig()
 settings = TrainingConfig(
     algorithm="two_stage", timesteps=12_288, warm_start_steps=4_096

@@ -90,7 +90,8 @@ if recorded is not None:
     scores, grouped = (of_cells(recorded[name]) for name in ("scores", "groups"))
     panel = recorded["genes"]["gene"].nunique()
     screen = JudgedFile(scores, grouped, recorded["effects"], panel)
-    for sentence in five_sentences(screen)[:2]:
+    told = five_sentences(screen)
+    for sentence in told[:2]:
         record.say(sentence)
     figures.show_effects(screen)
 
@@ -308,7 +309,7 @@ figures.show_table(table, "Predictions beside the baselines")
 
 # %%
 if screen is not None:
-    for sentence in five_sentences(screen)[2:]:
+    for sentence in told[2:]:
         record.say(sentence)
 
 # %% [markdown]

@@ -94,9 +94,7 @@ def _describe_check(commands: argparse._SubParsersAction[argparse.ArgumentParser
         "  twinlib check screen.h5ad\n"
         "  twinlib check screen.h5ad --perturbation-key target_gene --control non-targeting",
     )
-    made.add_argument(
-        "file", type=pathlib.Path, metavar="FILE", help="an h5ad file with perturbed and control cells"
-    )
+    _add_file(made, "an h5ad file with perturbed and control cells")
     made.set_defaults(run=_check)
     return made
 
@@ -113,9 +111,7 @@ def _describe_report(
         "  twinlib report screen.h5ad --out screen_report --jobs 2\n"
         "  twinlib report drugs.h5ad --out drugs_report --log-dose --splits cells,doses,batches",
     )
-    made.add_argument(
-        "file", type=pathlib.Path, metavar="FILE", help="an h5ad file with perturbed and control cells"
-    )
+    _add_file(made, "an h5ad file with perturbed and control cells")
     made.add_argument("--out", type=pathlib.Path, required=True, metavar="DIR", help="folder to write into")
     made.add_argument(
         "--seeds",
@@ -162,7 +158,7 @@ def _describe_predict(
         "  twinlib predict drugs_report/model drugs.h5ad --perturbation Nutlin --dose 0.5 --out nutlin.h5ad",
     )
     made.add_argument("model", type=pathlib.Path, metavar="MODEL", help="folder of a saved model")
-    made.add_argument("file", type=pathlib.Path, metavar="FILE", help="an h5ad file with control cells")
+    _add_file(made, "an h5ad file with control cells")
     made.add_argument(
         "--perturbation",
         dest="asked",  # the keys hold the column of perturbations under that name
@@ -214,6 +210,10 @@ def _describe_score(commands: argparse._SubParsersAction[argparse.ArgumentParser
     _add_overwrite(made)
     made.set_defaults(run=_score)
     return made
+
+
+def _add_file(made: argparse.ArgumentParser, holds: str) -> None:
+    made.add_argument("file", type=pathlib.Path, metavar="FILE", help=holds)
 
 
 def _add_jobs(made: argparse.ArgumentParser) -> None:

@@ -83,6 +83,13 @@ def test_rows_and_columns(prepared):
     assert np.isfinite(scores["value"]).all()
 
 
+def test_without_single_cells_all_else_is_the_same(prepared):
+    rows = learned(prepared, "mean", "matching_mean")
+    whole, few = (evaluate(prepared, rows, experiment="test", single_cells=s).scores for s in (True, False))
+    assert set(few["against"]) == {""}
+    pd.testing.assert_frame_equal(whole[whole["against"] == ""].reset_index(drop=True), few)
+
+
 def test_departures_from_the_mean_of_the_perturbed_centroids_leave_out_what_all_labels_share():
     """Controls of another study make all changes alike; to Systema's reference that is nothing."""
     rng = np.random.default_rng(0)

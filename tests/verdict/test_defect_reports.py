@@ -17,7 +17,7 @@ from twinlib.verdict import figures
 from twinlib.verdict.inspection import inspect
 from twinlib.verdict.page import Run
 from twinlib.verdict.parts import applicable
-from twinlib.verdict.sentences import five_sentences
+from twinlib.verdict.sentences import five_sentences, rounded
 
 #: What is asked of each file beside its name.
 OPTIONS = {"drug_screen": ["--log-dose"], "weak_crispr": [], "donors_and_types": []}
@@ -86,4 +86,6 @@ def of_contexts(judged, table, scores):
     assert set(scores["cell_context"].dropna()) == set(kinds)
     said = five_sentences(judged)
     assert all(kind in said[3] for kind in kinds) and "left out of the training" in said[3]
+    top = rounded(judged.rows("contexts").loc["ceiling", "mean"])
+    assert f"a perfect model could reach {top} there" in said[3], "a left-out type has a ceiling of its own"
     assert "No intervals" in said[1] and "nan" not in "".join(said)

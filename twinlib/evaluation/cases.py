@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,12 +41,13 @@ class Case:
     batch: str
     #: Both arms, context by context; None where no context is large enough.
     arms: Arms | None
-    #: By pairing (`ot`, `random`), for each context that counts: the control of each perturbed cell [n].
+    #: By pairing (`ot`, `random`), for each context that counts: the control of each perturbed cell [n]; {}
+    #: where no cells were matched.
     partners: Mapping[str, tuple[Integers, ...]]
 
 
-def cases_of(prepared: Prepared, part: str) -> tuple[Case, ...]:
-    """Sort the cells of a part of a split into cases; a part without perturbed cells is refused."""
+def cases_of(prepared: Prepared, part: str, matched: bool = True) -> tuple[Case, ...]:
+    """Sort the cells of a part of a split into cases, matched or not; no perturbed cell in it is refused."""
     rows = prepared.rows(part)
     obs = prepared.cells.obs.iloc[rows]
     labels, contexts, batches = (
@@ -54,14 +55,13 @@ def cases_of(prepared: Prepared, part: str) -> tuple[Case, ...]:
     )
     doses = obs["dose"].to_numpy(dtype=float)
     x = np.asarray(prepared.expression(part), dtype=np.float64)
-    space, rng = match_space(prepared)[rows], np.random.default_rng(0)
+    space, rng = match_space(prepared)[rows] if matched else None, np.random.default_rng(0)
     cases = []
     for label, dose in _targets(labels, doses):
         here = (labels == label) & (doses == dose)
         both = arms(x, here, labels == CONTROL, contexts)
         origins = np.unique(batches[here])
-        matched = () if both is None else tuple(_pairs(both, space, here, labels == CONTROL, contexts, rng))
-        partners = {name: tuple(pair[name] for pair in matched) for name in ("ot", "random")}
+        partners = {} if space is None else _partners(both, space, here, labels == CONTROL, contexts, rng)
         cases.append(Case(label, dose, str(origins[0]) if len(origins) == 1 else "", both, partners))
     if not cases:
         raise InputError(f"The {part} part of {prepared.dataset} holds no perturbed cell: choose another.")
@@ -74,22 +74,22 @@ def _targets(labels: NDArray[np.str_], doses: Array) -> list[tuple[str, float]]:
     return sorted({pair for pair in pairs if pair[0] != CONTROL})
 
 
-def _pairs(
-    cells: Arms,
+def _partners(
+    cells: Arms | None,
     space: Array,
     perturbed: NDArray[np.bool_],
     controls: NDArray[np.bool_],
     contexts: NDArray[np.str_],
     rng: np.random.Generator,
-) -> Iterator[dict[str, Integers]]:
-    """Yield the partners of the perturbed cells of each context, as places among its controls."""
-    for name in cells.contexts:
+) -> dict[str, tuple[Integers, ...]]:
+    """Return the partners of the perturbed cells of each context, as places among its controls."""
+    nearest, drawn = [], []
+    for name in cells.contexts if cells else ():
         inside = contexts == name
         plan, _ = transport_plan(space[controls & inside], space[perturbed & inside])
-        yield {
-            "ot": plan.argmax(axis=0),
-            "random": rng.integers(plan.shape[0], size=(plan.shape[1],)),
-        }
+        nearest.append(plan.argmax(axis=0))
+        drawn.append(rng.integers(plan.shape[0], size=(plan.shape[1],)))
+    return {"ot": tuple(nearest), "random": tuple(drawn)}
 
 
 def split_name(prepared: Prepared) -> str:

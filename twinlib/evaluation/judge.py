@@ -188,6 +188,7 @@ def evaluate(
     part: str = "test",
     seed: int = 0,
     setting: str = "",
+    single_cells: bool = True,
 ) -> Tables:
     """Score predictors on one part of a split, beside the rows `no_change` and `replicate`.
 
@@ -203,10 +204,12 @@ def evaluate(
         train, validation or test.
     seed
         Number of the first replica; halves and random partners are the same in every call.
+    single_cells
+        Whether cells are matched and the metrics of single cells computed, which takes half of the time.
     """
     import pandas as pd
 
-    judge = Judge.of(prepared, part)
+    judge = Judge.of(prepared, part, single_cells)
     place = {"dataset": prepared.dataset, "split_kind": prepared.split, "split": split_name(prepared)}
     head: dict[str, object] = {"experiment": experiment, **place, "part": part, "setting": setting}
     records = judge.records(judge.replicate(), head | {"model": "replicate", "seed": 0})
@@ -247,10 +250,10 @@ class Judge:
     centroids: Mapping[str, Array]
 
     @staticmethod
-    def of(prepared: Prepared, part: str) -> Judge:
-        """Collect what one part of a split asks."""
+    def of(prepared: Prepared, part: str, single_cells: bool = True) -> Judge:
+        """Collect what one part of a split asks, with or without partners of single cells."""
         return Judge(
-            cases_of(prepared, part),
+            cases_of(prepared, part, single_cells),
             prepared.scale_of_data,
             (prepared.mean.astype(np.float64), prepared.std.astype(np.float64)),
             ~np.isin(prepared.genes, prepared.measured),

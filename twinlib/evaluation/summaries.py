@@ -7,7 +7,7 @@ perturbations, it is a perturbation in a context. Units that are not scored in e
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -108,6 +108,21 @@ def difference(
     return Scores.of(scores, groups, metric, over).gap(first, second)
 
 
+def differences(
+    scores: pd.DataFrame,
+    groups: pd.DataFrame,
+    metric: str,
+    first: str,
+    others: Sequence[str],
+    over: str | Sequence[str] = "has_effect",
+) -> dict[str, Estimate]:
+    """Return first less each of the others, as `difference`, each on the seeds that both have."""
+    if not others:
+        return {}
+    table = Scores.of(scores, groups, metric, over)
+    return {other: table.on_shared_seeds(first, other).gap(first, other) for other in others}
+
+
 def per_unit(
     scores: pd.DataFrame, groups: pd.DataFrame, metric: str, over: str | Sequence[str] = "all"
 ) -> pd.DataFrame:
@@ -176,6 +191,14 @@ class Scores:
         """Return the variance of a model's mean that comes from its seeds; 0 where there is one."""
         means = self.models[name][sorted(units)].groupby(level="seed").mean().mean(axis=1)
         return float(means.var(ddof=1)) / len(means) if len(means) > 1 else 0.0
+
+    def on_shared_seeds(self, *names: str) -> Scores:
+        """Return the same with the named rows on the seeds that all of them have; a ceiling has none."""
+        known = {name: self.models[name] for name in names if name in self.models and name != CEILING}
+        seeds = {name: table.index.get_level_values("seed") for name, table in known.items()}
+        shared = set.intersection(*map(set, seeds.values())) if seeds else set()
+        cut = {name: table[seeds[name].isin(shared)] for name, table in known.items()}
+        return replace(self, models={**self.models, **cut})
 
     def gap(self, first: str, second: str) -> Estimate:
         """Return first - second, paired over the units that both rows reach."""

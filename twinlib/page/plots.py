@@ -99,7 +99,7 @@ def _png(fig: Figure) -> bytes:
     from PIL import Image
 
     drawn, small = io.BytesIO(), io.BytesIO()
-    fig.savefig(drawn, format="png", dpi=144, facecolor="white", metadata={"Software": None})
+    fig.savefig(drawn, format="png", dpi=144, facecolor="white", pil_kwargs={"compress_level": 0})
     with Image.open(drawn) as picture:
         few = picture.convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     few.save(small, "PNG", optimize=True)

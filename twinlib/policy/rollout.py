@@ -13,6 +13,10 @@ from twinlib.errors import Divergence, InputError
 from twinlib.policy.actor_critic import ActorCritic
 from twinlib.policy.contracts import Box, Distribution, Saved, Step, Task
 
+#: What mends a quantity that is not finite, where the task made it and where the policy did.
+MEND_TASK = "mend the task, or scale it down"
+MEND_POLICY = "lower the learning rate, or scale the reward down"
+
 
 def generalized_advantage(
     reward: Tensor,
@@ -123,10 +127,6 @@ def _require_sound(obs: Tensor, action: Tensor, reward: Tensor) -> None:
     drawn = action.reshape(*seen.shape, -1).isfinite().all(-1) | ~seen
     require_finite(MEND_POLICY, action=torch.where(drawn, 0.0, torch.nan))
     require_finite(MEND_TASK, observation=obs, reward=reward)
-
-
-MEND_TASK = "mend the task, or scale it down"
-MEND_POLICY = "lower the learning rate, or scale the reward down"
 
 
 class Collector:

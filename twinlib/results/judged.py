@@ -83,11 +83,8 @@ class JudgedSplit:
     def gaps(self, first: str, others: Sequence[str], metric: str = "") -> dict[str, Estimate]:
         """Return first less each of the others, each on the seeds that both have; `ceiling` is a row, too."""
         name = metric or self.metric
-        pairs = {other: _on_shared_seeds(self._of(name, (first, other)), first, other) for other in others}
-        return {
-            other: summaries.difference(scores, self.groups, name, first, other, self.over)
-            for other, scores in pairs.items()
-        }
+        chosen = self._of(name, (first, *others))
+        return summaries.differences(chosen, self.groups, name, first, others, self.over)
 
     def beside(self, other: JudgedSplit, models: Sequence[str]) -> JudgedSplit:
         """Return the split with rows of another run on the same folds and units; other units are refused."""
@@ -120,13 +117,6 @@ class JudgedSplit:
         needed = {metric.removeprefix("skill_")} | ({"pseudobulk_mse"} if metric == "skill" else set())
         chosen = self.scores[self.scores["metric"].isin(needed) & (self.scores["against"] == "")]
         return chosen[chosen["model"].isin([*models, *REFERENCES])] if models else chosen
-
-
-def _on_shared_seeds(scores: pd.DataFrame, *rows: str) -> pd.DataFrame:
-    """Return scores in which the named rows hold the seeds that all of them have; others stay."""
-    mine = scores["model"].isin(rows)
-    seeds = [set(of_row) for _, of_row in scores[mine].groupby("model")["seed"]]
-    return scores[~mine | scores["seed"].isin(set.intersection(*seeds))] if seeds else scores
 
 
 def judged_splits(experiment: str, dataset: str) -> dict[str, JudgedSplit]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from twinlib.data import blocks, labels, panel, traps
 from twinlib.data.doses import unlogged
 from twinlib.data.schema import CONTROL, MIN_CELLS
-from twinlib.verdict.findings import Finding, assumed, defect, holds
+from twinlib.verdict.findings import Finding, assumed, defect, first_of, holds
 from twinlib.verdict.keys import as_options
 
 if TYPE_CHECKING:
@@ -123,12 +123,12 @@ def of_sizes(cells: AnnData) -> list[Finding]:
     ]
     small = perturbed[perturbed < ENOUGH_CELLS].sort_values(kind="stable")
     if len(small):
-        shown = ", ".join(f"{name} {size}" for name, size in small.iloc[:5].items())
+        shown = first_of([f"{name} {size}" for name, size in small.items()], 5)
         told.append(
             defect(
                 "small groups",
-                f"{len(small)} of {len(perturbed)} perturbations have under {ENOUGH_CELLS} cells ({shown}"
-                f"{', ...' if len(small) > 5 else ''}) and enter no average",
+                f"{len(small)} of {len(perturbed)} perturbations have under {ENOUGH_CELLS} cells ({shown}) "
+                "and enter no average",
             )
         )
     return told
@@ -198,8 +198,7 @@ def of_batches(cells: AnnData) -> list[Finding]:
             defect(
                 "batches",
                 f"{len(single)} of {len(spread)} perturbations stand in one batch only "
-                f"({', '.join(single[:3])}{', ...' if single[3:] else ''}), so that their effect cannot be "
-                "told from the batch's",
+                f"({first_of(single, 3)}), so that their effect cannot be told from the batch's",
             )
         )
     both = sorted(set(batches[control]) & set(batches[~control]))
@@ -221,7 +220,7 @@ def of_doses(cells: AnnData) -> list[Finding]:
     levels = np.unique(doses[perturbed])
     if len(levels) == 1:
         return []
-    shown = ", ".join(f"{dose:g}" for dose in levels[:8]) + (", ..." if len(levels) > 8 else "")
+    shown = first_of([f"{dose:g}" for dose in levels], 8)
     by_log = bool(cells.uns["twinlib"].get("log_dose", 0.0))
     acts = "by the logarithm of the dose" if by_log else "in proportion to the dose"
     told = [holds("doses", f"{len(levels)} doses: {shown}"), assumed("doses", f"effects grow {acts}")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 #: A fact, a guess that was made, a defect that one has to know of, or what stops a verdict.
@@ -18,6 +19,15 @@ class Finding:
     about: str
     #: The sentence, without its full stop.
     sentence: str
+
+
+def first_of(names: Sequence[str], most: int) -> str:
+    """Return names in a row, at most so many of them.
+
+    >>> first_of(["A", "B", "C"], 2)
+    'A, B, ...'
+    """
+    return ", ".join([*names[:most], *(["..."] if len(names) > most else [])])
 
 
 def holds(about: str, sentence: str) -> Finding:

@@ -16,7 +16,7 @@ from twinlib.data import blocks, panel
 from twinlib.data.labels import plain
 from twinlib.data.schema import CONTROL, MIN_CELLS
 from twinlib.errors import DataError
-from twinlib.verdict.findings import Finding, defect, holds
+from twinlib.verdict.findings import Finding, defect, first_of, holds
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -207,11 +207,11 @@ def _of_escapers(table: pd.DataFrame) -> list[Finding]:
     many = seen[seen["escapers"] >= 0.2]
     if not len(many):
         return []
-    shown = ", ".join(f"{row.perturbation} {row.escapers:.0%}" for row in many.head(4).itertuples())
+    shown = first_of([f"{row.perturbation} {row.escapers:.0%}" for row in many.itertuples()], 4)
     return [
         defect(
             "escapers",
             f"of {len(seen)} targets whose change is seen, {len(many)} have 20% or more cells that look like "
-            f"controls ({shown}{', ...' if len(many) > 4 else ''})",
+            f"controls ({shown})",
         )
     ]

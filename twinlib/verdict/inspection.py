@@ -19,7 +19,7 @@ from twinlib.data.labels import Columns
 from twinlib.data.schema import CONTROL
 from twinlib.errors import DataError
 from twinlib.verdict import defects, guesses, guides
-from twinlib.verdict.findings import LEVELS, Finding, assumed, defect, missing
+from twinlib.verdict.findings import LEVELS, Finding, assumed, defect, first_of, missing
 from twinlib.verdict.guesses import Guess
 from twinlib.verdict.keys import KINDS, NONE, Keys, as_options
 
@@ -402,9 +402,8 @@ def _without_lonely(filling: _Filling, made: AnnData) -> AnnData:
     filling.told.append(
         defect(
             "contexts",
-            f"{len(lonely)} of {contexts.nunique()} contexts ({', '.join(lonely[:3])}"
-            f"{', ...' if lonely[3:] else ''}) hold under {schema.MIN_CELLS} controls and are left out "
-            f"({int(out.sum())} cells)",
+            f"{len(lonely)} of {contexts.nunique()} contexts ({first_of(lonely, 3)}) hold under "
+            f"{schema.MIN_CELLS} controls and are left out ({int(out.sum())} cells)",
         )
     )
     return made[~out].copy()

@@ -205,8 +205,20 @@ class JudgedFile:
     def rows(self, kind: str = "cells", context: str = "", metric: str = "") -> pd.DataFrame:
         """Return one row a model (`summaries.summary`) over the headline's units that the own row reaches.
 
-        Empty where no unit is scored in every fold.
+        Empty where no unit is scored in every fold. Sentences and figures ask for the same rows: each table
+        is made once.
         """
+        asked = (kind, context, metric)
+        if asked not in self._made:
+            self._made[asked] = self._rows(kind, context, metric)
+        return self._made[asked]
+
+    @cached_property
+    def _made(self) -> dict[tuple[str, str, str], pd.DataFrame]:
+        """The tables of `rows` that were asked for, by split, context and metric."""
+        return {}
+
+    def _rows(self, kind: str, context: str, metric: str) -> pd.DataFrame:
         import pandas as pd
 
         over = "all" if kind == SHAM else self.over

@@ -152,21 +152,17 @@ def report(
         Splits beside `cells`; none named: contexts, where there are several.
     policies
         Environment steps of the in-silico twin's policies; 0: none are trained.
-    jobs
-        Parts that are computed side by side.
-    progress
-        Show a bar on standard error.
+    jobs, progress
+        Parts that are computed side by side, and whether a bar on standard error counts them.
 
     A run that was interrupted goes on where it stopped, if file, keys and settings are the same; until its
     page is whole, it stands beside `out` under a name that ends in .unfinished.
     """
     target = fresh_folder(out, overwrite)
-    source, settings = (
-        pathlib.Path(file).resolve(),
-        ReportSettings(seeds=seeds, splits=tuple(splits), policies=policies),
-    )
-    with unfinished(target, request_of(source, keys or Keys(), settings)) as folder:
-        begin(folder, source, keys or Keys(), settings)
+    source, keys = pathlib.Path(file).resolve(), keys or Keys()
+    settings = ReportSettings(seeds=seeds, splits=tuple(splits), policies=policies)
+    with unfinished(target, request_of(source, keys, settings)) as folder:
+        begin(folder, source, keys, settings)
         run = Run.read(folder)
         compute_parts(run.parts, jobs, progress)
         finish(run)

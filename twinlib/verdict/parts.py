@@ -125,7 +125,7 @@ class Parts:
 
         warnings.filterwarnings("ignore", category=FutureWarning)
         rows = self.rows(prepared, kind, number)
-        tables = as_split(evaluate(prepared, rows, experiment="report"), kind)
+        tables = as_split(evaluate(prepared, rows, experiment="report", single_cells=False), kind)
         if self.settings.policies:
             tables["policies"] = pd.DataFrame({"reason": reasons(rows)}, dtype=object)
         if kind != "cells":
@@ -177,9 +177,11 @@ class Parts:
 
 
 def as_split(judged: Tables, kind: str) -> dict[str, pd.DataFrame]:
-    """Return the judge's tables under the name of a split, without single cells: no page shows those."""
-    scores = judged.scores[judged.scores["against"] == ""]
-    return {"scores": scores.assign(split_kind=kind), "groups": judged.groups.assign(split_kind=kind)}
+    """Return the judge's tables under the name of a split."""
+    return {
+        "scores": judged.scores.assign(split_kind=kind),
+        "groups": judged.groups.assign(split_kind=kind),
+    }
 
 
 def in_given_doses(table: pd.DataFrame, smallest: float) -> pd.DataFrame:
