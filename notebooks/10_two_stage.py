@@ -500,6 +500,13 @@ if splits:
             + "; less ".join(f"{rival} {in_words(gap)}" for rival, gap in gaps.items())
             + (f"; not run: {', '.join(absent)}." if absent else ".")
         )
+        if split.metric != LENGTH:
+            lengths = {rival: split.gap(OURS, rival, LENGTH) for rival in gaps}
+            record.say(
+                f"**{name}, by skill in squared error, looked at afterwards**: {OURS} less "
+                + "; less ".join(f"{r} {in_words(gap)}" for r, gap in lengths.items())
+                + "."
+            )
     axes[0, 0].invert_yaxis()
     plots.show(
         fig,
