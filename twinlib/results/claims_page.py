@@ -117,8 +117,8 @@ def _at_a_glance(table: pd.DataFrame) -> list[str]:
     lines = []
     for subject in SUBJECTS:
         part = table[subjects == subject]
-        if len(part):
-            lines += [line for columns in _stacked(part) for line in ("", glance(subject, columns))]
+        columns = _stacked(part) if len(part) else []
+        lines += [line for own in columns for line in ("", glance(subject, own))]
     missing = sorted(set(range(1, len(all_claims()) + 1)) - set(table["Claim"]))
     links = ", ".join(f"[{number}](#claim-{number})" for number in missing)
     return [*lines, "", *([f"No packaged result measures these claims yet: {links}.", ""] if missing else [])]
