@@ -40,7 +40,7 @@ types: environment
 
 # A file stays with one process, so that what its tests share is made once.
 unit: environment
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder \
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder -p no:nbmake \
 	  --ignore tests/book/test_built.py tests
 
 notebooks: environment

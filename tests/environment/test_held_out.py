@@ -19,6 +19,7 @@ from twinlib.environment.dynamics import EnvironmentConfig
 from twinlib.environment.greedy import GreedyLinear
 from twinlib.environment.prediction import PolicyPredictor
 from twinlib.environment.units import mean_return
+from twinlib.environment.world import World
 from twinlib.environment.yardsticks import Nothing
 from twinlib.errors import WorldError
 from twinlib.evaluation.judge import Group, evaluate
@@ -35,29 +36,31 @@ def held_out() -> tuple[Prepared, Embedding]:
     return prepared, train_embedding(prepared, QUICK)[0]
 
 
-def test_a_held_out_perturbation_has_a_condition_and_no_cell(held_out: tuple[Prepared, Embedding]) -> None:
-    world = make_world(*held_out)
+@pytest.fixture(scope="module")
+def world(held_out: tuple[Prepared, Embedding]) -> World:
+    return make_world(*held_out)
+
+
+def test_a_held_out_perturbation_has_a_condition_and_no_cell(world: World) -> None:
     assert "Pu1" in world.labels and bool(world.conditions[world.labels.index("Pu1")].any())
     assert world.labels.index("Pu1") not in world.label.tolist()
     assert set(world.labels) == {"Gata1", "Pu1", "Cebpa"}
 
 
-def test_the_target_of_a_held_out_perturbation_reaches_nothing(held_out: tuple[Prepared, Embedding]) -> None:
+def test_the_target_of_a_held_out_perturbation_reaches_nothing(
+    held_out: tuple[Prepared, Embedding], world: World
+) -> None:
     prepared, embedding = held_out
     cells = prepared.cells.copy()
     cells.X[prepared.rows("test")] += 1.0
-    before, after = (
-        make_world(prepared, embedding),
-        make_world(dataclasses.replace(prepared, cells=cells), embedding),
-    )
+    before, after = world, make_world(dataclasses.replace(prepared, cells=cells), embedding)
     for name in ("x", "y", "z0", "changes", "conditions", "kicks", "effects"):
         assert torch.equal(getattr(before, name), getattr(after, name))
     assert before.units.gain == after.units.gain and torch.equal(before.units.std, after.units.std)
 
 
-def test_a_policy_is_judged_on_what_was_held_out(held_out: tuple[Prepared, Embedding]) -> None:
-    prepared, embedding = held_out
-    world, config = make_world(prepared, embedding), EnvironmentConfig()
+def test_a_policy_is_judged_on_what_was_held_out(held_out: tuple[Prepared, Embedding], world: World) -> None:
+    prepared, config = held_out[0], EnvironmentConfig()
     rows = [
         PolicyPredictor("greedy", GreedyLinear(world, config), world, config),
         PolicyPredictor("do_nothing", Nothing(world), world, config),
@@ -70,9 +73,10 @@ def test_a_policy_is_judged_on_what_was_held_out(held_out: tuple[Prepared, Embed
     assert wide["do_nothing"] == pytest.approx(wide["no_change"]) and wide["greedy"] != wide["no_change"]
 
 
-def test_validation_cells_are_measured_in_training_units(held_out: tuple[Prepared, Embedding]) -> None:
+def test_validation_cells_are_measured_in_training_units(
+    held_out: tuple[Prepared, Embedding], world: World
+) -> None:
     prepared, embedding = held_out
-    world = make_world(prepared, embedding)
     validation = make_world(prepared, embedding, "validation", like=world)
     assert validation.units is world.units and validation.action_scale(15) == world.action_scale(15)
     assert set(map(tuple, validation.y.tolist())).isdisjoint(map(tuple, world.y.tolist()))
@@ -82,14 +86,13 @@ def test_validation_cells_are_measured_in_training_units(held_out: tuple[Prepare
 
 
 @pytest.fixture(scope="module")
-def stimuli() -> tuple[Prepared, Embedding]:
+def stimuli() -> tuple[Prepared, World]:
     prepared = prepare(sources.load("chi11"), 10, "contexts", held_out=[MONOCYTES])
-    return prepared, train_embedding(prepared, QUICK)[0]
+    return prepared, make_world(prepared, train_embedding(prepared, QUICK)[0])
 
 
-def test_stimuli_are_doses_on_the_scale_of_the_data(stimuli: tuple[Prepared, Embedding]) -> None:
-    prepared, embedding = stimuli
-    world = make_world(prepared, embedding)
+def test_stimuli_are_doses_on_the_scale_of_the_data(stimuli: tuple[Prepared, World]) -> None:
+    prepared, world = stimuli
     assert world.action_names == ("A", "G", "L", "T") and not bool(world.kicks.any())
     assert world.scale_of_data == "arcsinh" and len(world.changes) == 4 * 7
     row = PolicyPredictor("do_nothing", Nothing(world), world, EnvironmentConfig())
@@ -99,9 +102,8 @@ def test_stimuli_are_doses_on_the_scale_of_the_data(stimuli: tuple[Prepared, Emb
     )
 
 
-def test_changes_are_those_within_a_context(stimuli: tuple[Prepared, Embedding]) -> None:
-    prepared, embedding = stimuli
-    world = make_world(prepared, embedding)
+def test_changes_are_those_within_a_context(stimuli: tuple[Prepared, World]) -> None:
+    prepared, world = stimuli
     context = prepared.cells.obs["cell_context"].astype(str).to_numpy()[prepared.rows("train", "G")][0]
     means = [prepared.expression("train", label, context).mean(0) for label in ("G", "control")]
     close = [np.allclose(change, means[0] - means[1], atol=1e-5) for change in world.changes.numpy()]
