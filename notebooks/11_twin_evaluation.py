@@ -375,7 +375,7 @@ pairs = pair(prepared)
 model = fit_perturbation_model(
     prepared, embedding, config=PerturbationModelConfig(cell_network=False)
 )
-world = make_world(prepared, embedding, pairs=pairs, n_pairs=2000)  # for speed
+world = make_world(prepared, embedding, pairs=pairs, n_pairs=1000)  # for speed
 config = EnvironmentConfig()
 settings = TrainingConfig(
     algorithm="two_stage", timesteps=12_288, warm_start_steps=4_096
