@@ -139,8 +139,9 @@ record.say(
 import seaborn as sns
 import torch
 
+from twinlib.data import sources
 from twinlib.data.pairing import pair
-from twinlib.data.preparation import standard
+from twinlib.data.preparation import prepare
 from twinlib.data.sources import choose
 from twinlib.embedding.train import pretrained
 from twinlib.environment.assembly import make_world
@@ -291,8 +292,8 @@ print({name: round(value, 3) for name, value in found.items()})
 
 # %% tags=["hide-input"]
 # @title Held-out cells of one perturbation { display-mode: "form" }
-prepared = standard(dataset)
-embedding = pretrained(dataset)
+whole, panel_size = sources.load(dataset), sources.dataset(dataset).panel
+prepared, embedding = prepare(whole, panel_size), pretrained(dataset)
 controls = prepared.expression("test", "control")
 train_control = trajectories.encode(
     prepared, embedding, prepared.expression("train", "control")
@@ -375,7 +376,7 @@ pairs = pair(prepared)
 model = fit_perturbation_model(
     prepared, embedding, config=PerturbationModelConfig(cell_network=False)
 )
-world = make_world(prepared, embedding, pairs=pairs, n_pairs=2000)  # for speed
+world = make_world(prepared, embedding, pairs=pairs, n_pairs=1000)  # for speed
 config = EnvironmentConfig()
 settings = TrainingConfig(
     algorithm="two_stage", timesteps=12_288, warm_start_steps=4_096
@@ -568,8 +569,6 @@ record.say(
 # The predictor of this picture has learned nothing: it is the perturbation's own mean change in the training cells.
 
 # %%
-from twinlib.data import sources
-from twinlib.data.preparation import prepare
 from twinlib.evaluation import calibration
 from twinlib.evaluation.metrics import pearson
 
@@ -605,10 +604,9 @@ def changes_of_fold(prepared, rng):
         )
 
 
-whole, panel_size = sources.load(dataset), sources.dataset(dataset).panel
 lines = []
 for fold in range(1, 6):
-    cut = prepare(whole, panel_size, fold=fold)
+    cut = prepared if fold == 1 else prepare(whole, panel_size, fold=fold)
     lines += [(name, fold, *values) for name, *values in changes_of_fold(cut, rng)]
 marks = pd.DataFrame(
     lines, columns=["perturbation", "fold", "half", "training change", "null"]

@@ -94,7 +94,7 @@ class Prepared:
         keep = np.ones(len(obs), dtype=bool)
         for column, wanted in (("split", split), ("perturbation", perturbation), ("cell_context", context)):
             if wanted is not None:
-                keep &= (obs[column].astype(str) == wanted).to_numpy()
+                keep &= _is(obs[column], wanted)
         return np.flatnonzero(keep)
 
     def kept_response(self, over: Sequence[str] | None = None) -> KeptResponse:
@@ -124,6 +124,13 @@ class Prepared:
                 f"The array has shape {x.shape}: its last axis needs the {len(self.genes)} genes."
             )
         return x
+
+
+def _is(column: pd.Series, wanted: str) -> np.ndarray:
+    """Return which entries [n] of a column read `wanted`; of categories only the names are compared."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return np.isin(column.cat.codes, np.flatnonzero(column.cat.categories.astype(str) == wanted))
+    return (column.astype(str) == wanted).to_numpy()
 
 
 def prepare(

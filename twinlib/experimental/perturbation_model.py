@@ -448,10 +448,12 @@ def fit_label_network(
         network.parameters(), lr=config.label_rate, weight_decay=config.label_decay, fused=True
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.label_steps)
-    for _ in range(config.label_steps):
-        loss = (network.unit(features) - wanted).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
+    acts, none, parameters = _acts(features), torch.zeros_like(features[:1]), list(network.parameters())
+    for _ in range(config.label_steps):  # `unit`, without asking in each step which rows act
+        change = (network.net(features) - network.net(none)) * acts
+        gradients = torch.autograd.grad((change - wanted).square().mean(), parameters)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
         optimizer.step()
         schedule.step()
     return network.requires_grad_(False)
