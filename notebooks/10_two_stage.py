@@ -135,13 +135,13 @@ def draw_curves(row, name):
     """Return against environment steps (left) and optimizer steps (right), as wide as the curves are."""
     for model, part in mean_curves(curves_of[name], SHOWN).groupby("model", sort=False):
         colour, thousands = plots.COLOURS[model], part["environment_steps"] / 1000
-        row[0].plot(thousands, part["episode_return"], color=colour, label=model)
+        look = {"color": colour, "ls": "--" if ALGORITHMS[model].controls_for else "-"}
+        row[0].plot(thousands, part["episode_return"], label=model, **look)
         row[0].fill_between(
             thousands, part["low"], part["high"], color=colour, alpha=0.1
         )
-        row[1].plot(
-            part["optimizer_steps"].clip(lower=1), part["episode_return"], color=colour
-        )
+        updates = part["optimizer_steps"].clip(lower=1)
+        row[1].plot(updates, part["episode_return"], **look)
     level, shade = optimum_of[name], plots.COLOURS[PATHWISE]
     low, high = row[0].dataLim.intervaly
     low, top = min(low, 0) - 0.08 * (high - low), high + 0.25 * (high - low)
@@ -176,7 +176,7 @@ plots.show(
     "A dashed line at zero marks doing nothing, a dash-dotted line the exact gradient, or an "
     "arrow with its return where it lies above the frame.",
     f"{story}: return of noisy actions while training; 1 is the best constant action. "
-    "The frame is as high as the curves.",
+    "Dashed: controls of two_stage. The frame is as high as the curves.",
 )
 NEED = {
     HOLDS: "a first stage helps",
