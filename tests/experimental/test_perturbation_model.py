@@ -21,8 +21,10 @@ from twinlib.experimental.perturbation_model import (
     Effects,
     LabelNetwork,
     PerturbationModelConfig,
+    _acts,
     _left_out_error,
     _ridge,
+    _slopes,
     borrow,
     earns_its_place,
     estimate_effects,
@@ -300,6 +302,20 @@ def test_networks_are_zero_without_a_perturbation():
     assert push.abs().max() == 0 and head.abs().max() == 0
     assert network(z, torch.zeros(4, 3)).abs().max() == 0
     assert network(z, torch.ones(4, 3)).abs().max() > 0
+
+
+@pytest.mark.parametrize("groups", [1, 4, 30])
+def test_slopes_of_the_label_network_by_hand_are_those_of_autograd(groups):
+    generator = torch.Generator().manual_seed(0)
+    network = LabelNetwork(12, 5, 20, 16, generator)
+    features, wanted = (torch.randn(groups, n, generator=generator) for n in (12, 25))
+    features[-1] = 0.0  # a control
+    error = (network.unit(features) - wanted).square().mean()
+    expected = torch.autograd.grad(error, list(network.parameters()))
+    with torch.no_grad():
+        slopes = _slopes(network, features, _acts(features), wanted)
+    for slope, reference in zip(slopes, expected, strict=True):
+        torch.testing.assert_close(slope, reference, rtol=1e-5, atol=1e-8)
 
 
 def test_departures_of_cells_average_to_zero_over_training_controls(model):

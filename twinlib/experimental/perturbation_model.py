@@ -430,6 +430,37 @@ def _rms(values: Tensor) -> Tensor:
     return values.square().mean().sqrt().clamp_min(1e-6).expand(values.shape[1])
 
 
+def _slopes(network: LabelNetwork, features: Tensor, acts: Tensor, wanted: Tensor) -> list[Tensor]:
+    """Return the gradients of the mean squared error of `unit`, in the order of the parameters.
+
+    By hand: the numbers of autograd, at half of its cost on so few rows.
+    """
+    layers = [layer for layer in network.net if isinstance(layer, nn.Linear)]
+    entered, change = _through(layers, features)
+    entered_none, none = _through(layers, torch.zeros_like(features[:1]))
+    slope = ((change - none) * acts - wanted) * (2.0 / wanted.numel()) * acts
+    own, less = _back(layers, entered, slope), _back(layers, entered_none, -slope.sum(0, keepdim=True))
+    return [first + second for first, second in zip(own, less, strict=True)]
+
+
+def _through(layers: Sequence[nn.Linear], rows: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Return what enters each layer of tanh units, and what leaves the last one."""
+    entered = [rows]
+    for layer in layers[:-1]:
+        entered.append(torch.tanh(layer(entered[-1])))
+    return entered, layers[-1](entered[-1])
+
+
+def _back(layers: Sequence[nn.Linear], entered: Sequence[Tensor], slope: Tensor) -> list[Tensor]:
+    """Return the gradients of weight and intercept of each layer, from the slope of the output."""
+    slopes: list[Tensor] = []
+    for number in reversed(range(len(layers))):
+        slopes = [slope.t() @ entered[number], slope.sum(0), *slopes]
+        if number:
+            slope = torch.ops.aten.tanh_backward(slope @ layers[number].weight, entered[number])
+    return slopes
+
+
 def fit_label_network(
     table: PerturbationTable,
     effects: Effects,
@@ -448,14 +479,13 @@ def fit_label_network(
         network.parameters(), lr=config.label_rate, weight_decay=config.label_decay, fused=True
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.label_steps)
-    acts, none, parameters = _acts(features), torch.zeros_like(features[:1]), list(network.parameters())
-    for _ in range(config.label_steps):  # `unit`, without asking in each step which rows act
-        change = (network.net(features) - network.net(none)) * acts
-        gradients = torch.autograd.grad((change - wanted).square().mean(), parameters)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        optimizer.step()
-        schedule.step()
+    acts, parameters = _acts(features), list(network.parameters())
+    with torch.no_grad():
+        for _ in range(config.label_steps):
+            for parameter, slope in zip(parameters, _slopes(network, features, acts, wanted), strict=True):
+                parameter.grad = slope
+            optimizer.step()
+            schedule.step()
     return network.requires_grad_(False)
 
 
