@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from math import comb
 from typing import TYPE_CHECKING
 
@@ -118,9 +118,8 @@ class Tuned:
     @staticmethod
     def of(dataset: str, judged_by: str = "") -> Tuned:
         """Read the packaged tuning of a dataset, judged by its primary metric or by another one."""
-        names = ("scores", "groups", "runs", "settings")
-        parts = (tables.read_table("tuning", dataset, name) for name in names)
-        return Tuned(dataset, *parts, judged_by=judged_by)
+        read = partial(tables.read_table, "tuning", dataset)
+        return Tuned(dataset, read("scores"), read("groups"), read("runs"), read("settings"), judged_by)
 
     @property
     def metric(self) -> str:
