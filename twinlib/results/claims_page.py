@@ -82,7 +82,9 @@ def _opening() -> list[str]:
         "What the paper states, and what these data say of it: each box leads to the sentence, the test, the "
         "interval, the rows and the command.",
         "",
-        f"{legend}; n/a: too few units for an interval.",
+        f"{legend}; n/a: too few units for an interval. Where several differences are told apart at once, "
+        "each interval has to exclude zero by more than it would alone (Holm's rule), so that one that is "
+        "told apart on the page of a chapter may not be here.",
     ]
 
 
@@ -117,8 +119,8 @@ def _at_a_glance(table: pd.DataFrame) -> list[str]:
     lines = []
     for subject in SUBJECTS:
         part = table[subjects == subject]
-        columns = _stacked(part) if len(part) else []
-        lines += [line for own in columns for line in ("", glance(subject, own))]
+        for number, own in enumerate(_stacked(part) if len(part) else ()):
+            lines += ["", glance(f"{subject}, continued" if number else subject, own)]
     missing = sorted(set(range(1, len(all_claims()) + 1)) - set(table["Claim"]))
     links = ", ".join(f"[{number}](#claim-{number})" for number in missing)
     return [*lines, "", *([f"No packaged result measures these claims yet: {links}.", ""] if missing else [])]

@@ -13,7 +13,7 @@ import numpy as np
 
 from twinlib.results.claims import Judged, all_claims, claim_number
 from twinlib.results.claims_page import slug
-from twinlib.results.policy_claims import RESTARTS, RIVAL, shares_and_return
+from twinlib.results.policy_claims import RESTARTS, RIVAL, matched, shares_and_return
 from twinlib.results.verdicts import FAILS, HOLDS, OPEN
 
 
@@ -36,6 +36,8 @@ class Headline:
     unit: str
     #: More on the place, where one number would mislead.
     beside: Callable[[str], str] = lambda place: ""
+    #: Say on how many places the verdict is the same?
+    counted: bool = False
 
 
 #: In the place of a place: all of them.
@@ -46,6 +48,7 @@ SMALL = 10.0
 _COUNTED = {HOLDS: "holds", FAILS: "fails", OPEN: "open"}
 _PREDICTS = ("better than", "worse than", "no better, as far as these cells can tell, than")
 _BEATS = ("does better than", "does worse than", "cannot be told from")
+_EARNS = ("more than", "less than", "no more, as far as can be told, than")
 _MORE = (
     "brings more cells across than",
     "brings fewer cells across than",
@@ -60,19 +63,28 @@ HEADLINES = (
         "The paper's claim: on unseen cells with a gene switched off, TRPO before PPO {} PPO alone",
         *_BEATS,
         "in correlation, best of ten settings each, one fold of cells",
+        counted=True,
+    ),
+    Headline(
+        "The warm start leads",
+        "waddington",
+        "On simulated cells TRPO before PPO earns {} PPO alone over the first quarter of the training",
+        *_EARNS,
+        "of what the best constant actions earn",
+        matched,
     ),
     Headline(
         "The gain comes from",
-        "papalexi2021",
-        "A first stage along the [natural gradient](../notebooks/07_natural_gradient.ipynb) {} one along "
-        "the plain gradient with steps as long",
+        "waddington",
+        "There a first stage along the [natural gradient](../notebooks/07_natural_gradient.ipynb) {} one "
+        "along the plain gradient with steps as long",
         *_BEATS,
         "in correlation",
     ),
     Headline(
         "Escaping local optima lets",
         "papalexi2021",
-        "The in-silico twin predicts these cells {} the mean change that each gene's loss made elsewhere, "
+        "The in-silico twin predicts these cells {} the mean change of the training cells of each gene, "
         "which needs no model",
         *_PREDICTS,
         "in correlation",
@@ -104,8 +116,8 @@ HEADLINES = (
     Headline(
         "The embedding model",
         "papalexi2021, cells",
-        "For genes switched off in one kind of cell, it predicts unseen cells {} the mean change that each "
-        "gene's loss made in other cells",
+        "For genes switched off one by one, it predicts unseen cells {} the mean change that the same gene's "
+        "loss made in the training cells",
         *_PREDICTS,
         "in correlation",
     ),
@@ -140,29 +152,35 @@ def findings(rows: Sequence[Judged], pages: str = "") -> list[str]:
         number = claim_number(finding.statement)
         own = [row for row in rows if row.claim == number and finding.place in (row.place, EVERYWHERE)]
         if own:
-            told.append(_counted(finding, own) if finding.place == EVERYWHERE else _told(finding, own[0]))
+            told.append(
+                _counted(finding, own) if finding.place == EVERYWHERE else _told(finding, own[0], rows)
+            )
     return [re.sub(r"(?<=\]\()[^)]+", lambda link: normpath(join(pages, link[0])), text) for text in told]
 
 
-def _told(finding: Headline, row: Judged) -> str:
-    """Return one finding as a sentence with its number and its interval."""
+def _told(finding: Headline, row: Judged, rows: Sequence[Judged]) -> str:
+    """Return one finding as a sentence with its number and its interval; `rows` are all judged claims."""
     words = {HOLDS: finding.holds, FAILS: finding.fails, OPEN: finding.open}
     text, gap = finding.sentence.format(words[row.verdict]), row.told.gap
     if gap is None or not np.isfinite(gap.low):
         return f"{text} ({_link(row.claim)})."
     mean, low, high = _in_digits(gap.mean, gap.low, gap.high)
     number = f"**{mean}** {finding.unit} (95 % interval {low} to {high})"
-    return f"{text}: {number}{finding.beside(finding.place)}, {_link(row.claim)}."
+    if gap.low == gap.high == 0:
+        number = f"**no difference** in any of {gap.units} seeds, so that it cannot tell them apart"
+    same = [other.verdict == row.verdict for other in rows if other.claim == row.claim]
+    count = f"; the verdict is the same on {sum(same)} of {len(same)} datasets" if finding.counted else ""
+    return f"{text}: {number}{finding.beside(finding.place)}{count}, {_link(row.claim)}."
 
 
 def _counted(finding: Headline, rows: Sequence[Judged]) -> str:
-    """Return one finding with the number of places of each verdict and the range of their differences."""
+    """Return one finding with the number of places of each verdict and their differences in order."""
     counts = Counter(row.verdict for row in rows)
     words = {name: counts[verdict] or "none" for verdict, name in _COUNTED.items()}
     gaps = [row.told.gap.mean for row in rows if row.told.gap is not None]
-    least, most = _in_digits(min(gaps), max(gaps))
+    numbers = ", ".join(f"**{number}**" for number in _in_digits(*sorted(gaps)))
     text = finding.sentence.format(places=len(rows), **words)
-    return f"{text}: **{least}** to **{most}** {finding.unit}, {_link(rows[0].claim)}."
+    return f"{text}: {numbers} {finding.unit}, {_link(rows[0].claim)}."
 
 
 def _link(claim: int) -> str:

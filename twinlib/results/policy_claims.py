@@ -33,6 +33,11 @@ ASKED_BACK = ("papalexi2021", "norman2019", "chi11", "waddington")
 BARRIERS = ("toggle_low", "toggle_middle", "toggle_high", "myeloid")
 #: The primary claim's two sides.
 OURS, RIVAL = "two_stage", "PPO"
+#: The arms that share the second stage of `OURS`, in words.
+MATCHED = {
+    "second_stage_alone": "their own second stage alone",
+    "second_stage_after_plain": "the same after plain steps",
+}
 #: PPO from fresh starts, the best of which is kept.
 RESTARTS = "PPO_random_restarts"
 
@@ -87,8 +92,22 @@ def between(first: str, second: str) -> Callable[[str], Evidence]:
 
 def faster(dataset: str) -> Evidence:
     """Return gained over the first quarter of the steps, in units of the attainable gain."""
-    gap = policy_tables.early_return(policy_tables.policy_table(dataset, "curves"), OURS, RIVAL)
-    return _told(dataset, f"mean return, first quarter, {OURS} - {RIVAL}: {in_words(gap)} (U: seeds)", gap)
+    curves = policy_tables.policy_table(dataset, "curves")
+    gap = policy_tables.early_return(curves, OURS, RIVAL)
+    text = f"mean return, first quarter, {OURS} - {RIVAL}: {in_words(gap)} (U: seeds){matched(dataset)}"
+    return _told(dataset, text, gap)
+
+
+def matched(dataset: str) -> str:
+    """Say what the two stages earn early, less their own second stage alone and after plain steps."""
+    curves = policy_tables.policy_table(dataset, "curves")
+    gaps = {
+        name: policy_tables.early_return(curves, OURS, arm)
+        for arm, name in MATCHED.items()
+        if arm in set(curves["model"])
+    }
+    told = [f"less {name} {gap.mean:+.3f} ({gap.units} seeds)" for name, gap in gaps.items()]
+    return f"; the two stages {', '.join(told)}" if told else ""
 
 
 def fewer_updates(dataset: str) -> Evidence:
@@ -183,9 +202,9 @@ def trapped(landscape: str) -> Evidence:
 
 
 _CELLS = (
-    "Five folds of cells, tuned settings, ten fresh seeds of each arm, primary metric over perturbations "
+    "Five folds of cells, tuned settings, ten fresh seeds of PPO and two_stage, three of other arms, primary "
 )
-_CELLS += "with an effect, paired over folds and perturbations"
+_CELLS += "metric over perturbations with an effect, paired over folds and perturbations"
 #: What the numbers count where the primary metric is compared, and where paths are.
 SCORE_UNIT = "difference in pearson_delta (chi11: in skill)"
 DTW_UNIT = "DTW distance to the real path, saved on the nearest rival"
@@ -235,7 +254,7 @@ POLICY_CLAIMS = (
         "KL-divergence-regularized surrogate objective.",
         "Section 3.2.4",
         "10_two_stage",
-        "Every arm with ten fresh seeds",
+        "Every arm with fresh seeds",
         (Rows("policies", "scores"),),
         SCORE_UNIT,
     ),
@@ -250,7 +269,7 @@ POLICY_CLAIMS = (
         "KL-divergence-regularized surrogate objective.",
         "Section 3.2.4",
         "10_two_stage",
-        "Every arm with ten fresh seeds",
+        "Every arm with fresh seeds",
         (Rows("policies", "scores"),),
         SCORE_UNIT,
     ),
@@ -264,7 +283,7 @@ POLICY_CLAIMS = (
         "Overall, the two-stage approach leverages the advantages of both TRPO and PPO.",
         "Section 1",
         "10_two_stage",
-        "Every arm with ten fresh seeds",
+        "Every arm with fresh seeds",
         (Rows("policies", "scores"),),
         SCORE_UNIT,
     ),
@@ -296,7 +315,7 @@ POLICY_CLAIMS = (
         "policy.",
         "Abstract",
         "10_two_stage",
-        "Every arm with ten fresh seeds",
+        "Every arm with fresh seeds",
         (Rows("policies", "scores"),),
         SCORE_UNIT,
     ),

@@ -109,12 +109,14 @@ def corrected(gaps: Sequence[Estimate]) -> list[str]:
 
 
 def short(value: float) -> str:
-    """Return a number for a table's cell: its sign, no zero before the point.
+    """Return a number for a table's cell: its sign, no zero before the point, no more digits than are read.
 
-    >>> short(0.0123), short(-1.5)
-    ('+.012', '-1.500')
+    >>> short(0.0123), short(-1.5), short(-46.52), short(1870.2), short(-0.0001)
+    ('+.012', '-1.50', '-46.5', '+1,870', '.000')
     """
-    return f"{value:+.3f}".replace("+0.", "+.").replace("-0.", "-.")
+    digits = 3 if abs(value) < 1 else 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
+    text = f"{value:+,.{digits}f}".replace("+0.", "+.").replace("-0.", "-.")
+    return ".000" if text in ("+.000", "-.000") else text
 
 
 def cell(verdict: str, told: Evidence) -> str:
