@@ -25,7 +25,7 @@ TWIN = claims.claim_number("The embedding model")
 #: How the introduction speaks of the rows that a model is held against.
 SPOKEN = {
     "context_mean": "the mean of the other types",
-    "matching_mean": "the mean change that each gene's loss",
+    "matching_mean": "the mean change that the same gene's loss",
 }
 
 

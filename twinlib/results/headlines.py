@@ -45,7 +45,8 @@ def across_and_every_iteration(landscape: str) -> str:
     """Say what both bring across and earn, and what a TRPO step in every iteration (Algorithm 1) earns."""
     gap = Escapes.of(landscape).gap("alternating", RIVAL, "return")
     interval = f"{gap.mean:+.3f} (95 % interval {gap.low:+.3f} to {gap.high:+.3f})"
-    return f"{shares_and_return(RIVAL, landscape)}; Algorithm 1, a TRPO step in every iteration, earns {interval}"
+    every = f"Algorithm 1, a TRPO step in every iteration, earns {interval} beside PPO"
+    return f"{shares_and_return(RIVAL, landscape)}; {every}"
 
 
 #: In the place of a place: all of them.
