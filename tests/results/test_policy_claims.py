@@ -79,6 +79,11 @@ def curves():
     return pd.DataFrame(rows)
 
 
+def _own_setting(table):
+    """Each seed as a setting of its own."""
+    return "s" + table["seed"].astype(str)
+
+
 def hits(own_change):
     """The policy names every hidden label, and so does the likeness to training changes."""
     ranks = {"two_stage": [1] * 8, "own_change": own_change, "training_change": [1] * 8}
@@ -117,7 +122,8 @@ def made_by(experiment, dataset):
 def shipped(tmp_path, monkeypatch):
     """A folder of results with a tuning, the runs of all arms and an escape."""
     monkeypatch.setattr(tables, "results_folder", lambda: tmp_path)
-    write(tmp_path / "tuning" / "papalexi2021", tuning_of(0.1), made_by("tuning", "papalexi2021"))
+    tuned = tuning_of(0.1) | {"curves": curves().query("split == 'fold 1'").assign(setting=_own_setting)}
+    write(tmp_path / "tuning" / "papalexi2021", tuned, made_by("tuning", "papalexi2021"))
     cells, told = scores_of("cells", range(1, 6), ADDED, 2)
     left, out = scores_of("perturbations", NAMES, {"two_stage": 0.0, "PPO": 0.0}, 2)
     settings = pd.DataFrame({"model": ["TRPO"], "delta": [0.03]})

@@ -48,7 +48,7 @@ def test_a_share_is_a_ratio_whose_interval_leaves_the_units_out():
 
 
 def curves():
-    """Two arms on two folds and three seeds: one earns a tenth more, in half the updates."""
+    """Two arms on two folds and six seeds: one earns a tenth more, in half the updates."""
     rows = []
     for model, more, every in (("PPO", 0.0, 80), ("two_stage", 0.1, 40)):
         for fold in (1, 2):
@@ -60,17 +60,27 @@ def curves():
     return pd.DataFrame(rows).assign(clip_fraction=0.1)
 
 
+def tuning_curves():
+    """The same of a tuning: six settings, each of which begins with noise of its own."""
+    own = curves()[curves()["split"] == "fold 1"]
+    noise = -0.5 * (own["seed"] - 100) * (own["environment_steps"] < 600)
+    return own.assign(setting="s" + own["seed"].astype(str), episode_return=own["episode_return"] + noise)
+
+
 def test_speed_is_read_in_units_of_return_and_in_updates():
-    early = policy_tables.early_return(curves(), "two_stage", "PPO")
-    assert (early.low, early.mean) == pytest.approx((0.1, 0.1)) and early.units == 6
-    saved = policy_tables.saved_updates(curves(), "two_stage", "PPO")
-    assert saved.mean == pytest.approx(9 * 80 - 8 * 40)
+    for table, by in ((curves(), ("split", "seed")), (tuning_curves(), ("setting",))):
+        early = policy_tables.early_return(table, "two_stage", "PPO", by)
+        assert (early.low, early.mean) == pytest.approx((0.1, 0.1)) and early.units == 6
+    known = tuning_curves()
+    saved = policy_tables.saved_updates(known, "two_stage", "PPO")
+    assert saved.mean == pytest.approx(1 - 8 * 40 / (9 * 80)) and saved.units == 6
+    known.loc[known["seed"] == 100, "episode_return"] = -0.1
+    assert policy_tables.saved_updates(known, "two_stage", "PPO").units == 5
     with pytest.raises(ResultsError, match="no level"):
-        flat = curves()
-        flat.loc[flat["seed"] == 100, "episode_return"] = -0.1
-        policy_tables.saved_updates(flat, "two_stage", "PPO")
-    with pytest.raises(ResultsError, match="TRPO"):
-        policy_tables.early_return(curves(), "two_stage", "TRPO")
+        policy_tables.saved_updates(known.assign(episode_return=-0.1), "two_stage", "PPO")
+    for read in (policy_tables.early_return, policy_tables.saved_updates):
+        with pytest.raises(ResultsError, match="TRPO"):
+            read(known, "two_stage", "TRPO")
     means = policy_tables.mean_curves(curves(), ["PPO"])
     assert set(means["model"]) == {"PPO"} and means["episode_return"].iloc[-1] == pytest.approx(1.0)
     assert (means["low"] == means["high"]).all() and len(means) == 20

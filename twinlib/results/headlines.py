@@ -14,7 +14,7 @@ import numpy as np
 from twinlib.results.claims import Judged, all_claims, claim_number
 from twinlib.results.claims_page import slug
 from twinlib.results.escape_curves import Escapes
-from twinlib.results.policy_claims import RESTARTS, RIVAL, matched, shares_and_return
+from twinlib.results.policy_claims import RESTARTS, RIVAL, shares_and_return
 from twinlib.results.verdicts import FAILS, HOLDS, OPEN
 
 
@@ -57,7 +57,6 @@ SMALL = 10.0
 _COUNTED = {HOLDS: "holds", FAILS: "fails", OPEN: "open"}
 _PREDICTS = ("better than", "worse than", "no better, as far as these cells can tell, than")
 _BEATS = ("does better than", "does worse than", "cannot be told from")
-_EARNS = ("more than", "less than", "no more, as far as can be told, than")
 _MORE = (
     "brings more cells across than",
     "brings fewer cells across than",
@@ -76,17 +75,26 @@ HEADLINES = (
     ),
     Headline(
         "The warm start leads",
-        "waddington",
-        "On simulated cells TRPO before PPO earns {} PPO alone over the first quarter of the training",
-        *_EARNS,
+        EVERYWHERE,
+        "Over the first quarter of the training TRPO before PPO earns more than PPO alone at the same "
+        "settings on {holds} of {places} datasets, less on {fails}, and on {open} it cannot be told",
+        *("",) * 3,
         "of what the best constant actions earn",
-        matched,
+    ),
+    Headline(
+        "The warm start needs fewer",
+        EVERYWHERE,
+        "To nine tenths of what both end at it takes fewer optimizer steps than PPO at the same settings on "
+        "{holds} of {places} datasets, more on {fails}, and on {open} it cannot be told",
+        *("",) * 3,
+        "of PPO's steps saved",
     ),
     Headline(
         "The gain comes from",
         "waddington",
-        "There a first stage along the [natural gradient](../notebooks/07_natural_gradient.ipynb) {} one "
-        "along the plain gradient with steps as long",
+        "On simulated cells a first stage along the [natural "
+        "gradient](../notebooks/07_natural_gradient.ipynb) {} one along the plain gradient with steps as "
+        "long",
         *_BEATS,
         "in correlation",
     ),

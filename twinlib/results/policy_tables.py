@@ -71,52 +71,46 @@ def below_nothing(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 # -- learning --------------------------------------------------------------------------------------------
-def _curves(curves: pd.DataFrame, model: str) -> dict[tuple[str, int], pd.DataFrame]:
-    """Return the curves of an arm on folds of cells, population target, by fold and seed."""
-    own = curves[(curves["model"] == model) & (curves["split_kind"] == "cells") & (curves["setting"] == "")]
-    if own.empty:
-        raise ResultsError(f"There is no learning curve of {model}; add the arm to the run.")
-    own = own.sort_values("environment_steps")
-    keys = own[["split", "seed"]].drop_duplicates().itertuples(index=False, name=None)
-    return {
-        (str(split), int(seed)): own[(own["split"] == split) & (own["seed"] == seed)] for split, seed in keys
-    }
+def early_return(curves: pd.DataFrame, first: str, second: str, by: Sequence[str] = ("setting",)) -> Estimate:
+    """Return the gain in mean return over the first quarter of the steps, in units of the attainable gain.
 
-
-def _paired(first: dict[tuple[str, int], float], second: dict[tuple[str, int], float]) -> Estimate:
-    """Return first - second over the folds and seeds that both have, folds x seeds."""
-    import pandas as pd
-
-    gaps = pd.Series({key: first[key] - second[key] for key in first if key in second})
-    return estimate(gaps.unstack().dropna(axis=1).to_numpy(dtype=np.float64))
-
-
-def early_return(curves: pd.DataFrame, first: str, second: str) -> Estimate:
-    """Return the gain in mean return over the first quarter of the steps, in units of the attainable gain."""
-
-    def means(model: str) -> dict[tuple[str, int], float]:
-        known = _curves(curves, model)
-        steps = max(rows["environment_steps"].max() for rows in known.values())
-        return {
-            key: float(rows.loc[rows["environment_steps"] <= EARLY * steps, "episode_return"].mean())
-            for key, rows in known.items()
-        }
-
-    return _paired(means(first), means(second))
+    Paired over the settings of a tuning, or over other columns, the last of which is the unit. What a setting
+    does to a curve, the noise that it starts with above all, is more than what a seed does.
+    """
+    early = curves[curves["environment_steps"] <= EARLY * curves["environment_steps"].max()]
+    means = early.groupby(["model", *by])["episode_return"].mean().unstack("model")
+    for name in (first, second):
+        if name not in means:
+            raise ResultsError(f"There is no learning curve of {name}; add it to the run.")
+    gaps = (means[first] - means[second]).dropna()
+    table = gaps if len(by) == 1 else gaps.unstack().dropna(axis=1)
+    return estimate(table.to_numpy(dtype=np.float64))
 
 
 def saved_updates(curves: pd.DataFrame, first: str, second: str) -> Estimate:
-    """Return the optimizer steps that the first saves until nine tenths of the level all end above.
+    """Return the share of the second's optimizer steps that the first saves, paired over shared settings.
 
-    Raises ResultsError where a run ends at nothing, so that no level is shared.
+    Counted until nine tenths of what both end above; a setting at which either ends at nothing is left out.
+    Raises ResultsError where no setting is left.
     """
-    known = {name: _curves(curves, name) for name in (first, second)}
-    ends = [_end(rows["episode_return"]) for runs in known.values() for rows in runs.values()]
-    if min(ends) <= 0:
-        raise ResultsError("A run earned nothing at its end, so that no level is shared.")
-    level = LEVEL * min(ends)
-    ours, theirs = ({key: _updates_to(rows, level) for key, rows in runs.items()} for runs in known.values())
-    return _paired(theirs, ours)
+    known = {name: _by_setting(curves, name) for name in (first, second)}
+    saved = []
+    for setting in sorted(known[first].keys() & known[second].keys()):
+        ours, theirs = (known[name][setting] for name in (first, second))
+        level = LEVEL * min(_end(rows["episode_return"]) for rows in (ours, theirs))
+        if level > 0:
+            saved.append(1 - _updates_to(ours, level) / _updates_to(theirs, level))
+    if not saved:
+        raise ResultsError("At no setting both end above nothing, so that no level is shared.")
+    return estimate(np.array(saved))
+
+
+def _by_setting(curves: pd.DataFrame, model: str) -> dict[str, pd.DataFrame]:
+    """Return the curves of an algorithm by setting, in the order of the steps."""
+    own = curves[curves["model"] == model].sort_values("environment_steps")
+    if own.empty:
+        raise ResultsError(f"There is no learning curve of {model}; add it to the tuning.")
+    return {str(setting): rows for setting, rows in own.groupby("setting")}
 
 
 def _end(values: pd.Series) -> float:
@@ -197,7 +191,7 @@ def path_verdict(paths: pd.DataFrame, groups: pd.DataFrame, model: str) -> Simil
     return trajectory_tables.verdict(marked, units, "pseudotime", model=model)
 
 
-def policy_table(dataset: str, table: str) -> pd.DataFrame:
-    """Return `runs`, `curves`, `hits` or `settings` of the packaged run of all arms."""
-    rows: pd.DataFrame = tables.read_table("policies", dataset, table)
+def policy_table(dataset: str, table: str, experiment: str = "policies") -> pd.DataFrame:
+    """Return `runs`, `curves`, `hits` or `settings` of the packaged run of all arms, or of the tuning."""
+    rows: pd.DataFrame = tables.read_table(experiment, dataset, table)
     return rows
