@@ -109,7 +109,8 @@ HEADLINES = (
     Headline(
         "The trust-region start lets",
         "toggle_middle",
-        "The title's claim: where a barrier stands between two valleys, TRPO before PPO {} PPO alone",
+        "The title's claim: where a barrier stands between two valleys, TRPO before PPO, each at the one "
+        "setting that its tuning chose, {} PPO alone",
         *_MORE,
         "of all cells",
         across_and_every_iteration,
