@@ -133,7 +133,7 @@ both, alone = (
 )
 record.say(
     f"**A cell leaves A when both genes are pushed by more than {both:.4f}, and when gene 2 alone is activated by more than "
-    f"{alone:.4f}. After the push it ends in {ends['push: gene 1 down, gene 2 up']}, after the activation in the "
+    f"{alone:.4f} (expression a unit of time). After the push it ends in {ends['push: gene 1 down, gene 2 up']}, after the activation in the "
     f"{ends['activate gene 2']}, also with a signal of {ways['activate gene 2, five times'][1]:g}.**"
 )
 assert (

@@ -19,8 +19,8 @@
 # What is the listening good for?
 #
 # **Answer.** For next to nothing: without neighbours the same network is not measurably worse, and with equal ears for all neighbours, or with attention that was never trained, the difference is so small that only runs paired by their seed show it.
-# None of these networks tells perturbed cells from controls measurably better than another; how plain PCA does in both is said below the figure.
-# What little the network gains over principal components (PCA, the best linear code) belongs to its nonlinear part; the figure has every seed, and the sentence below it the numbers.
+# None of these networks tells perturbed cells from controls measurably better than another, and principal components (PCA, the best linear code) tell them better than all.
+# What the network brings back beyond PCA is little and belongs to its nonlinear part; the figure has every seed, and the sentence below it the numbers.
 
 # %% tags=["setup", "hide-input"]
 # @title Install the package where it is missing { display-mode: "form" }
@@ -53,7 +53,8 @@ from twinlib.results.tables import read_table
 
 plots.style()
 dataset = choose("papalexi2021", "waddington")
-quality = read_table("embedding", dataset, "quality")
+shown = "papalexi2021"  # recorded, so that the figure needs no cells
+quality = read_table("embedding", shown, "quality")
 votes = [column for column in quality.columns if column.startswith("recovery_")]
 quality["recovery"] = quality[votes].mean(axis=1)
 order = ["learned", "uniform", "none", "random", "known", "pca", "expression"]
@@ -76,49 +77,63 @@ MODELS = {
     "random": ("untrained attention", "perturbed"), "known": ("true network", "TRPO"), "pca": ("PCA", "linear"),
     "expression": ("no code at all", "real"),
 }  # fmt: skip
-fig, axes = plt.subplots(1, 2, figsize=(9.5, 3.9), sharey=True)
+by_seed = quality.pivot(index="seed", columns="model", values=["test_r2", "recovery"])
+
+
+def paired(column, model, other):
+    """Mean and half-width of the difference of two models, paired by seed."""
+    return interval((by_seed[column][model] - by_seed[column][other]).dropna())
+
+
+def draw(ax, y, values, model):
+    """The mean of a row with its interval, and below it the single seeds."""
+    mean, half = interval(values)
+    colour = plots.COLOURS[MODELS[model][1]]
+    ax.errorbar(mean, y, xerr=half, fmt="o", color=colour, capsize=3)
+    ax.plot(values, np.full(len(values), y + 0.22), "|", color=colour, markersize=7)
+
+
+fig, axes = plt.subplots(2, 2, figsize=(9.5, 6), height_ratios=[5, 3])
 titles = [
-    ("test_r2", "share of unseen cells brought back"),
-    ("recovery", "perturbed told from control"),
+    ("test_r2", "share of the variation of\nunseen cells that comes back"),
+    ("recovery", "share of cells rightly told\nperturbed or control"),
 ]
-for ax, (column, title) in zip(axes, titles, strict=True):
+ABLATED = ["uniform", "none", "random"]
+for (top, bottom), (column, title) in zip(axes.T, titles, strict=True):
     for y, model in enumerate(order):
-        if model == "expression" and column == "test_r2":
-            continue  # 1 by definition
-        values = quality.loc[quality["model"] == model, column]
-        mean, half = interval(values)
-        colour = plots.COLOURS[MODELS[model][1]]
-        ax.errorbar(mean, y, xerr=half, fmt="o", color=colour, capsize=3)
-        ax.plot(values, np.full(len(values), y + 0.22), "|", color=colour, markersize=7)
-    ax.set(
-        yticks=range(len(order)),
-        yticklabels=[MODELS[model][0] for model in order],
-        xlabel=title,
-    )
-axes[0].invert_yaxis()
+        if model != "expression" or column != "test_r2":  # 1 by definition
+            draw(top, y, quality.loc[quality["model"] == model, column], model)
+    for y, model in enumerate(ABLATED):
+        less = by_seed[column][model] - by_seed[column]["learned"]
+        draw(bottom, y, less.dropna(), model)
+    bottom.axvline(0, color=plots.COLOURS["insilico"], lw=1)
+    for ax, rows in ((top, order), (bottom, ABLATED)):
+        names = [MODELS[model][0] for model in rows]
+        ax.set(yticks=range(len(rows)), yticklabels=names, xlabel=title)
+        ax.set_ylim(len(rows) - 0.4, -0.5)
+    bottom.set_xlabel("the same, less attention, paired by seed")
+    bottom.locator_params(axis="x", nbins=4)
+for ax in axes[:, 1]:
+    ax.tick_params(labelleft=False)
 plots.show(
     fig,
     "ablations",
-    "Two panels of dots with 95 % intervals, one row a model: the share of the variation of test cells that comes back on the "
-    "left, the share of cells that their five nearest neighbours call rightly on the right. The four networks lie on each "
-    "other; PCA brings back less and tells slightly better. Small ticks below each dot are the single seeds.",
+    "Dots with 95 % intervals, one row a model: the share of the variation of test cells that comes back on the "
+    "left, the share of cells that their five nearest neighbours call rightly on the right. Above, the four networks lie "
+    "on each other; PCA brings back less and tells slightly better. Below, three networks less the one with attention, "
+    "paired by seed, with a line at zero. Small ticks below each dot are the single seeds.",
 )
-by_seed = quality.pivot(index="seed", columns="model", values=["test_r2", "recovery"])
-gain, half = interval(
-    (by_seed["test_r2"]["learned"] - by_seed["test_r2"]["none"]).dropna()
-)
-keep, keep_half = interval(
-    (by_seed["recovery"]["learned"] - by_seed["recovery"]["none"]).dropna()
-)
-over_pca, pca_half = interval(
-    (by_seed["test_r2"]["learned"] - by_seed["test_r2"]["pca"]).dropna()
-)
-told_pca, told_half = interval(
-    (by_seed["recovery"]["learned"] - by_seed["recovery"]["pca"]).dropna()
-)
+gain, half = paired("test_r2", "learned", "none")
+keep, keep_half = paired("recovery", "learned", "none")
+over_pca, pca_half = paired("test_r2", "learned", "pca")
+told_pca, told_half = paired("recovery", "learned", "pca")
+otherwise = "the answer above says otherwise"
+for model in ["learned", *ABLATED]:
+    assert sum(paired("recovery", model, "pca")) < 0, otherwise
+    assert np.subtract(*paired("test_r2", model, "pca")) > 0, otherwise
 record.glue("attention_gain_r2", round(gain, 4))
 record.say(
-    f"**On `{dataset}` attention adds {gain:+.4f} ± {half:.4f} to the share that comes back, against the same network without "
+    f"**On `{shown}` attention adds {gain:+.4f} ± {half:.4f} to the share that comes back, against the same network without "
     f"neighbours, and {keep:+.4f} ± {keep_half:.4f} to the share of cells called rightly. Against PCA the network has "
     f"{over_pca:+.4f} ± {pca_half:.4f} of the first and {told_pca:+.4f} ± {told_half:.4f} of the second.** "
     f"(± is half a 95 % interval over {len(by_seed)} seeds.)"
@@ -697,16 +712,16 @@ record.say(
     f"Each network: {trained['training_cells'].iloc[0]:,.0f} training cells, up to {trained['epochs'].max():.0f} passes, "
     f"{trained['seed'].nunique()} seeds. PCA was fitted to the same cells."
 )
-if read_table("embedding", dataset, "manifest")["fingerprint"] != prepared.fingerprint:
+if read_table("embedding", shown, "manifest")["fingerprint"] != prepared.fingerprint:
     record.say(
-        "These recorded networks, and their PCA, know an earlier panel of this dataset than the packaged network "
+        "These recorded networks, and their PCA, know other cells or an earlier panel than the packaged network "
         "above: compare the rows with each other, not with the numbers above."
     )
 
 
 def verdict(score, other, name):
     """One sentence about learned attention against an ablation, paired by seed."""
-    mean, half = interval((by_seed[score]["learned"] - by_seed[score][other]).dropna())
+    mean, half = paired(score, "learned", other)
     if not np.isfinite(half):
         return f"{name}, against {other}: too few seeds."
     word = (

@@ -124,6 +124,8 @@ record.glue("ch04_gap", round(gap.mean, 4))
 # The grey names are knock-outs without a detected effect; the band is what the twin scores where there is nothing to find.
 # Between band and tick lies all that a model can show.
 # A diamond inside its ring is a tie: the twin scores what the plain mean of the knock-out scores.
+# A ceiling is an estimate from halves of the cells, too: where it is low, a score can lie above it.
+# A grey name beside a high tick is a knock-out whose halves agree somewhat, but which the test of the next section does not call; the lines below the imports name both kinds.
 # The recorded run behind it (`python -m experiments experimental`) repeats everything for five disjoint folds of the cells.
 #
 # ## Objectives
@@ -208,7 +210,16 @@ low, small = (
     units.index[units["biased"].eq(True)],
     small_groups(screen.groups)["perturbation"],
 )
+above = units.index[units["experimental"] > units["ceiling"]]
+uncalled = [
+    name
+    for name in units.index[units["ceiling"] >= calibration.BIASED_BELOW]
+    if not effect.get(name, False)
+]
 record.say(
+    f"Scores of the twin above the ceiling: {', '.join(above) or 'none'}. Without a "
+    "detected effect, though the ceiling is not low: "
+    f"{', '.join(uncalled) or 'none'}. "
     f"Ceilings under {calibration.BIASED_BELOW} are biased upward: {', '.join(low) or 'none'}. "
     f"With under {MIN_TOTAL} cells, too few for any average: {', '.join(small) or 'none'}."
 )

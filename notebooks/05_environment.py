@@ -147,6 +147,10 @@ assert earned["do_nothing"] == 0.0 < earned["greedy"] and earned["random"] < 0.1
 # One round of the loop is a step, and an episode is as many as the arrow says.
 # `random` draws every action, `greedy` is linear algebra, and `pathwise` is the policies' own network, trained by the exact derivative of the return; [a section below](#yardsticks) tells what each of them is.
 #
+# *Why learn, if one line of linear algebra earns nearly all?*
+# `greedy` is handed the model of a step and every target; a learner sees rewards alone, as it would where nobody has such a model.
+# Here the answer is known, so that a learner can be judged by it: this environment tests learners, and is not the shortest way to a prediction.
+#
 # ## Objectives
 #
 # After this chapter you can

@@ -84,7 +84,7 @@ def score_times_reward():
 
 
 estimates = {
-    "both sides": (np.array([both_sides() for _ in range(REPEATS)]), "control"),
+    "finite differences": (np.array([both_sides() for _ in range(REPEATS)]), "control"),
     "score times reward": (
         np.array([score_times_reward() for _ in range(REPEATS)]),
         "insilico",
@@ -137,10 +137,10 @@ reach = {A: float(np.sqrt(np.log(2) / A)) for A in (1, 200)}
 noise_of = {name: found.std(0) for name, (found, _) in estimates.items()}
 record.say(
     f"Half of a batch is effectively lost at a shift of {reach[1]:.2f} standard deviations where an action has one part, and of {reach[200]:.3f} "
-    f"in each part where it has 200. At {4 * BATCH:,} tried actions the estimates of the gradient scatter by {noise_of['both sides'].mean():.2f} "
-    f"(both sides) and {noise_of['score times reward'].mean():.2f} (score times reward), on average over the two parameters."
+    f"in each part where it has 200. At {4 * BATCH:,} tried actions the estimates of the gradient scatter by {noise_of['finite differences'].mean():.2f} "
+    f"(finite differences) and {noise_of['score times reward'].mean():.2f} (score times reward), on average over the two parameters."
 )
-assert noise_of["score times reward"].mean() < noise_of["both sides"].mean()
+assert noise_of["score times reward"].mean() < noise_of["finite differences"].mean()
 assert np.allclose(estimates["score times reward"][0].mean(0), exact, atol=0.05)
 
 # %% [markdown]
@@ -220,7 +220,7 @@ def reward(a):
 print("exact gradient (mu, log sigma):", exact.numpy().round(4))
 
 # %% [markdown]
-# ## The plain baseline: try both sides
+# ## The plain baseline: finite differences, try both sides
 #
 # Without any theory one can nudge a parameter up and down and compare average rewards.
 # This finite difference needs two batches **for each parameter**, and the difference of two noisy averages is noisier than either.

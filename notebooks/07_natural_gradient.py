@@ -135,7 +135,8 @@ gain = {
     for step, end in steps.items()
 }
 record.say(
-    f"At a KL divergence of {RADIUS} the natural step gains "
+    "The reward is minus the squared distance of the action from 2. "
+    f"At a KL divergence of {RADIUS} the natural step gains in mean reward "
     f"{gain['log sigma', 'natural']:.2f} in log sigma and "
     f"{gain['sigma', 'natural']:.2f} in sigma; the plain one gains "
     f"{gain['log sigma', 'plain']:.2f} and {gain['sigma', 'plain']:.2f}, and ends at "

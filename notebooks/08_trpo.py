@@ -12,7 +12,7 @@
 # ---
 
 # %% [markdown]
-# # 8. Trust region policy optimization: how far to go, and what that guarantees
+# # 8. Trust region policy optimization: how far to go, and what a bound does not promise
 #
 # **Question.** A gradient step needs a length, and in policy optimization a bad one is not repaired by the next batch: a policy that has become bad collects bad data.
 # How far may an update go?

@@ -50,6 +50,7 @@ import torch
 
 from twinlib.environment.dynamics import Dynamics, EnvironmentConfig
 from twinlib.environment.packaged import packaged_world
+from twinlib.environment.units import mean_return
 from twinlib.page import plots, record
 from twinlib.policy.actor_critic import ActorCritic, Adam
 from twinlib.policy.proximal import ProximalConfig, proximal_update
@@ -84,16 +85,16 @@ buffer = collector.collect(policy, steps=30, gamma=0.99, gae_lambda=0.95)
 
 @torch.no_grad()
 def state_of(policy):
-    """KL divergence from the collecting policy and effective share of the samples."""
+    """KL from the collecting policy, effective share of the samples, and mean return."""
     now = policy.distribution(buffer.obs)
     ratio = torch.exp(now.log_prob(buffer.action) - buffer.log_prob)
-    return float(buffer.behaviour.kl(now).mean()), float(
-        ratio.sum() ** 2 / (ratio**2).sum() / buffer.rows
-    )
+    share = ratio.sum() ** 2 / (ratio**2).sum() / buffer.rows
+    earned = mean_return(policy, world, EnvironmentConfig())
+    return float(buffer.behaviour.kl(now).mean()), float(share), float(earned)
 
 
 def epochs_of(config, epochs=12):
-    """KL and effective share after each pass over the batch, from one start."""
+    """What `state_of` says after each pass over the batch, from one start."""
     learner = fresh_policy()
     adam, order = (
         Adam(learner.theta, config.learning_rate),
@@ -132,40 +133,45 @@ def look(name):
     return dict(zip(("color", "linestyle"), LOOK[known], strict=True))
 
 
-fig, axes = plt.subplots(1, 2, figsize=(11, 4.0))
-for name, curve in curves.items():
-    axes[0].plot(curve[:, 0], **look(name), label=name)
-    axes[1].plot(curve[:, 1], **look(name), label=name)
-axes[0].set_ylabel("KL divergence from the collecting policy")
-axes[1].set_ylabel("effective share of the samples")
-for axis in axes:
-    axis.set_xlabel("passes over the batch")
-axes[0].legend()
+fig, axes = plt.subplots(1, 3, figsize=(12, 4.0))
+MEASURED = (
+    "KL from the collecting policy",
+    "effective share of the samples",
+    "mean return, without noise",
+)
+for axis, column, measured in zip(axes, range(3), MEASURED, strict=True):
+    for name, curve in curves.items():
+        axis.plot(curve[:, column], **look(name), label=name)
+    axis.set(xlabel="passes over the batch", ylabel=measured)
+plots.legend_outside(fig, columns=4)
 plots.show(
     fig,
     "one-batch",
     "Left: KL divergence from the collecting policy against the number of passes "
-    "over one batch, for no restraint, clip, penalty, and both. Right: effective "
-    "share of the samples, which falls as the divergence grows.",
+    "over one batch, for no restraint, clip, penalty, and both. Middle: effective "
+    "share of the samples, which falls as the divergence grows. Right: mean return of "
+    "the policy in the environment.",
     "How fast one batch is used up.",
 )
 end = {name: curve[-1] for name, curve in curves.items()}
 record.say(
     "After the last pass: "
     + "; ".join(
-        f"{name}: KL {kl:.2f}, effective share {share:.2f}"
-        for name, (kl, share) in end.items()
+        f"{name}: KL {kl:.2f}, effective share {share:.2f}, return {earned:+.3f}"
+        for name, (kl, share, earned) in end.items()
     )
-    + "."
+    + f". Before it the return was {curves['nothing'][0, 2]:+.3f} (0: doing nothing, "
+    "1: the best constant action)."
 )
-shares = {name: share for name, (_, share) in end.items()}
+shares = {name: share for name, (_, share, _) in end.items()}
 assert shares["nothing"] < shares["clip 0.2"] < shares["clip and penalty"]
 assert end["nothing"][0] > max(end["clip 0.2"][0], end["penalty 1"][0])
 
 # %% [markdown]
 # *How to read it.*
 # One batch, one policy whose actions have a part for each gene of the packaged simulated world, and minibatch steps on the *surrogate*, the mean over the batch of ratio times advantage ([chapter 6](06_policy_gradient.ipynb), step 3).
-# After each pass over the batch: left, the KL divergence from the collecting policy; right, the effective share of the samples, $(\sum r)^2 / (n \sum r^2)$ ([chapter 6](06_policy_gradient.ipynb), step 4), which is how much of the batch still counts.
+# After each pass over the batch: left, the KL divergence from the collecting policy; in the middle, the effective share of the samples, $(\sum r)^2 / (n \sum r^2)$ ([chapter 6](06_policy_gradient.ipynb), step 4), which is how much of the batch still counts; right, what the policy earns in the environment.
+# One batch and one seed say nothing about which restraint earns more in the end; many updates are compared [further down](#step-6-penalty-alone-clip-alone-both), with the weaker penalty that the second stage of chapter 10 has, and a stronger one.
 # 'Nothing' is the plain baseline: the bare surrogate.
 #
 # ## Objectives

@@ -129,7 +129,9 @@ for axis, (name, (number, *_)) in zip(axes, stand_ins.items(), strict=True):
     dot_plot(axis, number, IN_SILICO, "MSE")
     axis.set_xscale("symlog", linthresh=0.01)
     axis.set(
-        title=f"Table {number}; {name}", xlabel="MSE, test rows", xlim=(-0.002, 20)
+        title=f"Table {number}; {name}",
+        xlabel="MSE, test rows\n(two meanings, see below)",
+        xlim=(-0.002, 20),
     )
 plots.show(
     fig,

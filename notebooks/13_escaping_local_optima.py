@@ -160,9 +160,10 @@ def draw_surface(panel, height):
     drawn = panel.pcolormesh(
         ticks, ticks, height.T, cmap=FEW, shading="nearest", vmin=-2, vmax=3
     )
-    panel.contour(
-        ticks, ticks, basin.T, levels=[0.5, 1.5], colors="white", linewidths=1
-    )
+    for ink, width in (("white", 3), ("black", 1)):  # seen on dark and on light ground
+        panel.contour(
+            ticks, ticks, basin.T, levels=[0.5, 1.5], colors=ink, linewidths=width
+        )
     for k, (x, y, *_) in enumerate(tops):
         label = None if k else "local optimum, no noise"
         panel.plot(x, y, "o", color="white", mec="black", ms=8, ls="", label=label)
@@ -203,10 +204,12 @@ def draw_shares(panel, shares, marks):
             place, colour = arms.index(arm) - shift, plots.COLOURS[arm]
             panel.hlines(place, share.low, share.high, color=colour, lw=2)
             panel.plot(share.mean, place, marks[k], ms=6, color=colour)
-        panel.plot([], [], marks[k], ms=6, color="0.4", ls="", label=name)
+        if len(shares) > 1:
+            panel.plot([], [], marks[k], ms=6, color="0.4", ls="", label=name)
     panel.axvline(1, color="0.6", lw=1, ls="--")
     panel.set_yticks(range(len(arms)), map(in_two, arms))
-    panel.set(xlabel="return, share of the greatest")
+    only = f"\n{next(iter(shares))}" if len(shares) == 1 else ""
+    panel.set(xlabel=f"return, share of the greatest{only}")
     panel.locator_params(axis="x", nbins=5)
 
 
@@ -224,7 +227,7 @@ plots.legend_outside(fig, 2)
 plots.show(
     fig,
     "trap-and-shares",
-    "A map of the return over constant pushes on gene 1 and gene 2, without noise: white "
+    "A map of the return over constant pushes on gene 1 and gene 2, without noise: black "
     "lines part the regions whose cells end in A, in the progenitor and in B, and circles "
     "mark the local optima."
     + (
@@ -320,7 +323,8 @@ if missing:
 # *How to read it.*
 # A cell has two genes that shut each other off, and three valleys: A, where gene 1 is on, B, where gene 2 is on, and a progenitor between them.
 # It starts in A and should end in B; a policy pushes both genes up or down, and every push costs.
-# The map is the simplest policy of all, the same push all the time: each point is one push, its brightness the return, and the white lines part the pushes by the valley in which the cell ends.
+# The map is the simplest policy of all, the same push all the time: each point is one push, its brightness the return, and the black lines part the pushes by the valley in which the cell ends.
+# A local optimum is a point of this grid of 41 by 41 that all its neighbours lie below; two that lie side by side and end in the same valley may be two points of one ridge.
 # A learner climbs this map by small steps, and a circle is a place from which every small step goes down.
 # Where runs are recorded, the right panel has the mean return of each arm's final policies, one being the most that any policy earns; its axis does not begin at zero, and `do_nothing` is left out.
 # An *arm* is one way to train a policy, and its *seeds* are repeats with other random numbers.

@@ -114,6 +114,23 @@ def test_a_dot_without_an_interval_is_hollow() -> None:
     plt.close(fig)
 
 
+def test_names_of_crowded_dots_cover_neither_dots_nor_each_other() -> None:
+    import itertools
+
+    import matplotlib.pyplot as plt
+
+    fig, ax = plt.subplots(figsize=(7, 4))
+    dots, cross = [(0.5, 0.5), (0.54, 0.52), (0.98, 0.5), (0.52, 0.45)], (0.45, 0.5)
+    ax.set(xlim=(0, 1), ylim=(0, 1))
+    plots.name_dots(ax, dots, ["IFNGR1", "IFNGR2", "at the edge", "STAT1"], others=[cross])
+    boxes = [text.get_window_extent() for text in ax.texts]
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    places = ax.transData.transform([*dots, cross])
+    assert not any(box.contains(*place) for box in boxes for place in places)
+    assert all(box.x1 <= ax.get_window_extent().x1 for box in boxes)
+    plt.close(fig)
+
+
 def test_a_figure_of_one_column_stays_as_it_is() -> None:
     import matplotlib.pyplot as plt
 

@@ -103,7 +103,7 @@ def escape():
         "TRPO": [1.0, 0.2],
         "PPO_random_restarts": [1.0, 0.9],
     }
-    share |= {"second_stage_after_plain": [0.0, 0.1]}
+    share |= {"second_stage_after_plain": [0.0, 0.1], "alternating": [0.4, 0.5]}
     rows = [
         {"experiment": "main", "model": model, "setting": "s00", "seed": seed, "lost": False}
         | {"success": values[seed % 2], "reached": values[seed % 2] >= 0.5, "return": values[seed % 2]}
@@ -150,7 +150,8 @@ def test_claims_on_policies_follow_the_runs(shipped):
     first = of(1)
     assert first.Verdict == HOLDS and first.Number.count("U = 8") == 5 and "k = 10: +0.1" in first.Number
     assert "by skill in squared error, looked at afterwards, k = 10: +0.1" in first.Number
-    assert first.Cell.startswith("● +.1")
+    assert first.Cell.startswith("● +.1") and "≤" not in first.Cell
+    assert of(2).Cell.endswith(")") and "(≤ ." in of(2).Cell
     expected = {
         2: OPEN,
         3: FAILS,
@@ -172,7 +173,8 @@ def test_claims_on_policies_follow_the_runs(shipped):
 def test_claims_on_escape_follow_the_runs(shipped):
     found = verdicts()
     told = [found[claim.measure, "toggle_middle"].Verdict for claim in policy_claims.ESCAPES]
-    assert told == [HOLDS, HOLDS, OPEN, HOLDS, FAILS]
+    assert told == [HOLDS, HOLDS, OPEN, HOLDS, FAILS, HOLDS]
+    assert "alternating 10 of 20" in found[policy_claims.ESCAPES[5].measure, "toggle_middle"].Number
     assert "PPO 0 of 20 seeds arrive [0.00, 0.16]" in found[policy_claims.trapped, "toggle_middle"].Number
 
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.text import Annotation
+    from matplotlib.transforms import BboxBase
+    from numpy.typing import ArrayLike
 
 #: Colour of each entity on every page: every algorithm, every row of a table, every kind of cell. Mid-tone,
 #: readable on white, no two alike; the algorithms differ for colour-blind readers, too.
@@ -82,6 +85,19 @@ COLUMN = 4.8
 LOWEST = 2.4
 #: Letters of a label that fit its width.
 LETTERS = 44
+#: Half the width (points) of a dot that a name must not cover.
+DOT = 3
+#: Where a name may stand beside its dot: offset in points, and the corner of the name that is put there.
+SIDES = (
+    (4, 3, "left", "bottom"),
+    (-4, 3, "right", "bottom"),
+    (4, -3, "left", "top"),
+    (-4, -3, "right", "top"),
+    (0, 6, "center", "bottom"),
+    (0, -6, "center", "top"),
+    (9, 12, "left", "bottom"),
+    (9, -12, "left", "top"),
+)
 
 
 def style() -> None:
@@ -184,6 +200,45 @@ def interval_dots(
     ax.hlines(heights[known], rows["low"][known], rows["high"][known], color=colour, lw=2)
     ax.plot(rows["mean"][known], heights[known], "o", ms=5, color=colour, label=label)
     ax.plot(rows["mean"][~known], heights[~known], "o", ms=5, color=colour, fillstyle="none")
+
+
+def name_dots(ax: Axes, dots: ArrayLike, names: Sequence[str], others: ArrayLike = ()) -> None:
+    """Write a name beside each dot (x, y), on the side where it covers least of dots, other dots and names.
+
+    To be called when axis limits and scales are set: sides are compared where the figure is drawn.
+    """
+    from matplotlib.transforms import Bbox
+
+    ax.figure.canvas.draw()
+    dots = np.asarray(dots, dtype=float).reshape(-1, 2)
+    both = np.concatenate([dots, np.asarray(others, dtype=float).reshape(-1, 2)])
+    places = ax.transData.transform(both)
+    half = DOT * ax.figure.dpi / 72
+    taken = [Bbox.from_extents(x - half, y - half, x + half, y + half) for x, y in places]
+    inside = ax.get_window_extent()
+    for dot, name in zip(dots, names, strict=True):
+        text = ax.annotate(name, dot, (0, 0), textcoords="offset points", fontsize=7)
+        sides = {}
+        for side in SIDES:
+            _put(text, side)
+            box = text.get_window_extent()
+            outside = box.width * box.height - _common(box, inside)
+            sides[side] = outside + sum(_common(box, other) for other in taken)
+        _put(text, min(sides, key=lambda side: sides[side]))
+        taken.append(text.get_window_extent())
+
+
+def _put(text: Annotation, side: tuple[int, int, str, str]) -> None:
+    """Put a name at an offset in points, by the given corner of it."""
+    text.set_position(side[:2])
+    text.set(ha=side[2], va=side[3])
+
+
+def _common(one: BboxBase, other: BboxBase) -> float:
+    """Return the area that two boxes share, pixels squared."""
+    width = min(one.x1, other.x1) - max(one.x0, other.x0)
+    height = min(one.y1, other.y1) - max(one.y0, other.y0)
+    return max(width, 0.0) * max(height, 0.0)
 
 
 def legend_outside(fig: Figure, columns: int = 2) -> None:

@@ -92,7 +92,9 @@ def _reading() -> list[str]:
     """Return how the page is to be read."""
     return [
         "The number in a box is the difference that decides, where it is one; where a rule decides it is "
-        "what the rule looks at. Small letters below a claim say what it counts.",
+        "what the rule looks at. Small letters below a claim say what it counts. Behind a difference that "
+        "cannot be told stands in brackets how large it can be, in either direction, by its 95 % interval: "
+        "a small number there says that there is little to tell.",
         "`pearson_delta` is the correlation of the predicted with the observed change over genes; it, "
         "*ratio*, *KL* and the names of rows stand in the [glossary](glossary.md).",
         "This page is generated from the committed results by `python -m experiments claims`; none "

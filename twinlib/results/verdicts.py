@@ -120,9 +120,27 @@ def short(value: float) -> str:
 
 
 def cell(verdict: str, told: Evidence) -> str:
-    """Return glyph and number of a claim on a dataset; 'n/a' where there are too few units."""
+    """Return glyph and number of a claim on a dataset; 'n/a' where there are too few units.
+
+    Where nothing can be told, the size that the interval leaves possible stands behind it.
+    """
     if told.gap is not None and not np.isfinite(told.gap.low):
         return f"n/a {short(told.gap.mean)}"
     if told.value is not None:
         return f"{GLYPHS[verdict]} {short(told.value).removeprefix('+')}"
-    return f"{GLYPHS[verdict]} {short(told.gap.mean)}" if told.gap else GLYPHS[verdict]
+    if told.gap is None:
+        return GLYPHS[verdict]
+    possible = f" (≤ {size(told.gap)})" if verdict == OPEN else ""
+    return f"{GLYPHS[verdict]} {short(told.gap.mean)}{possible}"
+
+
+def size(gap: Estimate) -> str:
+    """Return the largest size of a difference, in either direction, that its interval leaves possible.
+
+    >>> size(Estimate(0.01, -0.002, 0.024, 12, 13, 0.02)), size(Estimate(0.0, -0.00021, 0.0001, 6, 7, 0.0))
+    ('.024', '.0002')
+    """
+    largest = float(max(abs(gap.low), abs(gap.high)))
+    if 0 < largest < 0.0005:  # three digits would print a zero
+        return np.format_float_positional(largest, precision=1, fractional=False).removeprefix("0")
+    return short(largest).removeprefix("+")

@@ -34,6 +34,10 @@ NAMED = 40
 UPRIGHT = 6
 #: Genes that a figure names.
 GENES = 8
+#: Dots that a figure names.
+DOTS = 16
+#: Energy distance up to which its axis is linear.
+LINEAR = 0.01
 #: Rows that figures leave out.
 BESIDE = ("replicate", "ceiling", "no_change")
 
@@ -124,13 +128,19 @@ def show_effects(judged: JudgedFile) -> None:
         ax.plot(part["distance"], part["agreement"], marker, color=colour, label=label, ms=6)
         small = part["distance"][part["agreement"].isna()]
         ax.plot(small, 0.0 * small, marker, color=colour, fillstyle="none", ms=6)
-    for name, row in table[table["has_effect"]].fillna(0.0).nlargest(GENES, "distance").iterrows():
-        ax.annotate(plain_unit(str(name)), (row["distance"], row["agreement"]), fontsize=7, xytext=(4, 3),
-                    textcoords="offset points")  # fmt: skip
     ax.axhline(0, color="0.7", lw=1)
     ax.margins(0.12)
-    ax.set(xlabel="effect: energy distance to the controls", ylabel="two halves agree: correlation")
-    ax.legend(fontsize=8)
+    ax.set_xscale("symlog", linthresh=LINEAR)
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.set(
+        xlabel=f"effect: energy distance to the controls\n(logarithmic above {LINEAR:g})",
+        ylabel="two halves agree: correlation",
+    )
+    ax.legend(fontsize=8, loc="upper left")
+    acting = table[table["has_effect"]].fillna(0.0).nlargest(DOTS, "distance")
+    names = [plain_unit(str(name)) for name in acting.index]
+    where = ["distance", "agreement"]
+    plots.name_dots(ax, acting[where], names, others=table.loc[~table["has_effect"], where].fillna(0.0))
     unknown = int(table["agreement"].isna().sum())
     empty = f"; empty, at 0: too few cells for halves ({unknown})"
     plots.show(
@@ -162,12 +172,9 @@ def show_volcano(tests: pd.DataFrame, perturbation: str) -> None:
     for rows, colour in ((~sure, "control"), (sure, "perturbed")):
         ax.plot(tests["change"][rows], height[rows], ".", color=plots.COLOURS[colour], ms=5)
     top = tests.assign(height=height)[sure].nlargest(GENES, "height")
-    for row in top.itertuples():
-        ax.annotate(
-            str(row.gene), (row.change, row.height), fontsize=7, xytext=(4, 2), textcoords="offset points"
-        )
     ax.axvline(0, color="0.7", lw=1)
     ax.set(xlabel="change within cell type (log1p)", ylabel="-log10 p", title=perturbation)
+    plots.name_dots(ax, top[["change", "height"]], list(top["gene"].astype(str)))
     named = ", ".join(top["gene"]) or "none"
     plots.show(
         fig,

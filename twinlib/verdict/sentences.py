@@ -71,7 +71,7 @@ def effects_sentence(judged: JudgedFile) -> str:
     table = judged.units
     many = f"{len(table)} {unit_word(judged, len(table))} (about {table['cells'].median():.0f} cells each)"
     single = [int(n) for n in judged.tests.groupby("split")["called"].sum()]
-    tested = f"by all genes together, tested five times on most of the cells, {_span(single)} differ"
+    tested = f"by all genes together, in each of five tests on most of the cells, {_span(single)} differ"
     if judged.shows == "nothing":
         return f"**These cells show nothing:** none of {many} can be told from the control cells; {tested}."
     if judged.shows == "together":
