@@ -668,8 +668,7 @@ if escapes:
         "What a budget of tuning buys for the escape.",
     )
     for name, known in escapes.items():
-        tuning = known.runs.query("experiment == 'tuning'")
-        shares = tuning.groupby(["model", "setting"]).success.mean().unstack("model")
+        shares = known.untuned()
         blind = estimate((shares.two_stage - shares.PPO).to_numpy())
         record.say(
             f"**{name}, a setting taken blindly (k = 1)**: share of cells that arrive "

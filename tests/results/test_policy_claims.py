@@ -110,6 +110,13 @@ def escape():
         for model, values in share.items()
         for seed in range(20)
     ]
+    rows += [
+        {"experiment": "tuning", "model": model, "setting": f"s{k:02d}", "seed": seed, "lost": False}
+        | {"success": success, "reached": success >= 0.5, "return": success}
+        for model, shares in {"PPO": [0.2] * 6 + [0.9] * 2, "two_stage": [0.8] * 8}.items()
+        for k, success in enumerate(shares)
+        for seed in range(3)
+    ]
     return pd.DataFrame(rows)
 
 
@@ -174,6 +181,11 @@ def test_claims_on_escape_follow_the_runs(shipped):
     found = verdicts()
     told = [found[claim.measure, "toggle_middle"].Verdict for claim in policy_claims.ESCAPES]
     assert told == [HOLDS, HOLDS, OPEN, HOLDS, FAILS, HOLDS]
+    trapped = found[policy_claims.trapped, "toggle_middle"].Number
+    assert "under 6 of 8 settings fewer than half" in trapped
+    untuned = "without a choice, +0.425"
+    told = [untuned in found[claim.measure, "toggle_middle"].Number for claim in policy_claims.ESCAPES]
+    assert told == [False, True, False, False, False, False]
     assert "alternating 10 of 20" in found[policy_claims.ESCAPES[5].measure, "toggle_middle"].Number
     assert "PPO 0 of 20 seeds arrive [0.00, 0.16]" in found[policy_claims.trapped, "toggle_middle"].Number
 

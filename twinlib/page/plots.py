@@ -217,7 +217,7 @@ def name_dots(ax: Axes, dots: ArrayLike, names: Sequence[str], others: ArrayLike
     taken = [Bbox.from_extents(x - half, y - half, x + half, y + half) for x, y in places]
     inside = ax.get_window_extent()
     for dot, name in zip(dots, names, strict=True):
-        text = ax.annotate(name, dot, (0, 0), textcoords="offset points", fontsize=7)
+        text = ax.annotate(name, (dot[0], dot[1]), (0, 0), textcoords="offset points", fontsize=7)
         sides = {}
         for side in SIDES:
             _put(text, side)

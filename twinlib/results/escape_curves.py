@@ -85,6 +85,12 @@ class Escapes:
         ours, theirs = self.arm(first)[column].fillna(0.0), self.arm(second)[column].fillna(0.0)
         return estimate((ours - theirs).dropna().to_numpy(dtype=np.float64))
 
+    def untuned(self) -> pd.DataFrame:
+        """Return the share of cells that arrive under each setting (rows) of each algorithm (columns)."""
+        tuning = self.runs[self.runs["experiment"] == "tuning"]
+        shares = tuning.assign(success=tuning["success"].fillna(0.0)).groupby(["setting", "model"])["success"]
+        return shares.mean().unstack("model")
+
     def curves(self, budgets: Sequence[int] = BUDGETS, column: str = "success") -> pd.DataFrame:
         """Return E[best of k] of each tuned algorithm with an interval over drawn settings and seeds."""
         import pandas as pd

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from twinlib.errors import ResultsError
+from twinlib.evaluation.calibration import estimate
 from twinlib.results import policy_tables
 from twinlib.results.escape_curves import LANDSCAPES, Escapes
 from twinlib.results.judged import LENGTH, JudgedSplit, in_words, judged_splits
@@ -171,7 +172,7 @@ def escapes(rival: str, ours: str = OURS) -> Callable[[str], Evidence]:
         arrived = "; ".join(_arrived(told[name], name) for name in (ours, rival))
         shares = f"share of cells {in_words(gap)} (U: seeds)"
         earned = f"mean return {in_words(runs.gap(ours, rival, 'return'))}"
-        return _told(landscape, f"{arrived}; {shares}; {earned}", gap)
+        return _told(landscape, f"{arrived}; {shares}; {earned}{_untuned_gap(runs, ours, rival)}", gap)
 
     return measure
 
@@ -183,6 +184,15 @@ def shares_and_return(rival: str, landscape: str) -> str:
     gap = runs.gap(OURS, rival, "return")
     interval = f"{gap.mean:+.3f} (95 % interval {gap.low:+.3f} to {gap.high:+.3f})"
     return f"; they bring {ours:.1%} and {theirs:.1%} across, and the return differs by {interval}"
+
+
+def _untuned_gap(runs: Escapes, ours: str, rival: str) -> str:
+    """Say by how much the shares of cells differ at the same settings, none of them chosen."""
+    shares = runs.untuned()
+    if not {ours, rival} <= set(shares):
+        return ""
+    gap = estimate((shares[ours] - shares[rival]).dropna().to_numpy())
+    return f"; share of cells at the same settings, without a choice, {in_words(gap)} (U: settings)"
 
 
 def _arrivals(runs: Escapes) -> dict[str, dict[str, float]]:
@@ -198,10 +208,15 @@ def _arrived(row: dict[str, float], name: str) -> str:
 
 
 def trapped(landscape: str) -> Evidence:
-    """Does PPO arrive with fewer than half of its seeds?"""
-    row = _arrivals(Escapes.of(landscape))[RIVAL]
-    verdict = by_interval(0.5 - row["high"], 0.5 - row["low"])
-    return Evidence(_arrived(row, RIVAL), verdict, value=row["arrived"] / row["seeds"])
+    """Does PPO arrive with fewer than half of its seeds? Settings that nobody chose are told beside it."""
+    runs = Escapes.of(landscape)
+    row, shares = _arrivals(runs)[RIVAL], runs.untuned()
+    verdict, told = by_interval(0.5 - row["high"], 0.5 - row["low"]), _arrived(row, RIVAL)
+    if RIVAL in shares:
+        own = shares[RIVAL].dropna()
+        few = f"under {(own < 0.5).sum()} of {len(own)} settings fewer than half of the cells do"
+        told += f"; without a choice of the setting, looked at afterwards, {few}"
+    return Evidence(told, verdict, value=row["arrived"] / row["seeds"])
 
 
 _CELLS = (
