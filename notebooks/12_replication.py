@@ -130,7 +130,7 @@ for axis, (name, (number, *_)) in zip(axes, stand_ins.items(), strict=True):
     axis.set_xscale("symlog", linthresh=0.01)
     axis.set(
         title=f"Table {number}; {name}",
-        xlabel="MSE, test rows\n(two meanings, see below)",
+        xlabel="MSE, test rows\n(two meanings)",
         xlim=(-0.002, 20),
     )
 plots.show(

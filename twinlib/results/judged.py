@@ -98,6 +98,12 @@ class JudgedSplit:
             raise ResultsError(f"Two runs on {place}, hold other cells; make both by the same preparation.")
         return replace(self, scores=pd.concat([self.scores, other.scores.query("model in @models")]))
 
+    @property
+    def blind(self) -> bool:
+        """Whether random actions score as high as `pathwise`: the primary metric tells no policies apart."""
+        known = not self.lacks("random", "pathwise")
+        return known and self.gap("pathwise", "random").low <= 0 and self.gap("random", "no_change").low > 0
+
     def by_unit(self, metric: str = "", over: str | Sequence[str] = "all") -> pd.DataFrame:
         """Return the mean over folds and seeds of each unit (rows) and model (`summaries.per_unit`)."""
         name = metric or self.metric

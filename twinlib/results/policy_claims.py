@@ -86,7 +86,9 @@ def between(first: str, second: str) -> Callable[[str], Evidence]:
         if absent := split.lacks(first, second):
             raise ResultsError(f"The packaged run of policies on {place} holds no {', '.join(absent)}.")
         gap = split.gap(first, second)
-        return _told(split.dataset, f"{split.metric}, {first} - {second}: {in_words(gap)}", gap)
+        text = f"{split.metric}, {first} - {second}: {in_words(gap)}"
+        text += "; random actions score as high as the exact gradient here" if split.blind else ""
+        return _told(split.dataset, text, gap)
 
     return measure
 

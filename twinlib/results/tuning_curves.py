@@ -189,9 +189,19 @@ class Tuned:
 
     def best(self, model: str) -> str | None:
         """Return the name of an algorithm's best setting; None: its entry is do-nothing."""
-        names = sorted(self.runs.loc[self.runs["model"] == model, "setting"].unique())
         chosen = self.outcomes(model).chosen()
-        return None if chosen is None else str(names[chosen])
+        return None if chosen is None else self._names(model)[chosen]
+
+    def at(self, model: str, setting: str) -> Array:
+        """Return the test score [U] of an algorithm at one setting, seeds averaged."""
+        names = self._names(model)
+        if setting not in names:
+            raise InputError(f"{model} on {self.dataset} has no setting {setting}; take one of {names}.")
+        return np.asarray(self.outcomes(model).test[names.index(setting)])
+
+    def _names(self, model: str) -> list[str]:
+        """Return the settings of an algorithm in the order of its outcomes."""
+        return sorted(map(str, self.runs.loc[self.runs["model"] == model, "setting"].unique()))
 
     def divergence(self) -> pd.DataFrame:
         """Return the settings that diverge: columns model, settings, diverged, share, low, high."""
