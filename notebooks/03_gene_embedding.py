@@ -53,8 +53,8 @@ from twinlib.results.tables import read_table
 
 plots.style()
 dataset = choose("papalexi2021", "waddington")
-shown = "papalexi2021"  # recorded, so that the figure needs no cells
-quality = read_table("embedding", shown, "quality")
+RECORDED = "papalexi2021"  # so that the figure needs no cells
+quality = read_table("embedding", RECORDED, "quality")
 votes = [column for column in quality.columns if column.startswith("recovery_")]
 quality["recovery"] = quality[votes].mean(axis=1)
 order = ["learned", "uniform", "none", "random", "known", "pca", "expression"]
@@ -133,7 +133,7 @@ for model in ["learned", *ABLATED]:
     assert np.subtract(*paired("test_r2", model, "pca")) > 0, otherwise
 record.glue("attention_gain_r2", round(gain, 4))
 record.say(
-    f"**On `{shown}` attention adds {gain:+.4f} ± {half:.4f} to the share that comes back, against the same network without "
+    f"**On `{RECORDED}` attention adds {gain:+.4f} ± {half:.4f} to the share that comes back, against the same network without "
     f"neighbours, and {keep:+.4f} ± {keep_half:.4f} to the share of cells called rightly. Against PCA the network has "
     f"{over_pca:+.4f} ± {pca_half:.4f} of the first and {told_pca:+.4f} ± {told_half:.4f} of the second.** "
     f"(± is half a 95 % interval over {len(by_seed)} seeds.)"
@@ -712,7 +712,7 @@ record.say(
     f"Each network: {trained['training_cells'].iloc[0]:,.0f} training cells, up to {trained['epochs'].max():.0f} passes, "
     f"{trained['seed'].nunique()} seeds. PCA was fitted to the same cells."
 )
-if read_table("embedding", shown, "manifest")["fingerprint"] != prepared.fingerprint:
+if read_table("embedding", RECORDED, "manifest")["fingerprint"] != prepared.fingerprint:
     record.say(
         "These recorded networks, and their PCA, know other cells or an earlier panel than the packaged network "
         "above: compare the rows with each other, not with the numbers above."

@@ -185,7 +185,7 @@ def test_claims_on_escape_follow_the_runs(shipped):
     assert "under 6 of 8 settings fewer than half" in trapped
     untuned = "without a choice, +0.425"
     told = [untuned in found[claim.measure, "toggle_middle"].Number for claim in policy_claims.ESCAPES]
-    assert told == [False, True, False, False, False, False]
+    assert told == [False, True, False, False, False, False, False]
     assert "alternating 10 of 20" in found[policy_claims.ESCAPES[5].measure, "toggle_middle"].Number
     assert "PPO 0 of 20 seeds arrive [0.00, 0.16]" in found[policy_claims.trapped, "toggle_middle"].Number
 
