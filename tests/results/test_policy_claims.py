@@ -104,6 +104,7 @@ def escape():
         "PPO_random_restarts": [1.0, 0.9],
     }
     share |= {"second_stage_after_plain": [0.0, 0.1], "alternating": [0.4, 0.5]}
+    share |= {"second_stage_alone": [0.0, 0.1]}
     rows = [
         {"experiment": "main", "model": model, "setting": "s00", "seed": seed, "lost": False}
         | {"success": values[seed % 2], "reached": values[seed % 2] >= 0.5, "return": values[seed % 2]}
@@ -180,7 +181,7 @@ def test_claims_on_policies_follow_the_runs(shipped):
 def test_claims_on_escape_follow_the_runs(shipped):
     found = verdicts()
     told = [found[claim.measure, "toggle_middle"].Verdict for claim in policy_claims.ESCAPES]
-    assert told == [HOLDS, HOLDS, OPEN, HOLDS, FAILS, HOLDS]
+    assert told == [HOLDS, HOLDS, OPEN, HOLDS, FAILS, HOLDS, HOLDS]
     trapped = found[policy_claims.trapped, "toggle_middle"].Number
     assert "under 6 of 8 settings fewer than half" in trapped
     untuned = "without a choice, +0.425"
