@@ -53,7 +53,7 @@ import pandas as pd
 from twinlib.errors import ResultsError
 from twinlib.page import plots, record
 from twinlib.results import claims, tables
-from twinlib.results.judged import in_words, judged_splits, verdict_of
+from twinlib.results.judged import LENGTH, in_words, judged_splits, verdict_of
 from twinlib.results.policy_claims import OURS, RIVAL, UNTESTED, WITH_POLICIES
 
 plots.style()
@@ -169,10 +169,13 @@ for name, split in splits.items():
     ours, base = (BESIDE[verdict_of(g)] for g in (gap, plain))
     if name in UNTESTED:
         ours = base = "without a verdict (two studies) beside"
-    blind = "; random actions score as high as the exact gradient here" * split.blind
+    more = "; random actions score as high as the exact gradient here" * split.blind
+    if split.metric != LENGTH:
+        far = in_words(split.gap(OURS, RIVAL, LENGTH)).partition(", U")[0]
+        more += f"; {OURS} less {RIVAL} by skill in squared error, looked at afterwards, {far}"
     described.append(
         f"- **{name}: {OURS} is {ours} {RIVAL}, and {base} the mean of each perturbation** "
-        f"({split.metric} on unseen cells, {in_words(gap)}; {in_words(plain)}{blind})."
+        f"({split.metric} on unseen cells, {in_words(gap)}; {in_words(plain)}{more})."
     )
 if described:
     listed = "\n".join(described)
@@ -560,7 +563,7 @@ for name, rows in released.items():
 # %% [markdown]
 # A correlation of so few row means describes them; it is no test.
 # A row of this figure can have a low printed error because its policy was hardly trained, or because what it learned is a short move.
-# The second stage of the released code takes one minibatch step in each update, so its policy stays near the one that five TRPO updates left, whatever PPO would have done.
+# The second stage of the released code takes one minibatch step in each update, so that a small share of the PPO that was due has been done (the table of optimizer steps above).
 # So whether it looks better or worse than PPO in the table says something of five updates of TRPO, and little of how well PPO refines them; why the order differs between stand-ins was not tested.
 # With a target that lets the second stage train, the mended rows have a higher printed error than the zero target gives; more optimizer steps do not always raise it further.
 #
