@@ -80,6 +80,14 @@ HEADLINES = (
         "in correlation (on chi11, in the share of the change that is predicted)",
     ),
     Headline(
+        "The same with the ratio",
+        "waddington",
+        "On simulated cells Algorithm 1, a TRPO step before the PPO epochs of every iteration, with the "
+        "ratio to the policy that collected the data, {} PPO alone, each at its best setting",
+        *_BEATS,
+        "in correlation",
+    ),
+    Headline(
         "Escaping local optima lets",
         "papalexi2021",
         "For genes switched off one by one, the in-silico twin predicts unseen cells {} the mean change that "
