@@ -329,7 +329,13 @@ for name, known in toggles.items():
     for rival in ("PPO", "second_stage_alone"):
         shares = arrivals[name].loc[["two_stage", rival], "cells in the target"]
         said.append(f"beside {rival}, {outcome(known.gap('two_stage', rival), shares)}")
-    record.say(f"**{name}: {'; '.join(said)}.**")
+    same = known.at_setting_of("two_stage")
+    at_one = (
+        f" At one and the same setting, that of two_stage, {same.two_stage:.1%} of the cells "
+        f"arrive with it and {same.PPO:.1%} with PPO (tuning, three seeds): a difference "
+        "between the two at settings of their own may be one of settings."
+    )
+    record.say(f"**{name}: {'; '.join(said)}.**{at_one}")
     best = arrivals[name].loc["value_iteration", "cells in the target"]
     if best < ALL - 0.05:
         record.say(

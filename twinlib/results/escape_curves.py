@@ -91,6 +91,11 @@ class Escapes:
         shares = tuning.assign(success=tuning["success"].fillna(0.0)).groupby(["setting", "model"])["success"]
         return shares.mean().unstack("model")
 
+    def at_setting_of(self, owner: str) -> pd.Series | None:
+        """Return the shares of cells by algorithm at the setting that was chosen for one of them."""
+        shares, chosen = self.untuned(), self.facts.get("chosen", {}).get(owner)
+        return shares.loc[chosen] if chosen in shares.index else None
+
     def curves(self, budgets: Sequence[int] = BUDGETS, column: str = "success") -> pd.DataFrame:
         """Return E[best of k] of each tuned algorithm with an interval over drawn settings and seeds."""
         import pandas as pd

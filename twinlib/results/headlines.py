@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from posixpath import join, normpath
 
 import numpy as np
 
+from twinlib.errors import ResultsError
 from twinlib.results.claims import Judged, all_claims, claim_number
 from twinlib.results.claims_page import slug
+from twinlib.results.escape_curves import Escapes
+from twinlib.results.policy_claims import BARRIERS, OURS, RIVAL
 from twinlib.results.verdicts import FAILS, HOLDS, OPEN
 
 
@@ -32,8 +35,23 @@ class Headline:
     open: str
     #: What the number counts.
     unit: str
+    #: More on the numbers, where they alone would mislead.
+    beside: Callable[[], str] = lambda: ""
     #: Say on how many places the verdict is the same?
     counted: bool = False
+
+
+def at_one_setting() -> str:
+    """Say what both bring across at one setting, the one that was chosen for the two stages."""
+    told = []
+    for landscape in BARRIERS:
+        try:
+            shares = Escapes.of(landscape).at_setting_of(OURS)
+        except ResultsError:
+            continue
+        if shares is not None:
+            told.append(f"{shares[OURS]:.1%} beside {shares[RIVAL]:.1%} ({landscape})")
+    return f"; at one setting, that of the two stages, {', '.join(told)} come across" if told else ""
 
 
 #: In the place of a place: all of them.
@@ -103,6 +121,7 @@ HEADLINES = (
         "barriers, fewer on {fails}, and on {open} it cannot be told",
         *("",) * 3,
         "of all cells",
+        at_one_setting,
     ),
     Headline(
         "It is the first stage",
@@ -195,7 +214,7 @@ def _counted(finding: Headline, rows: Sequence[Judged]) -> str:
     gaps = [row.told.gap.mean for row in rows if row.told.gap is not None]
     numbers = ", ".join(f"**{number}**" for number in _in_digits(*sorted(gaps)))
     text = finding.sentence.format(places=len(rows), **words)
-    return f"{text}: {numbers} {finding.unit}, {_link(rows[0].claim)}."
+    return f"{text}: {numbers} {finding.unit}{finding.beside()}, {_link(rows[0].claim)}."
 
 
 def _link(claim: int) -> str:

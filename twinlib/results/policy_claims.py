@@ -185,7 +185,18 @@ def _untuned_gap(runs: Escapes, ours: str, rival: str) -> str:
     if not {ours, rival} <= set(shares):
         return ""
     gap = estimate((shares[ours] - shares[rival]).dropna().to_numpy())
-    return f"; share of cells at the same settings, without a choice, {in_words(gap)} (U: settings)"
+    told = f"; share of cells at the same settings, without a choice, {in_words(gap)} (U: settings)"
+    return told + "".join(f"; {at_setting(runs, owner, ours, rival)}" for owner in (ours, rival))
+
+
+def at_setting(runs: Escapes, owner: str, ours: str, rival: str) -> str:
+    """Say how many cells two algorithms bring across at the setting of one of them, in the tuning."""
+    shares = runs.at_setting_of(owner)
+    if shares is None:
+        return f"no setting was chosen for {owner}"
+    return (
+        f"at the setting of {owner}, in the tuning, {ours} {shares[ours]:.1%} and {rival} {shares[rival]:.1%}"
+    )
 
 
 def _arrivals(runs: Escapes) -> dict[str, dict[str, float]]:
