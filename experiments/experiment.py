@@ -44,6 +44,8 @@ class Experiment(ABC):
     name: ClassVar[str]
     #: Tables that are written as .csv.gz.
     packed: ClassVar[tuple[str, ...]] = ()
+    #: The option that a resume may enlarge, and never shorten; "": none.
+    grows: ClassVar[str] = ""
 
     @abstractmethod
     def parts(self, finished: Parts) -> Sequence[str]:

@@ -72,6 +72,16 @@ class Parts:
         """Return the files that parts read of one another."""
         return {path.name: path.read_bytes() for path in sorted(self.folder.glob("*.npz"))}
 
+    def require_named(self, given: Sequence[str], option: str) -> None:
+        """Refuse to leave out finished parts: the tables are written anew, and would lose their rows."""
+        held = {path.stem.partition("~")[0] for path in self.folder.glob("*~*.json")}
+        lost = sorted(held - set(given) - {"references"})
+        if lost:
+            raise FolderError(
+                f"{self.folder.parent.name!r} holds finished parts of {', '.join(lost)}, too; add them to "
+                f"{option}, or its tables would lose them."
+            )
+
     def empty(self) -> bool:
         """Tell whether nothing but the identity is there."""
         return not any(path.name != "identity.json" for path in self.folder.iterdir())

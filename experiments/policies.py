@@ -129,6 +129,7 @@ class Policies(Experiment):
     """Every arm on every split of one dataset."""
 
     name = "policies"
+    grows = "arms"
     packed: ClassVar[tuple[str, ...]] = ("scores", "groups", "runs", "curves", "hits", "paths")
 
     dataset: str = option("waddington", f"one of {', '.join(HELD_OUT)}; several: DIR/NAME each")

@@ -65,6 +65,9 @@ def run(
             _Run(experiment, out, stack.enter_context(folder.claimed(out, resume, experiment.identity())))
             for out, experiment in experiments.items()
         ]
+        for going in (going for going in runs if going.experiment.grows):
+            option = going.experiment.grows
+            going.parts.require_named(getattr(going.experiment, option), f"--{option}")
         _finish(runs, team, progress, until)
         for done in (run for run in runs if not run.missing()):
             _write(done)

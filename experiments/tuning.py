@@ -62,6 +62,7 @@ class Tuning(Experiment):
     """Random settings of each tuned algorithm on one dataset."""
 
     name = "tuning"
+    grows = "algorithms"
     packed: ClassVar[tuple[str, ...]] = ("scores", "groups", "runs", "curves")
 
     dataset: str = option("waddington", f"one of {', '.join(DATASETS)}; several: DIR/NAME each")

@@ -11,7 +11,7 @@ from experiments.policies import TAKE_OVER, Job, Policies, settings_of, with_tar
 from experiments.policy_runs import forget, train_replicas
 from experiments.runner import run
 from experiments.tuning import ORDER, SEEDS, Tuning, setting_name
-from twinlib.errors import Divergence, InputError
+from twinlib.errors import Divergence, FolderError, InputError
 from twinlib.policy.algorithms import TUNED
 from twinlib.policy.random_settings import DRAWS, Settings, draw, training_config
 from twinlib.policy.training import TrainingResult
@@ -119,6 +119,14 @@ def test_a_run_is_read_as_a_tuning(tuned):
     assert yardsticks["do_nothing"] == 0 and yardsticks["greedy"] > 0.5
     settings = json.loads((tuned / "manifest.json").read_text())
     assert settings["reward_unit"].keys() == {"population", "cell"} and settings["draws"] == 2
+
+
+def test_a_resume_that_leaves_out_a_finished_algorithm_is_refused(tuned):
+    before = {path.name: path.read_bytes() for path in tuned.glob("*.*")}
+    small = {"dataset": "chi11", "timesteps": 2048, "draws": 2, "block": 2}
+    with pytest.raises(FolderError, match="holds finished parts of .*PPO.* add them to --algorithms"):
+        run({tuned: Tuning(**small, algorithms=("TRPO",))}, resume=True, progress=False)
+    assert {path.name: path.read_bytes() for path in tuned.glob("*.*")} == before
 
 
 def test_the_arms_of_a_fold_are_scored_beside_their_yardsticks(tuned, tmp_path, monkeypatch):
