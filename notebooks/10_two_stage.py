@@ -366,12 +366,11 @@ NO_RUNS = "Nothing to show yet: the runs named at the top of the page are missin
 
 # %% tags=["hide-input"]
 # @title The distribution of settings { display-mode: "form" }
-drawn = [
-    (name, rule, ", ".join(f"{value:g}" for value in values))
+drawn = "\n".join(
+    f"- {name}: {rule}, {', '.join(f'{value:g}' for value in values)}"
     for name, (rule, values) in DISTRIBUTION.items()
-]
-record.say(f"{DRAWS} settings, each drawn as follows:")
-record.say(markdown(pd.DataFrame(drawn, columns=["setting", "drawn", "from"])))
+)
+record.say(f"{DRAWS} settings, each drawn as follows:\n\n{drawn}")
 
 # %% [markdown]
 # Each setting is trained with three seeds on the first fold, for as many steps as the paper takes.
@@ -471,7 +470,7 @@ else:
 # The claim was named for the correlation alone; the numbers below were looked at afterwards, so they are a second look and no verdict.
 #
 # Each algorithm also brings a setting of its own to the five folds below, so that a difference there may belong to the setting and not to the algorithm.
-# The table parts the two, on the one fold of the tuning: both algorithms at the setting that was chosen for each.
+# The list parts the two, on the one fold of the tuning: both algorithms at the setting that was chosen for each.
 
 # %% tags=["hide-input"]
 # @title Settings chosen and scored by squared error { display-mode: "form" }
@@ -490,26 +489,24 @@ for name in [name for name, known in tuned.items() if known.metric != LENGTH]:
 
 
 def at_the_setting_of(owner, name):
-    """Both algorithms at the setting that tuning chose for one of them: a row of the table."""
+    """Both algorithms at the setting that tuning chose for one of them."""
     setting, by_length = tuned[name].best(owner), Tuned.of(name, LENGTH)
     if setting is None:
         return None
     scores = [by_length.at(model, setting) for model in (RIVAL, OURS)]
     gap = in_words(estimate(scores[1] - scores[0])).partition(", U")[0]
-    means = [f"{score.mean():.3f}" for score in scores]
-    return [name, f"{owner} ({setting})", *means, gap, len(scores[0])]
+    means = " and ".join(f"{score.mean():.3f}" for score in scores)
+    return f"- {name}, the setting of {owner} ({setting}): {means}, difference {gap}"
 
 
 rows = [at_the_setting_of(owner, name) for name in tuned for owner in (RIVAL, OURS)]
 if tuned:
-    columns = ["dataset", "setting chosen for", RIVAL, OURS, "difference", "U"]
-    table = pd.DataFrame([row for row in rows if row], columns=columns)
+    listed = "\n".join(row for row in rows if row)
     record.say(
-        "Skill in squared error of both algorithms at one and the same setting. The settings "
-        "are those that the primary metric chose, as on the five folds below; 'best of' "
-        "above chooses anew, by squared error:"
+        f"Skill in squared error of {RIVAL} and {OURS} at one and the same setting. The "
+        "settings are those that the primary metric chose, as on the five folds below; 'best "
+        f"of' above chooses anew, by squared error:\n\n{listed}"
     )
-    record.say(markdown(table))
 
 # %% [markdown]
 # ## Every arm with fresh seeds
