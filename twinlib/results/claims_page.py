@@ -69,8 +69,9 @@ def _box(row: tuple[object, ...]) -> str:
     kept = {name: str(getattr(row, name)) for name in ("Claim", "Verdict", "Number", "Cell", "part")}
     title = html.escape(f"{kept['Verdict']}: {kept['Number']}", quote=True)
     part = f" <small>{kept['part']}</small>" if kept["part"] else ""
+    number = re.sub(r" (\(≤ [^)]+\))", r" <small>\1</small>", kept["Cell"])
     link = f'href="#claim-{kept["Claim"]}" title="{title}"'
-    return f'<a class="box {BOXES[kept["Verdict"]]}" {link}>{kept["Cell"]}{part}</a>'
+    return f'<a class="box {BOXES[kept["Verdict"]]}" {link}>{number}{part}</a>'
 
 
 def _opening() -> list[str]:
