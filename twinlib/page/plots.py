@@ -203,9 +203,10 @@ def interval_dots(
 
 
 def name_dots(ax: Axes, dots: ArrayLike, names: Sequence[str], others: ArrayLike = ()) -> None:
-    """Write a name beside each dot (x, y), on the side where it covers least of dots, other dots and names.
+    """Write names [n] beside dots [n, 2], on the side where each covers least of dots, others [m, 2] and names.
 
-    To be called when axis limits and scales are set: sides are compared where the figure is drawn.
+    Dots are x and y in data units. To be called when axis limits and scales are set: sides are compared where
+    the figure is drawn.
     """
     from matplotlib.transforms import Bbox
 
