@@ -203,7 +203,7 @@ def interval_dots(
 
 
 def name_dots(ax: Axes, dots: ArrayLike, names: Sequence[str], others: ArrayLike = ()) -> None:
-    """Write names [n] beside dots [n, 2], on the side where each covers least of dots, others [m, 2] and names.
+    """Write names [n] beside dots [n, 2], each where it covers least of dots, others [m, 2] and names.
 
     Dots are x and y in data units. To be called when axis limits and scales are set: sides are compared where
     the figure is drawn.
