@@ -88,6 +88,7 @@ def recorded(read):
 
 
 tuned, untuned = recorded(Tuned.of)
+by_length = {name: known.by(LENGTH) for name, known in tuned.items()}
 learned, unlearned = recorded(lambda name: policy_table(name, "curves"))
 ended = {}
 for name in learned:
@@ -225,7 +226,7 @@ def read(gap):
 
 def squared(name):
     """The difference at the largest budget by skill in squared error, looked at afterwards."""
-    gap = Tuned.of(name, LENGTH).gap(OURS, RIVAL, TOLD_AT[-1])
+    gap = by_length[name].gap(OURS, RIVAL, TOLD_AT[-1])
     return in_words(gap).partition(", U")[0]
 
 
@@ -475,12 +476,11 @@ else:
 # %% tags=["hide-input"]
 # @title Settings chosen and scored by squared error { display-mode: "form" }
 for name in [name for name, known in tuned.items() if known.metric != LENGTH]:
-    by_length = Tuned.of(name, LENGTH)
-    gaps = by_length.gaps(OURS, RIVAL, TOLD_AT)
+    gaps = by_length[name].gaps(OURS, RIVAL, TOLD_AT)
     numbers = "; ".join(f"k = {k}: {in_words(gap)}" for k, gap in gaps.items())
     levels = ", ".join(
-        f"{model} {by_length.outcomes(model).best(TOLD_AT[-1]).mean():.3f}"
-        for model in by_length.algorithms
+        f"{model} {by_length[name].outcomes(model).best(TOLD_AT[-1]).mean():.3f}"
+        for model in by_length[name].algorithms
     )
     record.say(
         f"**{name}**, skill in squared error, {OURS} - {RIVAL}: {numbers}. Best of "
@@ -490,10 +490,10 @@ for name in [name for name, known in tuned.items() if known.metric != LENGTH]:
 
 def at_the_setting_of(owner, name):
     """Both algorithms at the setting that tuning chose for one of them."""
-    setting, by_length = tuned[name].best(owner), Tuned.of(name, LENGTH)
+    setting = tuned[name].best(owner)
     if setting is None:
         return None
-    scores = [by_length.at(model, setting) for model in (RIVAL, OURS)]
+    scores = [by_length[name].at(model, setting) for model in (RIVAL, OURS)]
     gap = in_words(estimate(scores[1] - scores[0])).partition(", U")[0]
     means = " and ".join(f"{score.mean():.3f}" for score in scores)
     return f"- {name}, the setting of {owner} ({setting}): {means}, difference {gap}"

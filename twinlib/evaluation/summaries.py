@@ -31,6 +31,8 @@ HALVES = {"pseudobulk_mse": 4.0, "mae": 2.0}
 SKILLED = ("pseudobulk_mse", "w1", "pds")
 #: The row that is derived here: a perfect, noise-free predictor.
 CEILING = "ceiling"
+#: Rows that skill and ceiling are made of, and the ceiling.
+REFERENCES = ("no_change", "replicate", CEILING)
 #: The row that knows most without any training, by the kind of split; else `matching_mean`.
 PLAIN_ROW = {"contexts": "context_mean", "doubles": "additive", "cytokine_doubles": "additive"}
 #: The same of unseen perturbations: the better of the two.
@@ -69,19 +71,7 @@ def summary(
     low, high, units, sd, smallest, folds, seeds, left_out (units not scored in every fold), ceiling,
     resolvable (units whose ceiling is), scaled (0 the row `mean`, 1 the row `replicate`).
     """
-    import pandas as pd
-
-    table = Scores.of(scores, groups, metric, over)
-    whole = table.common()
-    blocks = {whole: "all"}
-    for name in table.models:
-        blocks.setdefault(table.units(name) & whole, name)
-    return pd.DataFrame(
-        table.row(name, units, on)
-        for units, on in blocks.items()
-        for name in table.models
-        if units and units <= table.units(name)
-    )
+    return Scores.of(scores, groups, metric, over).rows()
 
 
 def plain_row(kind: str, rows: Callable[[], pd.DataFrame]) -> str:
@@ -117,25 +107,14 @@ def differences(
     over: str | Sequence[str] = "has_effect",
 ) -> dict[str, Estimate]:
     """Return first less each of the others, as `difference`, each on the seeds that both have."""
-    if not others:
-        return {}
-    table = Scores.of(scores, groups, metric, over)
-    return {other: table.on_shared_seeds(first, other).gap(first, other) for other in others}
+    return Scores.of(scores, groups, metric, over).gaps(first, others) if others else {}
 
 
 def per_unit(
     scores: pd.DataFrame, groups: pd.DataFrame, metric: str, over: str | Sequence[str] = "all"
 ) -> pd.DataFrame:
     """Return the mean over folds and seeds of each unit (rows) and model, with what its ceiling is worth."""
-    import pandas as pd
-
-    table = Scores.of(scores, groups, metric, over)
-    columns = {name: values.mean() for name, values in table.models.items()}
-    frame = pd.DataFrame(columns).reindex(sorted(table.eligible))
-    for name in ("resolvable", "biased"):
-        if table.tops:
-            frame[name] = pd.Series({unit: getattr(top, name) for unit, top in table.tops.items()})
-    return frame.rename_axis("unit")
+    return Scores.of(scores, groups, metric, over).per_unit()
 
 
 def small_groups(groups: pd.DataFrame) -> pd.DataFrame:
@@ -162,9 +141,13 @@ class Scores:
         """Select the values of a metric and the units that are averaged."""
         _require_one_scope(scores)
         by_context = units_are_contexts(groups)
-        models = _skills(scores, metric, by_context)
+        base = _base_of(metric)
+        values = _tables(scores, base, by_context)
+        models = values if metric == base else _skills(values, base)
         tops = _unit_ceilings(models) if metric == "pearson_delta" else {}
-        perfect = {unit: top.value for unit, top in tops.items()} or _perfect(scores, metric, by_context)
+        if metric == "skill":
+            values = _tables(scores, "pseudobulk_mse", by_context)
+        perfect = {unit: top.value for unit, top in tops.items()} or _perfect(values, metric)
         constant = 0.0 * models["no_change"].reindex(columns=sorted(perfect))
         with_ceiling = {**models, CEILING: constant.fillna(0.0) + [perfect[u] for u in sorted(perfect)]}
         return Scores(with_ceiling, tops, _eligible(groups, over, by_context), metric)
@@ -207,6 +190,37 @@ class Scores:
             raise InputError(f"{first} and {second} share no unit of {self.metric}; choose other rows.")
         values = self.matrix(first, units) - self.matrix(second, units)
         return estimate(values, seeds=self.seed_variance(first, units) + self.seed_variance(second, units))
+
+    def gaps(self, first: str, others: Sequence[str]) -> dict[str, Estimate]:
+        """Return first less each of the others, each on the seeds that both have."""
+        return {other: self.on_shared_seeds(first, other).gap(first, other) for other in others}
+
+    def rows(self, models: Sequence[str] = ()) -> pd.DataFrame:
+        """Return one row a model, as `summary` does; `models` chooses some beside the `REFERENCES`."""
+        import pandas as pd
+
+        names = [name for name in self.models if not models or name in (*models, *REFERENCES)]
+        whole = self.common()
+        blocks = {whole: "all"}
+        for name in names:
+            blocks.setdefault(self.units(name) & whole, name)
+        return pd.DataFrame(
+            self.row(name, units, on)
+            for units, on in blocks.items()
+            for name in names
+            if units and units <= self.units(name)
+        )
+
+    def per_unit(self) -> pd.DataFrame:
+        """Return the mean over folds and seeds by unit (rows) and model, with what its ceiling is worth."""
+        import pandas as pd
+
+        columns = {name: values.mean() for name, values in self.models.items()}
+        frame = pd.DataFrame(columns).reindex(sorted(self.eligible))
+        for name in ("resolvable", "biased"):
+            if self.tops:
+                frame[name] = pd.Series({unit: getattr(top, name) for unit, top in self.tops.items()})
+        return frame.rename_axis("unit")
 
     def row(self, name: str, units: frozenset[str], on: str) -> dict[str, object]:
         """Return the row of a model over these units."""
@@ -313,17 +327,19 @@ def _tables(scores: pd.DataFrame, metric: str, by_context: bool) -> dict[str, pd
     return tables
 
 
-def _skills(scores: pd.DataFrame, metric: str, by_context: bool) -> dict[str, pd.DataFrame]:
-    """Return the tables of a metric, or of the skill in it over no_change in the same fold."""
+def _base_of(metric: str) -> str:
+    """Return the metric that a skill is made of, or the metric itself."""
     name = metric.removeprefix("skill_")
-    if metric == name:
-        return _tables(scores, metric, by_context)
-    if name not in SKILLED:
+    if metric != name and name not in SKILLED:
         raise InputError(
             f"A perturbation's {metric} has no meaning, since {name} of no_change may be 0: choose skill_"
             f"{', skill_'.join(SKILLED)}, or compare {name} by difference."
         )
-    tables = _tables(scores, name, by_context)
+    return name
+
+
+def _skills(tables: Mapping[str, pd.DataFrame], name: str) -> dict[str, pd.DataFrame]:
+    """Return the skills in a metric over no_change in the same fold, from its tables."""
     if name == "pds":
         return {model: 2.0 * table - 1.0 for model, table in tables.items()}
     nothing = tables["no_change"].groupby(level="fold").mean()
@@ -340,11 +356,10 @@ def _unit_ceilings(models: Mapping[str, pd.DataFrame]) -> dict[str, Ceiling]:
     return {unit: top for unit, top in tops.items() if np.isfinite(top.value)}
 
 
-def _perfect(scores: pd.DataFrame, metric: str, by_context: bool) -> dict[str, float]:
+def _perfect(tables: Mapping[str, pd.DataFrame], metric: str) -> dict[str, float]:
     """Return what a perfect prediction of each unit scores; the replicate's value where no more is known."""
     skilled = metric == "skill" or metric.startswith("skill_")
     name = "pseudobulk_mse" if metric == "skill" else metric.removeprefix("skill_")
-    tables = _tables(scores, name, by_context)
     best = tables["replicate"].mean() / HALVES.get(name, 1.0)
     if skilled:
         nothing = tables["no_change"].mean().reindex(best.index)

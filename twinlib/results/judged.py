@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 PRIMARY, PRIMARY_OF = "pearson_delta", {"chi11": "skill_pseudobulk_mse"}
 #: The metric that sees how long a predicted change is, beside its direction.
 LENGTH = "skill_pseudobulk_mse"
-#: Rows that skill and ceiling are made of.
-REFERENCES = ("no_change", "replicate")
 #: How a dataset of sham labels is named.
 SHAM = " sham"
 
@@ -51,9 +50,12 @@ class JudgedSplit:
 
     def lacks(self, *rows: str) -> list[str]:
         """Return those of some rows, a model or a model and its setting, that the run does not hold."""
-        setting = self.scores["setting"].fillna("").astype(str)
-        held = set((self.scores["model"].astype(str) + " " + setting).str.strip())
-        return [row for row in rows if row not in held]
+        return [row for row in rows if row not in self._held]
+
+    @cached_property
+    def _held(self) -> frozenset[str]:
+        named = self.scores[["model", "setting"]].drop_duplicates().fillna("").astype(str)
+        return frozenset((named["model"] + " " + named["setting"]).str.strip())
 
     @property
     def plain_row(self) -> str:
@@ -71,20 +73,15 @@ class JudgedSplit:
 
         Without arguments the primary metric over the headline's units.
         """
-        name = metric or self.metric
-        return summaries.summary(self._of(name, models), self.groups, name, over or self.over)
+        return self.table(metric, over).rows(models)
 
     def gap(self, first: str, second: str, metric: str = "", over: str | Sequence[str] = "") -> Estimate:
         """Return first - second, paired over units; the primary metric over the headline's units."""
-        name = metric or self.metric
-        chosen = self._of(name, (first, second))
-        return summaries.difference(chosen, self.groups, name, first, second, over or self.over)
+        return self.table(metric, over).gap(first, second)
 
     def gaps(self, first: str, others: Sequence[str], metric: str = "") -> dict[str, Estimate]:
         """Return first less each of the others, each on the seeds that both have; `ceiling` is a row, too."""
-        name = metric or self.metric
-        chosen = self._of(name, (first, *others))
-        return summaries.differences(chosen, self.groups, name, first, others, self.over)
+        return self.table(metric).gaps(first, others)
 
     def beside(self, other: JudgedSplit, models: Sequence[str]) -> JudgedSplit:
         """Return the split with rows of another run on the same folds and units; other units are refused."""
@@ -106,8 +103,7 @@ class JudgedSplit:
 
     def by_unit(self, metric: str = "", over: str | Sequence[str] = "all") -> pd.DataFrame:
         """Return the mean over folds and seeds of each unit (rows) and model (`summaries.per_unit`)."""
-        name = metric or self.metric
-        return summaries.per_unit(self._of(name), self.groups, name, over)
+        return self.table(metric, over).per_unit()
 
     def by_fold(self, perturbation: str, metric: str = "") -> pd.DataFrame:
         """Return the values of one perturbation over all its contexts: folds x models, seeds averaged."""
@@ -118,11 +114,19 @@ class JudgedSplit:
         chosen = chosen[(chosen["perturbation"] == perturbation) & (chosen["cell_context"] == "")]
         return chosen.pivot_table(index="split", columns="model", values="value")
 
-    def _of(self, metric: str, models: Sequence[str] = ()) -> pd.DataFrame:
-        """Return the values that a metric, or a skill in it, is made of: all, or of models and references."""
-        needed = {metric.removeprefix("skill_")} | ({"pseudobulk_mse"} if metric == "skill" else set())
-        chosen = self.scores[self.scores["metric"].isin(needed) & (self.scores["against"] == "")]
-        return chosen[chosen["model"].isin([*models, *REFERENCES])] if models else chosen
+    def table(self, metric: str = "", over: str | Sequence[str] = "") -> summaries.Scores:
+        """Return the values of every row, worked out once; the primary metric over the headline's units."""
+        name, units = metric or self.metric, over or self.over
+        key = name, units if isinstance(units, str) else tuple(units)
+        if key not in self._tables:
+            needed = {name.removeprefix("skill_")} | ({"pseudobulk_mse"} if name == "skill" else set())
+            chosen = self.scores[self.scores["metric"].isin(needed) & (self.scores["against"] == "")]
+            self._tables[key] = summaries.Scores.of(chosen, self.groups, name, units)
+        return self._tables[key]
+
+    @cached_property
+    def _tables(self) -> dict[tuple[str, str | tuple[str, ...]], summaries.Scores]:
+        return {}
 
 
 def judged_splits(experiment: str, dataset: str) -> dict[str, JudgedSplit]:

@@ -69,7 +69,7 @@ def primary_claim(dataset: str) -> Evidence:
     gaps = tuned.gaps(OURS, RIVAL, TOLD_AT)
     text = "; ".join(f"k = {k}: {in_words(gap)}" for k, gap in gaps.items())
     if tuned.metric != LENGTH:
-        gap = Tuned.of(dataset, LENGTH).gap(OURS, RIVAL, TOLD_AT[-1])
+        gap = tuned.by(LENGTH).gap(OURS, RIVAL, TOLD_AT[-1])
         text += f"; by skill in squared error, looked at afterwards, k = {TOLD_AT[-1]}: {in_words(gap)}"
     try:
         text += f"; best of all on five folds: {in_words(_split(dataset).gap(OURS, RIVAL))}"

@@ -10,7 +10,6 @@ import numpy as np
 
 from twinlib.errors import InputError, ResultsError
 from twinlib.evaluation.calibration import Estimate, estimate
-from twinlib.evaluation.summaries import Scores
 from twinlib.results import tables, trajectory_tables
 
 if TYPE_CHECKING:
@@ -34,13 +33,10 @@ def share(split: JudgedSplit, model: str, of: str = PATHWISE, metric: str = "") 
 
     The interval is that of the differences model - ratio x other, in units of the other's mean.
     """
-    name = metric or split.metric
-    base = name.removeprefix("skill_")
-    rows = split.scores[(split.scores["metric"] == base) & (split.scores["against"] == "")]
-    table = Scores.of(rows, split.groups, name, split.over)
+    table = split.table(metric)
     units = table.units(model) & table.units(of)
     if not units:
-        raise InputError(f"{model} and {of} share no unit of {name}; choose other rows.")
+        raise InputError(f"{model} and {of} share no unit of {table.metric}; choose other rows.")
     ours, theirs = table.matrix(model, units), table.matrix(of, units)
     ratio, scale = float(ours.mean() / theirs.mean()), float(theirs.mean())
     seeds = table.seed_variance(model, units) + ratio**2 * table.seed_variance(of, units)

@@ -8,7 +8,7 @@ do-nothing, which scores 0 in the primary metrics.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from math import comb
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from twinlib.evaluation.calibration import Estimate, estimate
 from twinlib.evaluation.statistics import wilson_interval
 from twinlib.evaluation.summaries import Scores
 from twinlib.results import tables
-from twinlib.results.judged import PRIMARY, PRIMARY_OF, REFERENCES
+from twinlib.results.judged import PRIMARY, PRIMARY_OF
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,10 +116,14 @@ class Tuned:
     judged_by: str = ""
 
     @staticmethod
-    def of(dataset: str, judged_by: str = "") -> Tuned:
-        """Read the packaged tuning of a dataset, judged by its primary metric or by another one."""
+    def of(dataset: str) -> Tuned:
+        """Read the packaged tuning of a dataset."""
         read = partial(tables.read_table, "tuning", dataset)
-        return Tuned(dataset, read("scores"), read("groups"), read("runs"), read("settings"), judged_by)
+        return Tuned(dataset, read("scores"), read("groups"), read("runs"), read("settings"))
+
+    def by(self, metric: str) -> Tuned:
+        """Return the same tuning, its settings chosen and scored by another metric."""
+        return replace(self, judged_by=metric)
 
     @property
     def metric(self) -> str:
@@ -135,12 +139,15 @@ class Tuned:
     def _over(self) -> str:
         return "has_effect" if self.groups["has_effect"].astype("boolean").any() else "all"
 
-    def _part(self, part: str, model: str) -> Scores:
-        """Return the values of an algorithm's settings on one part, beside the rows that skill is made of."""
-        base = self.metric.removeprefix("skill_")
-        rows = self.scores[(self.scores["part"] == part) & (self.scores["metric"] == base)]
-        rows = rows[rows["model"].isin([model, *REFERENCES])]
-        return Scores.of(rows, self.groups[self.groups["part"] == part], self.metric, self._over)
+    @cached_property
+    def _parts(self) -> dict[str, Scores]:
+        """The values of all settings by part."""
+        rows = self.scores[self.scores["metric"] == self.metric.removeprefix("skill_")]
+        of = partial(Scores.of, metric=self.metric, over=self._over)
+        return {
+            part: of(rows[rows["part"] == part], self.groups[self.groups["part"] == part])
+            for part in (CHOSEN_ON, SCORED_ON)
+        }
 
     @cached_property
     def _known(self) -> dict[str, Outcomes]:
@@ -157,11 +164,10 @@ class Tuned:
         if runs.empty:
             raise ResultsError(f"The tuning of {self.dataset} holds no {model}; add it with --resume.")
         lost = runs.groupby("setting")["lost"].any()
-        parts = {part: self._part(part, model) for part in (CHOSEN_ON, SCORED_ON)}
-        units = {part: sorted(table.common()) for part, table in parts.items()}
+        units = {part: sorted(table.common()) for part, table in self._parts.items()}
         values = {
             part: np.stack([_means(table, f"{model} {name}", units[part]) for name in lost.index])
-            for part, table in parts.items()
+            for part, table in self._parts.items()
         }
         returns = runs.groupby("setting")["validation_return"].mean().reindex(lost.index)
         candidates = ((returns > 0) & ~lost.astype(bool)).to_numpy()
