@@ -12,7 +12,7 @@ BIN := .venv/bin
 BUILD := $(BIN)/jupyter-book build . --warningiserror --keep-going --nitpick --quiet
 export OMP_NUM_THREADS ?= 1
 export PYTHON
-.PHONY: book test environment lint types unit notebooks html pages pairs execute results claims home zip look mutants colab links clean
+.PHONY: book test environment lint types unit notebooks html pages pairs execute results learned claims home zip look mutants colab links clean
 
 book: environment
 	@$(BIN)/python scripts/execute.py --stale --jobs $(JOBS); status=$$?; \
@@ -69,6 +69,19 @@ TIMESTEPS ?= 150000
 results: environment
 	$(BIN)/python -m experiments $(PROTOCOL) --dataset $(DATASET) \
 	  --seeds $(SEEDS) --timesteps $(TIMESTEPS) --out results/$(PROTOCOL)/$(DATASET)
+
+# Everything that learns in this book, from nothing or from where it was cut off, into results/: the tuning, then
+# all arms at their settings, then the escapes; hours. `python -m experiments NAME --help` says what one of them takes.
+LEARNED_ON := waddington papalexi2021 norman2019 kang2018 chi11
+LANDSCAPES := toggle_low toggle_middle toggle_high myeloid kang2018_monocytes papalexi2021 chi11
+RUNS ?= results
+learned: environment
+	$(BIN)/python -m experiments tuning --dataset $(LEARNED_ON) --workers $(JOBS) --resume --out $(RUNS)/tuning
+	$(BIN)/python -m experiments policies --dataset $(LEARNED_ON) cross_study --workers $(JOBS) --resume \
+	  --out $(RUNS)/policies
+	$(BIN)/python -m experiments escape_tuned --dataset $(LANDSCAPES) --workers $(JOBS) --resume \
+	  --out $(RUNS)/escape_tuned
+	$(MAKE) --no-print-directory claims
 
 # The claims page and the findings in the README, from the results that are there.
 claims: environment
