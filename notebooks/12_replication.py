@@ -864,7 +864,7 @@ record.say(f"R2 of the embedding model. {'; '.join(texts)}.")
 
 # %% tags=["hide-input"]
 # @title How many verdicts say what { display-mode: "form" }
-verdicts = claims.evidence()["Verdict"].value_counts()
+verdicts = claims.evidence(claims.judged())["Verdict"].value_counts()
 record.say(
     f"{verdicts.sum()} verdicts, a claim on a dataset each: "
     + "; ".join(f"*{word}* {count}" for word, count in verdicts.items())

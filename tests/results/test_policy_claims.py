@@ -52,11 +52,13 @@ def tuning_of(gain):
             row = {"model": model, "setting": f"s{k:02}", "seed": 0, "lost": False, "mean_kl": 0.1}
             runs.append(row | {"validation_return": 0.5})
     settings = pd.DataFrame({"setting": [f"s{k:02}" for k in range(12)]})
-    known = pd.concat(scores)
-    errors = known.assign(metric="pseudobulk_mse", value=1 - known["value"])
-    return {"scores": pd.concat([known, errors]), "groups": pd.concat(groups), "runs": pd.DataFrame(runs)} | {
-        "settings": settings
-    }
+    known = with_errors(pd.concat(scores))
+    return {"scores": known, "groups": pd.concat(groups), "runs": pd.DataFrame(runs), "settings": settings}
+
+
+def with_errors(scores):
+    """The same with squared errors: 1 less the score."""
+    return pd.concat([scores, scores.assign(metric="pseudobulk_mse", value=1 - scores["value"])])
 
 
 def write(folder, made, manifest):
@@ -135,7 +137,7 @@ def shipped(tmp_path, monkeypatch):
     cells, told = scores_of("cells", range(1, 6), ADDED, 2)
     left, out = scores_of("perturbations", NAMES, {"two_stage": 0.0, "PPO": 0.0}, 2)
     settings = pd.DataFrame({"model": ["TRPO"], "delta": [0.03]})
-    made = {"scores": pd.concat([cells, left]), "groups": pd.concat([told, out])}
+    made = {"scores": with_errors(pd.concat([cells, left])), "groups": pd.concat([told, out])}
     made |= {"curves": curves(), "hits": hits([2, 2, 2, 2, 2, 2, 3, 3]), "settings": settings}
     write(tmp_path / "policies" / "papalexi2021", made, made_by("policies", "papalexi2021"))
     escaped = made_by("escape_tuned", "toggle_middle") | {"optimum": {"return": 1.0}}
@@ -145,7 +147,7 @@ def shipped(tmp_path, monkeypatch):
 
 def verdicts():
     """The verdicts by the statement of their claim."""
-    found, known = claims.evidence(), claims.all_claims()
+    found, known = claims.evidence(claims.judged()), claims.all_claims()
     return {(known[row.Claim - 1].measure, row.Dataset): row for row in found.itertuples()}
 
 
@@ -160,6 +162,7 @@ def test_claims_on_policies_follow_the_runs(shipped):
     assert "by skill in squared error, looked at afterwards, k = 10: +0.1" in first.Number
     assert first.Cell.startswith("● +.1") and "≤" not in first.Cell
     assert of(2).Cell.endswith(")") and "(≤ ." in of(2).Cell
+    assert "looked at afterwards, +0.1" in of(4).Number
     expected = {
         2: OPEN,
         3: FAILS,
@@ -201,7 +204,7 @@ def test_the_page_shows_claims_by_dataset_and_leads_from_each_to_its_rows(shippe
     first = text.partition("(claim-2)=")[0]
     assert rows in first and "policies of papalexi2021" in first
     assert "- Command: `python -m experiments tuning --dataset papalexi2021 --seeds 3 --out DIR`" in first
-    told = claims.evidence()
+    told = claims.evidence(claims.judged())
     assert text.count(claims_page.UNMEASURED) == len(claims.all_claims()) - told["Claim"].nunique()
 
 
@@ -210,4 +213,11 @@ def test_a_claim_that_holds_alone_may_not_hold_among_many(shipped):
     measure = policy_claims.POLICY_CLAIMS[13].measure
     alone = measure("papalexi2021")
     assert alone.verdict == HOLDS and 0.02 < alone.gap.p_value() < 0.05
-    assert verdicts()[measure, "papalexi2021"].Verdict == OPEN
+    row = verdicts()[measure, "papalexi2021"]
+    assert row.Verdict == OPEN and "†" in row.Cell
+    family = claims.correction(claims.judged())
+    assert family["p"].is_monotonic_increasing and family["threshold"].iloc[-1] == pytest.approx(0.05)
+    told = family["verdict"] != OPEN
+    assert (told == (family["p"] < family["threshold"]).cummin()).all() and told.any() and not told.all()
+    own = family[(family["claim"] == 14) & (family["place"] == "papalexi2021")].iloc[0]
+    assert own["p"] == pytest.approx(alone.gap.p_value()) and own["p"] > own["threshold"]

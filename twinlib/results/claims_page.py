@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from twinlib.results import tables
-from twinlib.results.claims import all_claims, evidence
-from twinlib.results.verdicts import BUILT, FAILS, GLYPHS, HOLDS, OPEN, Claim, Evidence, Rows
+from twinlib.results import claims, tables
+from twinlib.results.claims import all_claims
+from twinlib.results.verdicts import ALONE, ALPHA, BUILT, FAILS, GLYPHS, HOLDS, OPEN, Claim, Evidence, Rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +31,8 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
 }
 #: Datasets side by side in a table at a glance; more are set below each other.
 WIDEST = 5
+#: Commits that can be looked up: the primary claim's rule, and the first tuning that it judged.
+RULE, FIRST_RUNS = "0ab8236 (2026-11-25 20:06 UTC)", "7fd99a3 (2026-11-26 04:20 UTC)"
 #: What stands in the place of a claim's table while no experiment on it is packaged.
 UNMEASURED = "No packaged result measures it yet: cannot be told here."
 #: Where the paper's own tables are kept, and what reads them.
@@ -83,9 +85,10 @@ def _opening() -> list[str]:
         "What the paper states, and what these data say of it: each box leads to the sentence, the test, the "
         "interval, the rows and the command.",
         "",
-        f"{legend}; n/a: too few units for an interval. Where several differences are told apart at once, "
-        "each interval has to exclude zero by more than it would alone (Holm's rule), so that one that is "
-        "told apart on the page of a chapter may not be here.",
+        f"{legend}; n/a: too few units for an interval. (≤ .024): as far as the interval goes, the "
+        "difference can be this large in either direction. Where several differences are told apart at "
+        "once, each interval has to exclude zero by more than it would alone (Holm's rule): one that does "
+        f"so alone, and not here, is marked {ALONE}.",
     ]
 
 
@@ -93,9 +96,8 @@ def _reading() -> list[str]:
     """Return how the page is to be read."""
     return [
         "The number in a box is the difference that decides, where it is one; where a rule decides it is "
-        "what the rule looks at. Small letters below a claim say what it counts. Behind a difference that "
-        "cannot be told stands in brackets how large it can be, in either direction, by its 95 % interval: "
-        "a small number there says that there is little to tell.",
+        "what the rule looks at. Small letters below a claim say what it counts; a difference above zero "
+        "favours the claim. A small number in brackets says that there is little to tell.",
         "`pearson_delta` is the correlation of the predicted with the observed change over genes; it, "
         "*ratio*, *KL* and the names of rows stand in the [glossary](glossary.md).",
         "This page is generated from the committed results by `python -m experiments claims`; none "
@@ -104,8 +106,10 @@ def _reading() -> list[str]:
         "the wrong side; everything else *cannot be told here*, and U (how many perturbations, perturbations "
         "within a context, or seeds the interval rests on) and the smallest difference that 80 % power would "
         "have seen stand beside it.",
-        "The primary claim, number 1, was named before the runs; the differences below it whose interval "
-        "runs over units are corrected together by Holm's rule at 5 %.",
+        "The primary claim, number 1, was named before the runs: its rule stands in the repository since "
+        f"commit {RULE}, the first runs that it judges since {FIRST_RUNS}. The other differences whose "
+        f"interval runs over units are corrected together by Holm's rule at {ALPHA:.0%}; the "
+        "[last section](#correction) has every p value.",
         "Claims that are decided by a rule and not by an interval state the rule in their test; *holds by "
         "construction* marks what the code cannot break.",
         "Claims 16 and 18 count what the released tables compare, the start of a rollout with its end: "
@@ -207,10 +211,38 @@ def section(number: int, claim: Claim, rows: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def _corrected(rows: Sequence[claims.Judged]) -> list[str]:
+    """Return the section on Holm's rule: every p value beside what it has to be below."""
+    table = claims.correction(rows)
+    if table.empty:
+        return []
+    shown = table.assign(
+        claim=[f"[{number}](#claim-{number})" for number in table["claim"]],
+        verdict=table["verdict"].map(GLYPHS.get),
+        **{name: [f"{value:.2g}" for value in table[name]] for name in ("p", "threshold")},
+    )
+    return [
+        "(correction)=",
+        "## Holm's rule, p value by p value",
+        "",
+        f"The {len(table)} differences in the order of their p values (two-sided, from the t of the "
+        "interval). A claim is told apart if its p value and all above it are below the threshold: "
+        f"{ALPHA:g} divided by the number of differences from this line to the last. The family is the "
+        "whole page, real, simulated and toy data together, so that it asks more than each subject alone "
+        "would.",
+        "",
+        "```{dropdown} All of them",
+        tables.markdown(shown[["claim", "place", "p", "threshold", "verdict"]]),
+        "```",
+        "",
+    ]
+
+
 def page() -> str:
     """Return the text of book/claims.md."""
-    table = evidence()
+    rows = claims.judged()
+    table = claims.evidence(rows)
     sections = [
         section(n, claim, table[table["Claim"] == n]) for n, claim in enumerate(all_claims(), start=1)
     ]
-    return "\n".join([*_opening(), *_at_a_glance(table), *_reading(), *sections])
+    return "\n".join([*_opening(), *_at_a_glance(table), *_reading(), *sections, *_corrected(rows)])

@@ -10,12 +10,15 @@ from posixpath import join, normpath
 
 import numpy as np
 
-from twinlib.errors import ResultsError
+from twinlib.evaluation.calibration import Estimate
 from twinlib.results.claims import Judged, all_claims, claim_number
 from twinlib.results.claims_page import slug
 from twinlib.results.escape_curves import Escapes
-from twinlib.results.policy_claims import BARRIERS, OURS, RIVAL
-from twinlib.results.verdicts import FAILS, HOLDS, OPEN
+from twinlib.results.judged import LENGTH, judged_splits
+from twinlib.results.policy_claims import OURS, RIVAL
+from twinlib.results.policy_tables import policy_table
+from twinlib.results.tuning_curves import Tuned
+from twinlib.results.verdicts import ALONE, FAILS, HOLDS, OPEN, TOLD_AT, alone
 
 
 @dataclass(frozen=True)
@@ -35,79 +38,133 @@ class Headline:
     open: str
     #: What the number counts.
     unit: str
-    #: More on the numbers, where they alone would mislead.
-    beside: Callable[[], str] = lambda: ""
+    #: More on the numbers, from all judged claims, where they alone would mislead.
+    beside: Callable[[Sequence[Judged]], str] = lambda rows: ""
     #: Say on how many places the verdict is the same?
     counted: bool = False
 
 
-def at_one_setting() -> str:
-    """Say what both bring across at one setting, the one that was chosen for the two stages."""
-    told = []
-    for landscape in BARRIERS:
-        try:
-            shares = Escapes.of(landscape).at_setting_of(OURS)
-        except ResultsError:
-            continue
+def hardly_seen(rows: Sequence[Judged]) -> str:
+    """Say what the primary metric does not see of the two algorithms, and where it sees no policy at all."""
+    own = [row.place for row in rows if row.claim == claim_number("Starting PPO from")]
+    told = ""
+    if PRIMARY_PLACE in own:
+        far = Tuned.of(PRIMARY_PLACE).by(LENGTH).gap(OURS, RIVAL, TOLD_AT[-1])
+        told = f"; by squared error, looked at afterwards, {_with_interval(far)}"
+    splits = {name: judged_splits("policies", name).get("cells") for name in own}
+    if splits.get(PRIMARY_PLACE):
+        runs = policy_table(PRIMARY_PLACE, "runs")
+        cells = runs[(runs["split_kind"] == "cells") & (runs["setting"].fillna("") == "")]
+        earned = cells.groupby("model")["validation_return"].mean()
+        told += (
+            f"; in the [return](../notebooks/05_environment.ipynb) that both are trained for it earns "
+            f"{earned[OURS]:.2f} and {RIVAL} {earned[RIVAL]:.2f}, which the correlation hardly sees"
+        )
+    blind = [name for name, split in splits.items() if split and split.blind]
+    return told + (f"; on {', '.join(blind)} it tells no policies apart at all" if blind else "")
+
+
+def other_readings(rows: Sequence[Judged]) -> str:
+    """Say what squared error and the ratio as printed give for Algorithm 1 on the simulated cells."""
+    printed = claim_number("One TRPO step before")
+    own = [row for row in rows if (row.claim, row.place) == (printed, SIMULATED) and row.told.gap]
+    split = judged_splits("policies", SIMULATED).get("cells")
+    if not own or split is None or own[0].told.gap is None:
+        return ""
+    far, gap = split.gap("alternating", RIVAL, LENGTH), own[0].told.gap
+    return (
+        f"; by squared error, looked at afterwards, {_with_interval(far)}; with the ratio as printed "
+        f"{_with_interval(gap)}{ALONE * alone(own[0].verdict, own[0].told)}, {_link(printed)}"
+    )
+
+
+def across(rows: Sequence[Judged]) -> str:
+    """Say what the arms are trained for, and what both bring across at one and the same setting."""
+    number = claim_number("The trust-region start lets")
+    places = [row.place for row in rows if row.claim == number and row.verdict in (HOLDS, FAILS)]
+    return "".join(_crossing(place) for place in places)
+
+
+def _crossing(place: str) -> str:
+    """Say of one landscape what the share of cells that cross does not say."""
+    runs = Escapes.of(place)
+    arms = runs.arrivals().set_index("model")["cells in the target"]
+    text = f". On {place} the return, for which both are trained, differs by "
+    text += _with_interval(runs.gap(OURS, RIVAL, "return"))
+    if BEST in arms:
+        text += f", and the best policy of all by that return brings {arms[BEST]:.1%} across"
+    for owner in (RIVAL, OURS):
+        shares = runs.at_setting_of(owner)
         if shares is not None:
-            told.append(f"{shares[OURS]:.1%} beside {shares[RIVAL]:.1%} ({landscape})")
-    return f"; at one setting, that of the two stages, {', '.join(told)} come across" if told else ""
+            text += (
+                f"; at the setting of {owner} {OURS} brings {shares[OURS]:.1%}, {RIVAL} {shares[RIVAL]:.1%}"
+            )
+    return text
 
 
 #: In the place of a place: all of them.
 EVERYWHERE = ""
+#: Where the primary claim is told in full, and the simulated cells.
+PRIMARY_PLACE, SIMULATED = "papalexi2021", "waddington"
+#: The row of the best policy of all.
+BEST = "value_iteration"
 #: Numbers below this are told with three digits behind the point.
 SMALL = 10.0
 
 _COUNTED = {HOLDS: "holds", FAILS: "fails", OPEN: "open"}
-_PREDICTS = ("better than", "worse than", "no better, as far as these cells can tell, than")
-_BEATS = ("does better than", "does worse than", "cannot be told from")
+_PREDICTS = ("better than", "worse than", "not measurably better or worse than")
+_BEATS = ("does better than", "does worse than", "is not told apart from")
 #: The findings in their order; one whose experiment is not packaged is left out.
 HEADLINES = (
     Headline(
         "Starting PPO from",
-        "papalexi2021",
-        "The paper's claim: on unseen cells with a gene switched off, TRPO before PPO {} PPO alone",
+        PRIMARY_PLACE,
+        "The paper says that TRPO before PPO predicts unseen cells better than PPO alone. With genes "
+        "switched off one by one it {} PPO alone",
         *_BEATS,
         "in correlation, best of ten settings each, one fold of cells",
+        hardly_seen,
         counted=True,
     ),
     Headline(
         "The warm start leads",
         EVERYWHERE,
-        "Over the first quarter of the training TRPO before PPO earns more than PPO alone at the same "
-        "settings on {holds} of {places} datasets, less on {fails}, and on {open} it cannot be told",
+        "It says that this converges faster. Over the first quarter of the training, at the same settings, "
+        "TRPO before PPO earns more than PPO alone on {holds} of {places} datasets, less on {fails}, "
+        "undecided on {open}",
         *("",) * 3,
-        "of what the best constant actions earn",
+        "in shares of what the best constant actions earn",
     ),
     Headline(
         "The warm start needs fewer",
         EVERYWHERE,
-        "To nine tenths of what both end at it takes fewer optimizer steps than PPO at the same settings on "
-        "{holds} of {places} datasets, more on {fails}, and on {open} it cannot be told",
+        "And with fewer updates. To nine tenths of what both end at, at the same settings, it takes fewer "
+        "optimizer steps than PPO on {holds} of {places} datasets, more on {fails}, undecided on {open}",
         *("",) * 3,
-        "of PPO's steps saved",
+        "in shares of PPO's steps that are saved, where a TRPO step counts as one, whatever it costs",
     ),
     Headline(
         "The gain comes from",
         EVERYWHERE,
-        "A first stage along the [natural gradient](../notebooks/07_natural_gradient.ipynb) ends above one "
-        "along the plain gradient with steps as long on {holds} of {places} datasets, below it on {fails}, "
-        "and on {open} it cannot be told",
+        "It puts this down to the [natural gradient](../notebooks/07_natural_gradient.ipynb). A first stage "
+        "along it ends above one along the plain gradient, with steps as long, on {holds} of {places} "
+        "datasets, below it on {fails}, undecided on {open}",
         *("",) * 3,
-        "in correlation (on chi11, in the share of the change that is predicted)",
+        "in correlation, on chi11 in the share of the change that is predicted",
     ),
     Headline(
         "The same with the ratio",
-        "waddington",
-        "On simulated cells Algorithm 1, a TRPO step before the PPO epochs of every iteration, with the "
-        "ratio to the policy that collected the data, {} PPO alone, each at its best setting",
+        SIMULATED,
+        "Its Algorithm 1 is another method: a TRPO step before the PPO epochs of every iteration. On "
+        "simulated cells, with the ratio to the policy that collected the data, it {} PPO alone, each at its "
+        "best setting",
         *_BEATS,
         "in correlation",
+        other_readings,
     ),
     Headline(
         "Escaping local optima lets",
-        "papalexi2021",
+        PRIMARY_PLACE,
         "For genes switched off one by one, the in-silico twin predicts unseen cells {} the mean change that "
         "the same gene's loss made in the training cells, which needs no model",
         *_PREDICTS,
@@ -116,28 +173,28 @@ HEADLINES = (
     Headline(
         "The trust-region start lets",
         EVERYWHERE,
-        "The title's claim: where a barrier stands between two valleys, TRPO before PPO brings more cells "
-        "across than PPO alone, each at the one setting that its tuning chose, on {holds} of {places} "
-        "barriers, fewer on {fails}, and on {open} it cannot be told",
+        "The title says that it escapes local optima. Where a barrier stands between two valleys, TRPO "
+        "before PPO brings more cells across than PPO alone, each at the one setting that its tuning chose, "
+        "on {holds} of {places} landscapes, fewer on {fails}, undecided on {open}",
         *("",) * 3,
-        "of all cells",
-        at_one_setting,
+        "in shares of all cells",
+        across,
     ),
     Headline(
         "It is the first stage",
         EVERYWHERE,
         "Through what? Against the same second stage with no TRPO before it, more come across on {holds} of "
-        "{places} barriers, fewer on {fails}, and on {open} it cannot be told",
+        "{places} landscapes, fewer on {fails}, undecided on {open}",
         *("",) * 3,
-        "of all cells",
+        "in shares of all cells",
     ),
     Headline(
         "Initialising well",
         EVERYWHERE,
-        "Against PPO that starts again three times, more come across on {holds} of {places} barriers, fewer "
-        "on {fails}, and on {open} it cannot be told",
+        "Against PPO that starts again three times, more come across on {holds} of {places} landscapes, "
+        "fewer on {fails}, undecided on {open}",
         *("",) * 3,
-        "of all cells",
+        "in shares of all cells",
     ),
     Headline(
         "The embedding model",
@@ -168,8 +225,9 @@ HEADLINES = (
     Headline(
         "TRPO_PPO outperforms PPO in the reward",
         EVERYWHERE,
-        "The paper's public code, rebuilt from its description: TRPO before PPO earns more reward than PPO "
-        "alone on {holds} of {places} datasets, less on {fails}, and on {open} it cannot be told",
+        "The paper's public code, rebuilt from a written description of it: TRPO before PPO earns more "
+        "reward than PPO alone on {holds} of {places} datasets, less on {fails}, undecided on {open}, where "
+        "a verdict needs the preprocessing of that code and a mended one to agree",
         *("",) * 3,
         "in reward, with the preprocessing of that code",
     ),
@@ -187,7 +245,7 @@ def findings(rows: Sequence[Judged], pages: str = "") -> list[str]:
         own = [row for row in rows if row.claim == number and finding.place in (row.place, EVERYWHERE)]
         if own:
             told.append(
-                _counted(finding, own) if finding.place == EVERYWHERE else _told(finding, own[0], rows)
+                _counted(finding, own, rows) if finding.place == EVERYWHERE else _told(finding, own[0], rows)
             )
     return [re.sub(r"(?<=\]\()[^)]+", lambda link: normpath(join(pages, link[0])), text) for text in told]
 
@@ -198,23 +256,45 @@ def _told(finding: Headline, row: Judged, rows: Sequence[Judged]) -> str:
     text, gap = finding.sentence.format(words[row.verdict]), row.told.gap
     if gap is None or not np.isfinite(gap.low):
         return f"{text} ({_link(row.claim)})."
-    mean, low, high = _in_digits(gap.mean, gap.low, gap.high)
-    number = f"**{mean}** {finding.unit} (95 % interval {low} to {high})"
-    if row.verdict == OPEN and (gap.low > 0 or gap.high < 0):
-        number += ", an interval that excludes zero by itself and not among all claims"
+    mean, low, high = _interval(gap)
+    mark = ALONE * alone(row.verdict, row.told)
+    number = f"{_bold(mean, row)}{mark} {finding.unit} (95 % interval {low} to {high})"
     same = [other.verdict == row.verdict for other in rows if other.claim == row.claim]
     count = f"; the verdict is the same on {sum(same)} of {len(same)} datasets" if finding.counted else ""
-    return f"{text}: {number}{count}, {_link(row.claim)}."
+    return f"{text}: {number}{count}{finding.beside(rows)}, {_link(row.claim)}."
 
 
-def _counted(finding: Headline, rows: Sequence[Judged]) -> str:
-    """Return one finding with the number of places of each verdict and their differences in order."""
-    counts = Counter(row.verdict for row in rows)
+def _counted(finding: Headline, own: Sequence[Judged], rows: Sequence[Judged]) -> str:
+    """Return one finding with the number of places of each verdict, and the difference on each of them."""
+    counts = Counter(row.verdict for row in own)
     words = {name: counts[verdict] or "none" for verdict, name in _COUNTED.items()}
-    gaps = [row.told.gap.mean for row in rows if row.told.gap is not None]
-    numbers = ", ".join(f"**{number}**" for number in _in_digits(*sorted(gaps)))
-    text = finding.sentence.format(places=len(rows), **words)
-    return f"{text}: {numbers} {finding.unit}{finding.beside()}, {_link(rows[0].claim)}."
+    numbers = ", ".join(_placed(row) for row in own if row.told.gap is not None)
+    text = finding.sentence.format(places=len(own), **words)
+    return f"{text}: {numbers} ({finding.unit}){finding.beside(rows)}, {_link(own[0].claim)}."
+
+
+def _placed(row: Judged) -> str:
+    """Return a place and the difference there, marked."""
+    assert row.told.gap is not None
+    (number,) = _in_digits(row.told.gap.mean)
+    few = "" if np.isfinite(row.told.gap.low) else " on too few settings for an interval"
+    return f"{row.place} {_bold(number, row)}{ALONE * alone(row.verdict, row.told)}{few}"
+
+
+def _bold(number: str, row: Judged) -> str:
+    """Return a number, bold where it is told apart among all claims."""
+    return f"**{number}**" if row.verdict in (HOLDS, FAILS) else number
+
+
+def _interval(gap: Estimate) -> list[str]:
+    """Return a difference and the ends of its interval."""
+    return _in_digits(gap.mean, gap.low, gap.high)
+
+
+def _with_interval(gap: Estimate) -> str:
+    """Return a difference with its interval in brackets."""
+    mean, low, high = _interval(gap)
+    return f"{mean} ({low} to {high})"
 
 
 def _link(claim: int) -> str:

@@ -13,7 +13,18 @@ from twinlib.results import policy_tables
 from twinlib.results.escape_curves import LANDSCAPES, Escapes
 from twinlib.results.judged import LENGTH, JudgedSplit, in_words, judged_splits
 from twinlib.results.tuning_curves import Tuned
-from twinlib.results.verdicts import BUILT, FAILS, OPEN, TOLD_AT, Claim, Evidence, Rows, by_interval, primary
+from twinlib.results.verdicts import (
+    BUILT,
+    FAILS,
+    OPEN,
+    TOLD_AT,
+    Claim,
+    Evidence,
+    Rows,
+    by_interval,
+    primary,
+    weakest,
+)
 
 if TYPE_CHECKING:
     from twinlib.evaluation.calibration import Estimate
@@ -72,10 +83,20 @@ def primary_claim(dataset: str) -> Evidence:
         gap = tuned.by(LENGTH).gap(OURS, RIVAL, TOLD_AT[-1])
         text += f"; by skill in squared error, looked at afterwards, k = {TOLD_AT[-1]}: {in_words(gap)}"
     try:
-        text += f"; best of all on five folds: {in_words(_split(dataset).gap(OURS, RIVAL))}"
+        split = _split(dataset)
+        text += f"; best of all on five folds: {in_words(split.gap(OURS, RIVAL))}{_aside(split, OURS, RIVAL)}"
     except ResultsError:
         text += "; five folds not run"
     return Evidence(text, primary(gaps), gaps[TOLD_AT[-1]], corrected=False)
+
+
+def _aside(split: JudgedSplit, first: str, second: str) -> str:
+    """Say what stands beside a difference in the primary metric: its length, or that it is blind."""
+    text = ""
+    if split.metric != LENGTH:
+        gap = in_words(split.gap(first, second, LENGTH)).partition(", U")[0]
+        text = f"; by skill in squared error, looked at afterwards, {gap}"
+    return text + "; random actions score as high as the exact gradient here" * split.blind
 
 
 def between(first: str, second: str) -> Callable[[str], Evidence]:
@@ -86,8 +107,7 @@ def between(first: str, second: str) -> Callable[[str], Evidence]:
         if absent := split.lacks(first, second):
             raise ResultsError(f"The packaged run of policies on {place} holds no {', '.join(absent)}.")
         gap = split.gap(first, second)
-        text = f"{split.metric}, {first} - {second}: {in_words(gap)}"
-        text += "; random actions score as high as the exact gradient here" if split.blind else ""
+        text = f"{split.metric}, {first} - {second}: {in_words(gap)}{_aside(split, first, second)}"
         return _told(split.dataset, text, gap)
 
     return measure
@@ -143,10 +163,7 @@ def similar_paths(dataset: str) -> Evidence:
         raise ResultsError(f"No unit of {dataset} with an effect has a trajectory.")
     margins = judged.margins
     text = "DTW gained on " + "; on ".join(f"{name} {in_words(m)}" for name, m in margins.items())
-    lows, highs = ([getattr(m, end) for m in margins.values()] for end in ("low", "high"))
-    least = min(margins.values(), key=lambda m: m.mean)
-    verdict = by_interval(float(np.min(lows)), float(np.min(highs)))
-    return Evidence(text, verdict, least, corrected=False)
+    return Evidence(text, *weakest(margins.values()), corrected=False)
 
 
 def asked_back(rival: str) -> Callable[[str], Evidence]:
@@ -277,7 +294,7 @@ POLICY_CLAIMS = (
         "KL-divergence-regularized surrogate objective.",
         "Section 3.2.4",
         "10_two_stage",
-        "Every arm with fresh seeds",
+        "Algorithm 1 by the same rule",
         (Rows("policies", "scores"),),
         SCORE_UNIT,
     ),
@@ -292,7 +309,7 @@ POLICY_CLAIMS = (
         "KL-divergence-regularized surrogate objective.",
         "Section 3.2.4",
         "10_two_stage",
-        "Every arm with fresh seeds",
+        "Algorithm 1 by the same rule",
         (Rows("policies", "scores"),),
         SCORE_UNIT,
     ),
@@ -306,7 +323,7 @@ POLICY_CLAIMS = (
         "Overall, the two-stage approach leverages the advantages of both TRPO and PPO.",
         "Section 1",
         "10_two_stage",
-        "Every arm with fresh seeds",
+        "What the first stage does",
         (Rows("policies", "scores"),),
         SCORE_UNIT,
     ),
@@ -338,7 +355,7 @@ POLICY_CLAIMS = (
         "policy.",
         "Abstract",
         "10_two_stage",
-        "Every arm with fresh seeds",
+        "What the first stage does",
         (Rows("policies", "scores"),),
         SCORE_UNIT,
     ),
@@ -414,7 +431,8 @@ POLICY_CLAIMS = (
         "Section 2, on Ahlmann-Eltze 2025",
         "Escaping local optima lets a deep model outperform simple baselines.",
         f"{_CELLS}: two_stage less the mean of each perturbation.",
-        "Unseen perturbations; an environment with basins (chapter 13).",
+        "Unseen perturbations; an environment with basins: in this one there is little to escape from "
+        "(chapter 5), so that the claim's 'escaping' is not what is tested.",
         between(OURS, "matching_mean"),
         WITH_POLICIES,
         "Overcoming these limitations requires methods that explicitly incorporate nonconvex dynamics "
@@ -524,7 +542,7 @@ ESCAPES = (
         "Overall, the two-stage approach leverages the advantages of both TRPO and PPO.",
         "Section 1",
         "13_escaping_local_optima",
-        "Results: who arrives",
+        "The answer, pair by pair",
         (Rows("escape_tuned", "runs"),),
         "difference in the share of cells that arrive",
     ),
@@ -540,7 +558,7 @@ ESCAPES = (
         "curvature-aware and aligned with the local geometry of the policy manifold [21].",
         "Section 1",
         "13_escaping_local_optima",
-        "Results: who arrives",
+        "The answer, pair by pair",
         (Rows("escape_tuned", "runs"),),
         "difference in the share of cells that arrive",
     ),
@@ -556,7 +574,7 @@ ESCAPES = (
         "policy.",
         "Abstract",
         "13_escaping_local_optima",
-        "Results: who arrives",
+        "The answer, pair by pair",
         (Rows("escape_tuned", "runs"),),
         "difference in the share of cells that arrive",
     ),
@@ -571,7 +589,7 @@ ESCAPES = (
         "KL-divergence-regularized surrogate objective.",
         "Section 3.2.4",
         "13_escaping_local_optima",
-        "Results: who arrives",
+        "The answer, pair by pair",
         (Rows("escape_tuned", "runs"),),
         "difference in the share of cells that arrive",
     ),
@@ -587,7 +605,7 @@ ESCAPES = (
         "curvature-aware first step for the policy.",
         "Abstract",
         "13_escaping_local_optima",
-        "Results: who arrives",
+        "The answer, pair by pair",
         (Rows("escape_tuned", "runs"),),
         "difference in the share of cells that arrive",
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,8 @@ HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told here"
 BUILT = "holds by construction"
 #: How a verdict is drawn in a table of claims.
 GLYPHS = {HOLDS: "●", FAILS: "✗", OPEN: "○", BUILT: "■"}
+#: Marks a difference whose own interval excludes zero, and not after the correction.
+ALONE = "†"
 #: Numbers of settings at which the primary claim is told; it is decided at the last.
 TOLD_AT = (1, 5, 10)
 #: Error rate of the family of all claims but the primary one.
@@ -86,6 +88,14 @@ def by_interval(low: float, high: float) -> str:
     return FAILS if high < 0 else OPEN
 
 
+def weakest(margins: Collection[Estimate]) -> tuple[str, Estimate]:
+    """Return the verdict on a claim that needs every margin above 0, and the margin that decides it."""
+    lows, highs = ([getattr(margin, end) for margin in margins] for end in ("low", "high"))
+    verdict = by_interval(float(np.min(lows)), float(np.min(highs)))
+    decides = highs if verdict == FAILS else lows
+    return verdict, list(margins)[int(np.argmin(decides))]
+
+
 def primary(gaps: Mapping[int, Estimate]) -> str:
     """Return the verdict on the primary claim from its differences at k = 1 and 10 settings.
 
@@ -96,6 +106,12 @@ def primary(gaps: Mapping[int, Estimate]) -> str:
         raise InputError(f"The primary claim needs the difference at k = {missing[0]}; add it.")
     few, many = (by_interval(gaps[k].low, gaps[k].high) for k in (TOLD_AT[0], TOLD_AT[-1]))
     return OPEN if {few, many} == {HOLDS, FAILS} else many
+
+
+def alone(verdict: str, told: Evidence) -> bool:
+    """Tell whether an interval excludes zero by itself, and not after the correction."""
+    gap = told.gap
+    return verdict == OPEN and told.corrected and gap is not None and (gap.low > 0 or gap.high < 0)
 
 
 def corrected(gaps: Sequence[Estimate]) -> list[str]:
@@ -122,7 +138,8 @@ def short(value: float) -> str:
 def cell(verdict: str, told: Evidence) -> str:
     """Return glyph and number of a claim on a dataset; 'n/a' where there are too few units.
 
-    Where nothing can be told, the size that the interval leaves possible stands behind it.
+    Where nothing can be told, the size that the interval leaves possible stands behind it, and `ALONE` where
+    the interval excludes zero by itself.
     """
     if told.gap is not None and not np.isfinite(told.gap.low):
         return f"n/a {short(told.gap.mean)}"
@@ -131,7 +148,7 @@ def cell(verdict: str, told: Evidence) -> str:
     if told.gap is None:
         return GLYPHS[verdict]
     possible = f" (≤ {size(told.gap)})" if verdict == OPEN else ""
-    return f"{GLYPHS[verdict]} {short(told.gap.mean)}{possible}"
+    return f"{GLYPHS[verdict]} {short(told.gap.mean)}{ALONE * alone(verdict, told)}{possible}"
 
 
 def size(gap: Estimate) -> str:
