@@ -18,7 +18,7 @@
 # Where are its valleys, how high are the ridges between them, and what moves a cell from one valley into another that was chosen in advance?
 #
 # **Answer.** In a circuit of two genes all of this can be computed, and the answer has a trap: the obvious way from A to B, to activate the gene that is high in B, makes a cell leave A but never brings it to B, however strong the signal; pushing one gene down and the other up does, above an exact threshold.
-# The figure shows both ways; the sentence below it has the thresholds.
+# The figure shows both ways; the sentence below it has the thresholds, and how high a ridge is depends on the noise ([further down](#how-high-is-a-ridge)).
 #
 # A *basin* (valley) is the set of states from which a cell settles in the same stable state, its *attractor*.
 
@@ -74,7 +74,7 @@ def way(control, held=120.0, free=60.0, dt=0.02):
 ways = {
     "push: gene 1 down, gene 2 up": (-0.2, 0.2),
     "activate gene 2": (0.0, 0.2),
-    "activate gene 2, five times": (0.0, 1.0),
+    "activate gene 2, five times as strongly": (0.0, 1.0),
 }
 fig, ax = plt.subplots(figsize=(6.2, 6.0))
 colours = [sns.light_palette(c, 4)[1] for c in PLACES.values()]
@@ -113,7 +113,8 @@ for (name, control), dash, colour in zip(
     ends[name] = str(switch.basin(path[-1]))
     ax.plot(*path.T, dash, color=colour, lw=3, label=f"{name}: ends in {ends[name]}")
 for name, place in attractors.items():
-    ax.annotate(name, place, xytext=(9, 9), textcoords="offset points", weight="bold")
+    beside = (9, -18) if name == "progenitor" else (9, 9)  # paths arrive from above
+    ax.annotate(name, place, xytext=beside, textcoords="offset points", weight="bold")
 ax.set(
     xlabel="expression of gene 1",
     ylabel="expression of gene 2",
@@ -133,12 +134,12 @@ both, alone = (
 )
 record.say(
     f"**A cell leaves A when both genes are pushed by more than {both:.4f}, and when gene 2 alone is activated by more than "
-    f"{alone:.4f} (expression a unit of time). After the push it ends in {ends['push: gene 1 down, gene 2 up']}, after the activation in the "
-    f"{ends['activate gene 2']}, also with a signal of {ways['activate gene 2, five times'][1]:g}.**"
+    f"{alone:.4f} (expression per unit of time). After the push it ends in {ends['push: gene 1 down, gene 2 up']}, after the activation in the "
+    f"{ends['activate gene 2']}, also with a signal of {ways['activate gene 2, five times as strongly'][1]:g}.**"
 )
 assert (
     ends["push: gene 1 down, gene 2 up"] == "B"
-    and ends["activate gene 2, five times"] == "progenitor"
+    and ends["activate gene 2, five times as strongly"] == "progenitor"
 )
 
 # %% [markdown]

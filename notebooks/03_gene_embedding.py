@@ -104,14 +104,14 @@ for (top, bottom), (column, title) in zip(axes.T, titles, strict=True):
         if model != "expression" or column != "test_r2":  # 1 by definition
             draw(top, y, quality.loc[quality["model"] == model, column], model)
     for y, model in enumerate(ABLATED):
-        less = by_seed[column][model] - by_seed[column]["learned"]
-        draw(bottom, y, less.dropna(), model)
+        adds = by_seed[column]["learned"] - by_seed[column][model]
+        draw(bottom, y, adds.dropna(), model)
     bottom.axvline(0, color=plots.COLOURS["insilico"], lw=1)
     for ax, rows in ((top, order), (bottom, ABLATED)):
         names = [MODELS[model][0] for model in rows]
         ax.set(yticks=range(len(rows)), yticklabels=names, xlabel=title)
         ax.set_ylim(len(rows) - 0.4, -0.5)
-    bottom.set_xlabel("the same, less attention, paired by seed")
+    bottom.set_xlabel("what attention adds to each, paired by seed")
     bottom.locator_params(axis="x", nbins=4)
 for ax in axes[:, 1]:
     ax.tick_params(labelleft=False)
@@ -120,8 +120,8 @@ plots.show(
     "ablations",
     "Dots with 95 % intervals, one row a model: the share of the variation of test cells that comes back on the "
     "left, the share of cells that their five nearest neighbours call rightly on the right. Above, the four networks lie "
-    "on each other; PCA brings back less and tells slightly better. Below, three networks less the one with attention, "
-    "paired by seed, with a line at zero. Small ticks below each dot are the single seeds.",
+    "on each other; PCA brings back less and tells slightly better. Below, the network with attention less each of three "
+    "without it, paired by seed, with a line at zero. Small ticks below each dot are the single seeds.",
 )
 gain, half = paired("test_r2", "learned", "none")
 keep, keep_half = paired("recovery", "learned", "none")
@@ -141,8 +141,10 @@ record.say(
 
 # %% [markdown]
 # *How to read it.*
-# 'Brought back' is $R^2$ on cells that no network saw: one less the error of code and back, over the variation of the cells.
-# 'Perturbed told from control' is a vote of the five nearest cells, one half by chance; both are defined below.
+# The share that comes back is $R^2$ on cells that no network saw: one less the error of code and back, over the variation of the cells.
+# No code can bring back the noise of counting, so that the share is far below one for every model; PCA's row, the best linear code of the same length, is the measure.
+# The share rightly told is a vote of the five nearest cells, one half by chance; both are defined below.
+# In the lower panels a dot right of the line says that attention is worth something.
 # The runs were made once by `python -m experiments embedding`.
 #
 # This chapter builds the network from four genes and a pencil, checks it against another library, trains it on cells, and comes back to this figure.

@@ -14,7 +14,7 @@
 # %% [markdown]
 # # 4. The experimental twin: predict the perturbed cell
 #
-# **Question.** Hide a part of the cells of every knock-out of a screen.
+# **Question.** In a *screen* many genes are switched off, one in each cell. Hide a part of the cells of every such knock-out.
 # How much of what the knock-outs did to them can be predicted from the rest and from fresh *control* cells, which were left alone, and does the supervised model that the paper calls its experimental system predict it better than a plain mean?
 #
 # **Answer.** On average most of what can be known is predicted, for some knock-outs clearly less, and the plain mean of each knock-out's training cells predicts it as well as the model does; the sentence below the figure has the numbers.

@@ -85,9 +85,9 @@ BOXES = {  # place, text and colour of each station
     "cell": ((0, 2), f"control cell x\n{G} genes", "control"),
     "seen": ((1, 2), SEEN, "real"),
     "action": ((1, 1), f"action a\n{A} numbers\nin [-1, 1]", "insilico"),
-    "step": ((1, 0), "latent step\nz + s a E + noise", "insilico"),
+    "step": ((1, 0), "latent step\nz + move(a) + noise", "insilico"),
     "profile": ((0, 0), PREDICTED, "real"),
-    "reward": ((0, 1), "reward\nfall of the error\nto the target, / q", "perturbed"),
+    "reward": ((0, 1), "reward\nfall of the error\nto the target", "perturbed"),
 }
 ARROWS = (
     ("cell", "seen", "encode"), ("seen", "action", "policy"), ("action", "step", ""),
@@ -100,7 +100,7 @@ stations = {
         text,
         ha="center",
         va="center",
-        fontsize=9,
+        fontsize=10,
         bbox=edge | {"ec": plots.COLOURS[colour]},
     ).get_bbox_patch()
     for name, (place, text, colour) in BOXES.items()
@@ -112,11 +112,11 @@ for start, end, label in ARROWS:
     loop.annotate("", xy=(x1, y1), xytext=(x0, y0), arrowprops=line | ends)
     level, x, y = y0 == y1, (x0 + x1) / 2, (y0 + y1) / 2
     at, align = ((x, y + 0.12), "center") if level else ((x + 0.05, y), "left")
-    loop.text(*at, label, ha=align, va="center", fontsize=9)
+    loop.text(*at, label, ha=align, va="center", fontsize=10)
 loop.plot([1, 1.5, 1.5], [0, 0, 2], color="0.3", lw=1.6, zorder=0)
 back = line | {"patchB": stations["seen"], "shrinkA": 0}
 loop.annotate("", xy=(1, 2), xytext=(1.5, 2), arrowprops=back)
-loop.text(1.55, 1, f"{H} times", fontsize=9, rotation=90, va="center")
+loop.text(1.55, 1, f"{H} times", fontsize=10, rotation=90, va="center")
 loop.set(xlim=(-0.38, 1.65), ylim=(-0.4, 2.4))
 loop.axis("off")
 names = list(earned)[::-1]
@@ -136,7 +136,7 @@ plots.show(
     "Left: one step of an episode. Right: what four policies earn in an episode.",
 )
 record.say(
-    f"**On `{dataset}`, noise and kick off, over {len(world):,} training cells: "
+    f"**On `{dataset}`, without process noise and without a kick at the start, over {len(world):,} training cells: "
     + "; ".join(f"`{name}` {value:+.3f}" for name, value in earned.items())
     + ".** `pathwise` trained for 50,000 steps."
 )
@@ -145,6 +145,7 @@ assert earned["do_nothing"] == 0.0 < earned["greedy"] and earned["random"] < 0.1
 # %% [markdown]
 # *How to read it.*
 # One round of the loop is a step, and an episode is as many as the arrow says.
+# The move is linear in the action, each gene's share along one latent direction; the noise is that of the process, and a *kick* is a random shove at the start of an episode, for how well a perturbation took in a cell.
 # `random` draws every action, `greedy` is linear algebra, and `pathwise` is the policies' own network, trained by the exact derivative of the return; [a section below](#yardsticks) tells what each of them is.
 #
 # *Why learn, if one line of linear algebra earns nearly all?*

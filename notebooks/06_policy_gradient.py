@@ -125,7 +125,8 @@ right.set(
     ylabel="effective share of the batch",
     title="what is left of a batch",
 )
-plots.legend_outside(fig, columns=4)
+left.legend(loc="upper left", frameon=True)
+right.legend(loc="upper right", frameon=True)
 plots.show(
     fig,
     "score-and-share",

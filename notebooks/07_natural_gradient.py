@@ -17,9 +17,10 @@
 # **Question.** A gradient says which parameters to move, and silently assumes that all of them are measured on the same scale.
 # What does that cost?
 #
-# **Answer.** The plain gradient takes another step, and a shorter way up, whenever somebody writes the same policy with other parameters.
-# The natural gradient takes, to first order, one and the same step, and no other step of equal KL divergence gains more to first order; the figure has both, with their numbers.
-# Its price is a linear system with the Fisher matrix, which is solved here without ever writing that matrix down.
+# **Answer.** The plain gradient takes a different step, and one that gains less, whenever somebody writes the same policy with other parameters.
+# The natural gradient takes the same step however the policy is written, as far as small steps go, and no other step that changes the policy as much gains more; the figure has both, with their numbers.
+# How much a policy changes is told by the *KL divergence*, which says how easily the actions of two policies are told apart.
+# The price is a linear system with the *Fisher matrix*, which says how much the policy changes with each parameter; it is solved here without ever writing that matrix down.
 
 # %% tags=["setup", "hide-input"]
 # @title Install the package where it is missing { display-mode: "form" }

@@ -17,7 +17,7 @@
 # **Question.** A gradient step needs a length, and in policy optimization a bad one is not repaired by the next batch: a policy that has become bad collects bad data.
 # How far may an update go?
 #
-# **Answer.** As far as a bound on the KL divergence allows, and only if a line search checks it.
+# **Answer.** TRPO bounds how much the policy may change, by the *KL divergence* (how easily the actions of two policies are told apart), and a line search checks the bound: it was kept in every update below, and which bound earns most was not decided.
 # Every update of the runs below kept its bound, and every accepted one raised its *surrogate*, what its batch promises for the new policy (the mean of likelihood ratio times advantage, [chapter 6](06_policy_gradient.ipynb)); neither is a promise about the return, so that the size of the bound is still a choice: the sentence below the figure says what three of them earned in a run that is far too short to be good (1 would be the best constant action).
 
 # %% tags=["setup", "hide-input"]

@@ -17,7 +17,7 @@
 # **Question.** Collecting data is the expensive part, in a laboratory even more than in a simulator.
 # A trust-region update uses a batch once; how often can one batch be used before it says nothing about the policy any more?
 #
-# **Answer.** Bare minibatch steps use a batch up within a few passes; in the run of this page a clip keeps part of it, a weak penalty on the KL divergence hardly any, and both together most, as the figure and the numbers below it show.
+# **Answer.** With bare minibatch steps a few times; in the run of this page a clip keeps part of the batch for longer, a penalty of weight 1 on the KL divergence hardly any, and both together most, as the figure and the counts below it show.
 # The clip cuts the *ratio*, how much more probable an action has become than it was when it was tried; the penalty charges for the mean KL divergence, how far the policy's distribution has moved.
 # Neither is a bound, and where an action has many parts they do not see the same thing: a penalty watches the mean, a clip watches single ratios.
 
@@ -154,6 +154,19 @@ plots.show(
     "How fast one batch is used up.",
 )
 end = {name: curve[-1] for name, curve in curves.items()}
+TENTH = 0.1
+used_up = {
+    name: next((k for k, share in enumerate(curve[:, 1]) if share < TENTH), None)
+    for name, curve in curves.items()
+}
+record.say(
+    "**Passes until less than a tenth of the batch counts: "
+    + ", ".join(
+        f"{name} {used_up[name] or f'more than {len(curve) - 1}'}"
+        for name, curve in curves.items()
+    )
+    + ".**"
+)
 record.say(
     "After the last pass: "
     + "; ".join(

@@ -268,37 +268,37 @@ for name in toggles:
     record.say(f"Seeds that arrive on {name}: {arrived(arrivals[name])}.")
 
 
-def outcome(gap, shares):
+def outcome(gap, shares, ours="the two stages"):
     """What an interval says about more or less escape."""
     if shares.min() > ALL:
         return "all cells arrive either way, so that arrivals tell nothing apart"
     if not np.isfinite(gap.low):
         return "too few seeds to tell"
     if gap.low > 0:
-        return "more cells arrive with the two stages"
+        return f"more cells arrive with {ours}"
     if gap.high < 0:
-        return "fewer cells arrive with the two stages"
+        return f"fewer cells arrive with {ours}"
     return "no difference can be told"
 
 
-def compared(rival, chosen):
-    """A sentence on two_stage less a rival, on the landscapes that hold it."""
+def compared(rival, chosen, ours="two_stage"):
+    """A sentence on an arm less a rival, on the landscapes that hold both."""
     told = []
     for name in chosen:
-        if rival in arrivals[name].index:
+        if {rival, ours} <= set(arrivals[name].index):
             gap, earned = (
-                escapes[name].gap("two_stage", rival, column)
+                escapes[name].gap(ours, rival, column)
                 for column in ("success", "return")
             )
-            shares = arrivals[name].loc[["two_stage", rival], "cells in the target"]
+            shares = arrivals[name].loc[[ours, rival], "cells in the target"]
             both = " and ".join(f"{share:.1%}" for share in shares)
             told.append(
-                f"{name}: {outcome(gap, shares)} ({both}; {in_words(gap)}); "
+                f"{name}: {outcome(gap, shares, ours)} ({both}; {in_words(gap)}); "
                 f"**mean return {in_words(earned)}**"
             )
     if told:
         record.say(
-            f"**two_stage less {rival}**, paired by seed, in the share of cells that arrive "
+            f"**{ours} less {rival}**, paired by seed, in the share of cells that arrive "
             "and in the return: " + ". ".join(told) + "."
         )
 
@@ -747,6 +747,7 @@ RIVALS = (
 )
 for rival in RIVALS:
     compared(rival, escapes)
+compared("PPO", escapes, "alternating")
 for name in toggles:
     shares = arrivals[name]["share of the optimum"].drop("do_nothing", errors="ignore")
     record.say(

@@ -457,8 +457,8 @@ POLICY_CLAIMS = (
         "that the trajectories produced by the insilico and experimental perturbation systems were "
         "similar.",
         "Section 4.1",
-        "12_replication",
-        "The nine tables, side by side",
+        "11_twin_evaluation",
+        "All perturbations, long training",
         (Rows("policies", "paths"),),
         DTW_UNIT,
     ),
