@@ -55,6 +55,22 @@ def test_categorical_equals_torch_distributions():
     )
 
 
+def test_states_of_both_distributions_are_taken_apart_and_joined():
+    """R replicas, B states and A actions differ, so that no axis can stand for another."""
+    normal_, logits = gaussian(0), torch.log_softmax(gaussian(1).mean, -1)
+    choice = Categorical(logits)
+    assert len({R, B, A}) == 3 and normal_.events == A
+    assert torch.equal(choice.mode(), logits.argmax(2)) and choice.mode().shape == (R, B)
+    order = torch.stack([torch.randperm(B) for _ in range(R)])
+    for given, values in ((normal_, normal_.mean), (choice, logits)):
+        parts = given.minibatches(order, 2)
+        sizes = [part[0].shape[1] for part in parts]
+        assert max(sizes) == 2 and sum(sizes) == B
+        expected = torch.stack([values[r, order[r]] for r in range(R)])
+        assert torch.equal(given.joined(parts)[0], expected)
+        assert torch.equal(given.joined([given])[0], values)
+
+
 def test_replicas_do_not_mix():
     together, obs = policy(), gaussian(4).mean.repeat(1, 1, 2)[..., :OBS]
     mean, value = together.distribution(obs).mean, together.value(obs)

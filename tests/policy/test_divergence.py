@@ -14,6 +14,7 @@ from toy import Quadratic
 from twinlib.errors import Divergence
 from twinlib.policy import training
 from twinlib.policy.algorithms import ALGORITHMS
+from twinlib.policy.contracts import Discrete
 from twinlib.policy.training import train
 
 
@@ -46,6 +47,22 @@ def test_the_sentence_names_iteration_seed_quantity_and_replica(algorithm, name,
         f"Iteration 4, seed 8: the {quantity} of replica 1 is not finite; mend the task, or scale it down."
     )
     assert lost.value.replicas == (1,) and lost.value.__suppress_context__
+
+
+class Choice(Quadratic):
+    """The same with two choices, up and down; it sees NaN from the start."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 4, action_dim=1)
+        self.action = Discrete(2)
+
+    def obs(self):
+        return super().obs() * torch.nan
+
+
+def test_a_choice_is_not_drawn_from_an_observation_of_nan():
+    with pytest.raises(Divergence, match="Iteration 1, seed 3: the observation of replica 0 is not finite"):
+        train(Choice(), small("PPO"), seeds=[3])
 
 
 def test_an_action_that_is_not_finite_stops_the_run():

@@ -10,7 +10,7 @@ import torch
 from test_trust_region import experience
 from toy import Quadratic
 
-from twinlib.policy import gaussian_mlp
+from twinlib.policy import gaussian_mlp, proximal
 from twinlib.policy.actor_critic import ActorCritic, Adam
 from twinlib.policy.algorithms import ALGORITHMS
 from twinlib.policy.proximal import ProximalConfig, critic_update, proximal_update
@@ -156,6 +156,16 @@ def test_the_critics_fit_is_autograds():
         losses.append(critic_update(policy, adam, buffer, 3, 40, make_generators((0, 1), "order")))
         thetas.append(torch.cat([policy.theta, adam.first, adam.second, adam.steps[:, None]], 1))
     assert (losses[0] - losses[1]).abs().max() < 1e-13 and (thetas[0] - thetas[1]).abs().max() < 1e-13
+
+
+@pytest.mark.parametrize("compute", ["auto", "reference"])
+def test_the_way_that_is_asked_for_is_taken(monkeypatch, compute):
+    taken = []
+    for name in ("_steps_by_hand", "_steps_by_autograd"):
+        steps = getattr(proximal, name)
+        monkeypatch.setattr(proximal, name, lambda *a, n=name, f=steps: (taken.append(n), f(*a))[1])
+    train(Quadratic(1, 8), dataclasses.replace(SMALL, algorithm="PPO", compute=compute), seeds=[0])
+    assert set(taken) == {"_steps_by_hand" if compute == "auto" else "_steps_by_autograd"}
 
 
 def test_discrete_actions_and_the_reference_stay_with_autograd():

@@ -118,6 +118,18 @@ def test_a_task_that_cannot_be_saved_is_refused_at_the_start(tmp_path):
         task.state_dict()
 
 
+def test_a_replaced_environment_is_closed_and_a_kept_one_is_not(monkeypatch):
+    closed = []
+    monkeypatch.setattr(SyncVectorEnv, "close", lambda env, **_: closed.append(env))
+    task = gymnasium_task("Pendulum-v1", num_envs=2)
+    before = task._env
+    task.reset(generators(0, 1))
+    assert closed == [before]
+    own = gymnasium_task(point_masses(2))
+    own.reset(generators(0)), own.reset(generators(0))
+    assert closed == [before]
+
+
 def test_what_cannot_be_a_task_is_refused():
     class Several(PointMass):
         action_space = spaces.MultiDiscrete([2, 3])

@@ -8,7 +8,8 @@ import pytest
 import torch
 from test_trust_region import experience
 
-from twinlib.policy.actor_critic import Adam
+from twinlib.policy import proximal
+from twinlib.policy.actor_critic import ActorCritic, Adam
 from twinlib.policy.proximal import (
     Minibatch,
     ProximalConfig,
@@ -117,6 +118,31 @@ def test_beta_doubles_and_halves_outside_the_band():
     assert adapted(beta, kl, target).tolist() == [2.0, 1.0, 0.5]
     config = ProximalConfig(clip_range=None, beta=1.0, adaptive_beta=True, target_kl=1e-9, learning_rate=3e-3)
     assert updated(config)[2].beta.tolist() == [2.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("beta", "target", "stop", "expected"),
+    [
+        (1.0, None, "k3", True),
+        (0.0, None, "exact", False),
+        (0.0, 0.1, "exact", True),
+        (0.0, 0.1, "k3", False),
+    ],
+)
+def test_the_exact_kl_is_worked_out_where_it_is_read(beta, target, stop, expected, monkeypatch):
+    """By the loss, or by a stop on the exact KL; otherwise its estimate from the ratios is enough."""
+    policy, buffer = experience()
+    held, losses = [], proximal.proximal_losses
+
+    def noted(policy, theta, batch, *others):
+        held.append(batch.reference is not None)
+        return losses(policy, theta, batch, *others)
+
+    monkeypatch.setattr(proximal, "proximal_losses", noted)
+    monkeypatch.setattr(ActorCritic, "by_hand", False)
+    config = ProximalConfig(beta=beta, target_kl=target, stop_estimate=stop, epochs=1)
+    proximal_update(policy, Adam(policy.theta, 1e-3), buffer, config, make_generators((0, 1), "order"))
+    assert set(held) == {expected}
 
 
 def test_another_denominator_changes_the_ratio():

@@ -49,6 +49,18 @@ def own_settings(algorithm: str, r: int, targets: bool = False, **options: objec
     )
 
 
+def test_the_published_distribution():
+    """A published fact of the book: whoever changes it has to run every tuning again."""
+    assert DRAWS == 24 and DISTRIBUTION == {
+        "learning_rate": ("log-uniform", (1e-5, 3e-3)),
+        "delta": ("log-uniform", (0.003, 3.0)),
+        "minibatch_size": ("one of", (64, 128, 256, 512)),
+        "clip_range": ("log-uniform", (0.05, 0.5)),
+        "log_std": ("uniform", (-2.0, 0.0)),
+        "gamma": ("one of", (0.0, 0.9, 0.99)),
+    }
+
+
 @pytest.mark.parametrize("targets", [False, True])
 @pytest.mark.parametrize("compute", ["auto", "reference"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

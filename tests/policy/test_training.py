@@ -12,6 +12,8 @@ import pytest
 import torch
 from toy import Quadratic
 
+from twinlib.errors import InputError
+from twinlib.policy import training
 from twinlib.policy.algorithms import ALGORITHMS
 from twinlib.policy.proximal import ProximalConfig
 from twinlib.policy.training import TrainingConfig, train
@@ -98,6 +100,24 @@ def test_replicas_train_on_a_gpu():
     settings = dataclasses.replace(config("two_stage", 3), device="cuda")
     result = train(Dynamics(packaged_world().to("cuda"), replicas=2, n_cells=8), settings, seeds=[0, 1])
     assert result.policy.theta.is_cuda and bool(torch.isfinite(result.policy.theta).all())
+
+
+def test_a_checkpoint_is_written_every_few_iterations_and_at_the_end(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(training, "write_atomic", lambda path, write: written.append(path))
+    done = train(Quadratic(1, 8), config("PPO", 5), [0], checkpoint=tmp_path / "run.pt", checkpoint_every=2)
+    assert done.history["iteration"].max() == 5 and len(written) == 3  # after 2, 4 and 5
+    with pytest.raises(InputError, match="without checkpoint="):
+        train(
+            unsaved := Quadratic(1, 8), config("PPO", 1), [0], checkpoint=_without_saving(unsaved, tmp_path)
+        )
+    assert len(train(unsaved, config("PPO", 1), [0]).history)
+
+
+def _without_saving(task, folder):
+    """A path for a task that can no longer be saved."""
+    task.resumable = False
+    return folder / "other.pt"
 
 
 def test_a_finished_run_is_read_back_without_training(tmp_path):

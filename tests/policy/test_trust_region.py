@@ -227,6 +227,17 @@ def test_line_search_shortens_until_both_conditions_hold_and_restores_failures()
     assert torch.all(outcome.kl <= 1.0)
 
 
+def test_line_search_asks_no_more_once_every_replica_is_served():
+    asked = []
+
+    def evaluate(x):
+        asked.append(x)
+        return x.squeeze(-1), x.squeeze(-1).square()
+
+    backtracking_line_search(evaluate, torch.zeros(2, 1), torch.ones(2, 1), 0.5, shrink=0.5, tries=6)
+    assert len(asked) == 3  # before, refused, accepted
+
+
 def test_line_search_never_takes_a_step_to_nan():
     nan = torch.full((1,), torch.nan)
 

@@ -146,7 +146,7 @@ def w1_per_gene(x: ArrayLike, y: ArrayLike) -> Array:
     x, y = (np.sort(cells, axis=0) for cells in finite_arrays(x=(x, "n G"), y=(y, "m G")))
     n, m = len(x), len(y)
     # Integers i*m and j*n in place of i/n and j/m: shared breakpoints meet exactly.
-    breaks = np.union1d(np.arange(1, n + 1) * m, np.arange(1, m + 1) * n)
+    breaks = np.union1d(np.arange(1, n + 1) * m, np.arange(1, m) * n)
     width = np.diff(breaks, prepend=0) / (n * m)
     return width @ np.abs(x[(breaks - 1) // m] - y[(breaks - 1) // n])
 

@@ -199,7 +199,7 @@ class Adam:
         """Replica `index` alone, as arrays in the same memory (on a CPU)."""
         theta, first, second = (x[index].numpy() for x in (self.parameters, self.first, self.second))
         settings = (float(self.learning_rate[index]), self.eps, self.betas)
-        return gaussian_mlp.AdamRow(theta, first, second, self.steps[index : index + 1].numpy(), *settings)
+        return gaussian_mlp.AdamRow(theta, first, second, self.steps[index, None].numpy(), *settings)
 
     def state_dict(self) -> Saved:
         """Moments and step counts."""

@@ -69,7 +69,8 @@ class Gaussian(NamedTuple):
     @classmethod
     def joined(cls, parts: Sequence[Gaussian]) -> Gaussian:
         """The states of several parts as one [R, sum of B, A]; log_std is a copy of the first part's."""
-        return cls(torch.cat([part.mean for part in parts], 1), parts[0].log_std.clone())
+        first, *_ = parts
+        return cls(torch.cat([part.mean for part in parts], 1), first.log_std.clone())
 
     @property
     def events(self) -> int:

@@ -61,7 +61,7 @@ class Network:
         self._hidden = [np.ones((BLOCK, width + 1), dtype) for width in hidden]
         self._deltas = [np.empty((BLOCK, width), dtype) for width in widths[1:]]
         self._output = np.empty((BLOCK, widths[-1]), dtype)
-        self._rows = 0
+        self._rows: int | None = None
 
     def _fit(self, rows: int) -> None:
         """Take as many rows of the buffers as the minibatch has."""

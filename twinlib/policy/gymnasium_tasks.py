@@ -38,7 +38,8 @@ class GymnasiumTask:
     resumable = False
 
     def __init__(self, make: Callable[[int], VectorEnv]) -> None:
-        self._make, self._env, self._shape = make, make(1), (0, 0)
+        self._make, self._env = make, make(1)
+        self._shape: tuple[int, ...] = ()
         self._masked = _resets_by_mask(self._env)
         self.action = _action(self._env.single_action_space)
         self.observation_dim = spaces.flatdim(self._env.single_observation_space)
@@ -67,7 +68,7 @@ class GymnasiumTask:
 
     def step(self, action: Tensor) -> Step:
         """Act in every environment; one that has finished starts anew."""
-        if not all(self._shape):
+        if not self._shape:
             raise OrderError("step was called before reset: call reset(generators) first.")
         obs, reward, terminated, truncated, info = self._env.step(self._sent(action))
         final, done = self._observed(obs), terminated | truncated
@@ -86,7 +87,7 @@ class GymnasiumTask:
         if isinstance(space, spaces.Discrete):
             return sent + space.start
         assert space.shape is not None  # a Box has one
-        return sent.reshape(-1, *space.shape)
+        return sent.reshape(len(sent), *space.shape)
 
     def _observed(self, obs: np.ndarray) -> Tensor:
         """Observations [R, N, O] of a batch."""

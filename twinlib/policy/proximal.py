@@ -292,7 +292,8 @@ def _steps_by_hand(
 def _orders(rows: int, epochs: int, size: int, generator: torch.Generator) -> Iterator[Rows]:
     """Every epoch one replica's rows in a new order, `size` at a time."""
     for _ in range(epochs):
-        order = permuted(rows, [generator], torch.device("cpu"))[0].numpy()
+        (drawn,) = permuted(rows, [generator], torch.device("cpu"))
+        order = drawn.numpy()
         yield from (order[at : at + size] for at in range(0, rows, size))
 
 

@@ -125,7 +125,7 @@ def _require_sound(obs: Tensor, action: Tensor, reward: Tensor) -> None:
         return
     seen = obs[:, :-1].isfinite().all(-1)
     drawn = action.reshape(*seen.shape, -1).isfinite().all(-1) | ~seen
-    require_finite(MEND_POLICY, action=torch.where(drawn, 0.0, torch.nan))
+    require_finite(MEND_POLICY, action=drawn.float().masked_fill(~drawn, torch.nan))
     require_finite(MEND_TASK, observation=obs, reward=reward)
 
 
@@ -187,7 +187,8 @@ class Collector:
         discount = gamma.view(-1, 1, 1) if isinstance(gamma, Tensor) else gamma
         ends = (terminated, truncated, discount, gae_lambda)
         advantage, return_ = generalized_advantage(reward, value, next_value, *ends)
-        behaviour = moments[0].behaviour.joined([m.behaviour for m in moments])
+        first, *_ = behaviours = [m.behaviour for m in moments]
+        behaviour = first.joined(behaviours)
         action = _flat(action)
         return Buffer(
             obs=_flat(obs[:, :-1]),
