@@ -113,8 +113,11 @@ for (name, control), dash, colour in zip(
     ends[name] = str(switch.basin(path[-1]))
     ax.plot(*path.T, dash, color=colour, lw=3, label=f"{name}: ends in {ends[name]}")
 for name, place in attractors.items():
-    beside = (9, -18) if name == "progenitor" else (9, 9)  # paths arrive from above
-    ax.annotate(name, place, xytext=beside, textcoords="offset points", weight="bold")
+    side = "right" if name == "progenitor" else "left"  # paths arrive from the right
+    beside = (-9, -18) if side == "right" else (9, 9)
+    ax.annotate(
+        name, place, xytext=beside, textcoords="offset points", weight="bold", ha=side
+    )
 ax.set(
     xlabel="expression of gene 1",
     ylabel="expression of gene 2",
@@ -145,6 +148,7 @@ assert (
 # %% [markdown]
 # *How to read it.*
 # A point is a state of the cell; the grey arrows say where it drifts when nobody interferes.
+# The ground is coloured by the valley in which a cell would settle: blue A, grey the progenitor, orange B.
 # Circles are attractors, crosses are the passes between them (saddles).
 # Each coloured path follows one cell while the control is held and after it is taken away.
 #

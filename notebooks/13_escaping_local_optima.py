@@ -176,12 +176,12 @@ def draw_surface(panel, height):
     panel.figure.colorbar(drawn, ax=panel, label="return")
 
 
-def shares_of(known):
-    """Mean return of each arm but do_nothing as a share of the greatest, with t intervals over seeds."""
+def shares_of(known, column):
+    """The arms but do_nothing, by a column that is worth 1 at best, with t intervals over seeds."""
     arms = known.arrivals()["model"].drop_duplicates()
-    best = known.facts["optimum"]["return"]
+    best = known.facts["optimum"]["return"] if column == "return" else 1.0
     return {
-        arm: estimate((known.arm(arm)["return"] / best).to_numpy())
+        arm: estimate((known.arm(arm)[column] / best).to_numpy())
         for arm in arms
         if arm != "do_nothing"
     }
@@ -196,8 +196,8 @@ def in_two(arm):
     return f"{arm[:cut]}\n{arm[cut:]}"
 
 
-def draw_shares(panel, shares, marks):
-    """One line an arm, one interval a landscape: its share of the greatest return."""
+def draw_shares(panel, shares, marks, label):
+    """One line an arm, one interval a landscape."""
     arms = list(dict.fromkeys(arm for own in shares.values() for arm in own))[::-1]
     for k, (name, own) in enumerate(shares.items()):
         shift = 0.5 * (k - (len(shares) - 1) / 2) / max(len(shares) - 1, 1)
@@ -205,16 +205,17 @@ def draw_shares(panel, shares, marks):
             place, colour = arms.index(arm) - shift, plots.COLOURS[arm]
             panel.hlines(place, share.low, share.high, color=colour, lw=2)
             panel.plot(share.mean, place, marks[k], ms=6, color=colour)
-        if len(shares) > 1:
+        if len(shares) > 1 and label == RETURN:
             panel.plot([], [], marks[k], ms=6, color="0.4", ls="", label=name)
     panel.axvline(1, color="0.6", lw=1, ls="--")
     panel.set_yticks(range(len(arms)), map(in_two, arms))
     only = f"\n{next(iter(shares))}" if len(shares) == 1 else ""
-    panel.set(xlabel=f"return, share of the greatest{only}")
+    panel.set(xlabel=f"{label}{only}")
     panel.locator_params(axis="x", nbins=5)
 
 
-columns = 2 if toggles else 1
+RETURN, ACROSS = "return, share of the greatest", "cells that end in B, share"
+columns = 3 if toggles else 1
 fig, axes = plt.subplots(1, columns, figsize=(4.9 * columns, 5.4), squeeze=False)
 draw_surface(axes[0, 0], plain)
 for k, place in enumerate(names):
@@ -222,8 +223,13 @@ for k, place in enumerate(names):
         middle = np.argwhere(basin == k).mean(0).round().astype(int)
         axes[0, 0].text(*side[middle].tolist(), f"ends in\n{place}", **PALE)
 if toggles:
-    earned = {name: shares_of(known) for name, known in toggles.items()}
-    draw_shares(axes[0, 1], earned, "os^")
+    for panel, column, label in (
+        (axes[0, 1], "return", RETURN),
+        (axes[0, 2], "success", ACROSS),
+    ):
+        drawn = {name: shares_of(known, column) for name, known in toggles.items()}
+        draw_shares(panel, drawn, "os^", label)
+    axes[0, 2].tick_params(labelleft=False)
 plots.legend_outside(fig, 2)
 plots.show(
     fig,
@@ -232,13 +238,19 @@ plots.show(
     "lines part the regions whose cells end in A, in the progenitor and in B, and circles "
     "mark the local optima."
     + (
-        " Beside it, one line an arm: its mean return as a share of the greatest, with "
-        "intervals over seeds, on each barrier; value iteration is the best policy of all."
+        " Beside it, one line an arm: its mean return as a share of the greatest, and the "
+        "share of cells that end in B, with intervals over seeds, on each barrier; value "
+        "iteration is the best policy of all."
         if toggles
         else ""
     ),
     "The trap"
-    + (", and what each arm earns beside the best policy of all." if toggles else "."),
+    + (
+        ", what each arm earns beside the best policy of all, and how many cells it brings "
+        "across."
+        if toggles
+        else "."
+    ),
 )
 wrong = sum(end != config.target for _, _, end, _ in tops)
 assert len(tops) > 1 and wrong > 0
@@ -369,7 +381,8 @@ if missing:
 # The map is the simplest policy of all, the same push all the time: each point is one push, its brightness the return, and the black lines part the pushes by the valley in which the cell ends.
 # A local optimum is a point of this grid of 41 by 41 that all its neighbours lie below; two that lie side by side and end in the same valley may be two points of one ridge.
 # A learner climbs this map by small steps, and a circle is a place from which every small step goes down.
-# Where runs are recorded, the right panel has the mean return of each arm's final policies, one being the most that any policy earns; its axis does not begin at zero, and `do_nothing` is left out.
+# Where runs are recorded, the other panels have the mean return of each arm's final policies, one being the most that any policy earns, and the share of cells that end in B; the axes do not begin at zero, and `do_nothing` is left out.
+# A seed *arrives* if at least half of its cells end in B.
 # An *arm* is one way to train a policy, and its *seeds* are repeats with other random numbers.
 # After an interval, *U* is the number of seeds that it rests on, and *smallest* the smallest difference that 80 of 100 repetitions would see.
 # `toggle_low`, `toggle_middle` and `toggle_high` are the same switch with three heights of the barrier; the map is the middle one.
