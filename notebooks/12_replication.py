@@ -949,7 +949,7 @@ else:
 # ## Limitations of this replication
 #
 # - The data are stand-ins. A verdict here is about the method on these data.
-# - The released pipeline was rebuilt from a written specification of the public notebooks, not run from them; library versions differ. Where the specification is silent (which start cells belong to which split, the spread of the random attention weights), a choice was made, and the tables may move with it.
+# - The released pipeline was rebuilt from a written specification of the public notebooks (GitHub, `boabangf/GNN_RL_gene_trajectory_perturbation`, commit `b04c8dc`), not run from them; library versions differ. Where the specification is silent (which start cells belong to which split, the spread of the random attention weights), a choice was made, and the tables may move with it.
 # - The released rows stand on one split of the cells and one encoder; the described ones on five folds, each with an encoder of its own.
 # - All tuning was done on the first fold; the settings of `cross_study` are borrowed, and so are those of the target `cell`.
 # - `kang2018` has one perturbation: its units are the cell types.

@@ -402,7 +402,7 @@ if missing:
 # ## The task
 #
 # [Chapter 1](01_waddington_landscape.ipynb) kept three meanings of 'escape' apart: a cell leaves a basin, an intervention removes the basin, and a learner leaves a poor policy.
-# The paper's claim is about the third, and its evidence is about none of them: its landscape is not known, so that nobody can say what there was to escape from, and its second stage hardly trained ([chapter 12](12_replication.ipynb)).
+# The paper's claim is about the third, and its evidence is about none of them: its landscape is not known, so that nobody can say what there was to escape from, and in our rebuild of its code the second stage hardly trains ([chapter 12](12_replication.ipynb)).
 #
 # Here a cell of the two-gene toggle switch starts in A and should end in B.
 # Between them lies the progenitor, a third stable state, which is nearer to B than A is.
