@@ -70,8 +70,9 @@ results: environment
 	$(BIN)/python -m experiments $(PROTOCOL) --dataset $(DATASET) \
 	  --seeds $(SEEDS) --timesteps $(TIMESTEPS) --out results/$(PROTOCOL)/$(DATASET)
 
-# Everything that learns in this book, from nothing or from where it was cut off, into results/: the tuning, then
-# all arms at their settings, then the escapes; hours. `python -m experiments NAME --help` says what one of them takes.
+# Everything that learns in this book: the tuning, then all arms at the settings in results/tuning, then the escapes;
+# hours, and the same command goes on where it was cut off. To begin from nothing delete results/tuning,
+# results/policies and results/escape_tuned first: tables without the parts of their run are never written over.
 LEARNED_ON := waddington papalexi2021 norman2019 kang2018 chi11
 LANDSCAPES := toggle_low toggle_middle toggle_high myeloid kang2018_monocytes papalexi2021 chi11
 RUNS ?= results

@@ -166,9 +166,16 @@ def _held(out: pathlib.Path) -> Iterator[None]:
 def _check_free(out: pathlib.Path, parts: pathlib.Path, resume: bool, identity: Row) -> None:
     """Refuse a folder that holds something this run may not touch."""
     taken = sorted(path.name for path in out.iterdir() if path.suffix in (".csv", ".gz", ".json"))
-    taken += ["parts"] if parts.exists() and not Parts(parts).empty() else []
-    if taken and not resume:
-        raise FolderError(f"{out.name!r} already holds {taken[0]}; name another folder or add --resume.")
+    begun = parts.exists() and not Parts(parts).empty()
+    if taken and not begun:
+        raise FolderError(
+            f"{out.name!r} already holds {taken[0]}, and no parts that a resume could go on from; name "
+            "another folder, or delete this one."
+        )
+    if begun and not resume:
+        raise FolderError(
+            f"{out.name!r} already holds {[*taken, 'parts'][0]}; name another folder or add --resume."
+        )
     before = parts / "identity.json"
     if before.exists() and not Parts(parts).empty() and _json(before) != identity:
         raise FolderError(f"{out.name!r} was begun with other settings; repeat them or name another folder.")

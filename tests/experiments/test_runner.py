@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -91,6 +92,15 @@ def test_a_second_run_into_the_folder_is_refused(tmp_path):
     quiet(Fake(), tmp_path)
     with pytest.raises(FolderError, match="already holds history.csv"):
         quiet(Fake(), tmp_path)
+
+
+def test_tables_without_the_parts_of_their_run_are_not_written_over(tmp_path):
+    quiet(Fake(), tmp_path)
+    shutil.rmtree(tmp_path / "parts")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(FolderError, match="no parts that a resume could go on from; name another folder"):
+        quiet(Fake(), tmp_path, resume=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_folder_held_by_a_living_run_is_refused_even_for_a_resume(tmp_path):
