@@ -10,8 +10,9 @@ import torch
 
 from twinlib.policy.actor_critic import ActorCritic, Adam
 from twinlib.policy.proximal import ProximalConfig
+from twinlib.policy.rollout import generalized_advantage
 from twinlib.policy.training import TrainingConfig, make_generators
-from twinlib.policy.trust_region import TrustRegionConfig
+from twinlib.policy.trust_region import TrustRegionConfig, step_length
 
 
 def defaults(algorithm: type) -> dict[str, object]:
@@ -34,6 +35,12 @@ def test_defaults_of_ppo_are_those_of_stable_baselines3():
     assert (run.steps_per_iteration, run.gamma, run.gae_lambda) == tuple(
         theirs[name] for name in ("n_steps", "gamma", "gae_lambda")
     )
+
+
+def test_defaults_of_functions_are_those_of_their_configurations():
+    ours, given = defaults(generalized_advantage), TrainingConfig()
+    assert (ours["gamma"], ours["gae_lambda"]) == (given.gamma, given.gae_lambda)
+    assert defaults(step_length)["epsilon"] == TrustRegionConfig().epsilon == 1e-8
 
 
 def test_defaults_of_trpo_are_those_of_sb3_contrib():

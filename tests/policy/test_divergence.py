@@ -15,6 +15,7 @@ from twinlib.errors import Divergence
 from twinlib.policy import training
 from twinlib.policy.algorithms import ALGORITHMS
 from twinlib.policy.contracts import Discrete
+from twinlib.policy.rollout import require_finite
 from twinlib.policy.training import train
 
 
@@ -47,6 +48,12 @@ def test_the_sentence_names_iteration_seed_quantity_and_replica(algorithm, name,
         f"Iteration 4, seed 8: the {quantity} of replica 1 is not finite; mend the task, or scale it down."
     )
     assert lost.value.replicas == (1,) and lost.value.__suppress_context__
+
+
+def test_finite_numbers_whose_sum_overflows_are_finite():
+    require_finite("mend it", reward=torch.full((2, 10), 3e38))
+    with pytest.raises(Divergence, match="the reward of replica 1 is not finite; mend it"):
+        require_finite("mend it", reward=torch.tensor([[3e38, 3e38], [0.0, torch.inf]]))
 
 
 class Choice(Quadratic):

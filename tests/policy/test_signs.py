@@ -11,7 +11,7 @@ from test_trust_region import experience
 from test_two_stage import small
 from toy import Quadratic
 
-from twinlib.policy import proximal, training
+from twinlib.policy import proximal, training, trust_region
 from twinlib.policy.actor_critic import Adam
 from twinlib.policy.distributions import Gaussian
 from twinlib.policy.proximal import ProximalConfig, adapted, proximal_losses, proximal_update
@@ -20,6 +20,7 @@ from twinlib.policy.trust_region import (
     LineSearch,
     TrustRegionConfig,
     TrustRegionUpdate,
+    fisher_vector_product,
     mean_kl,
     normalized,
     plain_gradient_update,
@@ -214,6 +215,23 @@ def test_a_plain_step_follows_the_gradient_as_far_in_kl_as_the_natural_one():
         gain -= surrogate(buffer.behaviour, buffer, advantage)
     assert ours.search.improvement.tolist() == pytest.approx(gain.tolist(), abs=1e-12)
     assert torch.equal(policy.critic, before[:, policy.actor_size :])
+
+
+def test_the_length_of_a_plain_step_is_sought_up_to_sixteen_times_its_quadratic_model(monkeypatch):
+    """Where the KL is no parabola the greatest length may lie beyond the model's, and is found there."""
+    asked, length_of = [], trust_region._length_of_kl
+
+    def noted(local, kl, upper):
+        asked.append(upper)
+        return length_of(local, kl, upper)
+
+    monkeypatch.setattr(trust_region, "_length_of_kl", noted)
+    (policy, buffer), config = experience(), TrustRegionConfig(delta=0.05)
+    gradient = policy_gradient(policy, buffer, normalized(buffer.advantage))
+    curvature = (gradient * fisher_vector_product(policy, buffer.obs)(gradient)).sum(1)
+    kl = trust_region_update(*experience(), config).kl
+    plain_gradient_update(policy, buffer, config)
+    assert asked[0].tolist() == pytest.approx((16 * (2 * kl / curvature).sqrt()).tolist(), rel=1e-6)
 
 
 def test_without_a_natural_step_there_is_no_plain_one():

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 STREAMS = ("weights", "actions", "order", "environment")
+#: Stands in `TrainingConfig.shape` for a setting that may differ between replicas.
+_ANY = 1.0
 
 
 @dataclass(frozen=True)
@@ -103,10 +105,10 @@ class TrainingConfig:
         )
         return dataclasses.replace(
             self,
-            gamma=1.0,
-            log_std=0.0,
-            critic_learning_rate=1.0,
-            trust_region=dataclasses.replace(self.trust_region, delta=1.0),
+            gamma=_ANY,
+            log_std=_ANY,
+            critic_learning_rate=_ANY,
+            trust_region=dataclasses.replace(self.trust_region, delta=_ANY),
             proximal=proximal,
             fine_tuning=fine_tuning,
         )
@@ -116,10 +118,10 @@ def _shape_of(config: ProximalConfig) -> ProximalConfig:
     """The part of `TrainingConfig.shape` that is PPO's."""
     return dataclasses.replace(
         config,
-        learning_rate=1.0,
-        clip_range=None if config.clip_range is None else 1.0,
+        learning_rate=_ANY,
+        clip_range=None if config.clip_range is None else _ANY,
         beta=float(config.beta > 0),
-        target_kl=None if config.target_kl is None else 1.0,
+        target_kl=None if config.target_kl is None else _ANY,
     )
 
 
