@@ -66,6 +66,10 @@ class Landscape(ABC):
     def judge(self, policy: Policy | None, seeds: Sequence[int], part: str) -> Outcome:
         """Return `return`, `success` and `left` [R] of the mean action; None does nothing."""
 
+    def ground(self) -> dict[str, int]:
+        """Return `basins`, `cells` and how many have their target in another one, `apart`; {}: all."""
+        return {}
+
     def optimum(self) -> dict[str, float]:
         """Return the greatest expected return and success; {} where they are not known."""
         return {}
@@ -220,6 +224,13 @@ class Density(Landscape):
         assert world.density is not None
         goal = encode_blocks(world.embedding, world.scale(world.targets(self.config.target)))
         return world.density.component(world.z0), world.density.component(goal)
+
+    def ground(self) -> dict[str, int]:
+        """Count the basins and the cells; without cells apart there is nothing to escape from."""
+        home, aim = self.basins
+        assert self.world.density is not None
+        basins = len(self.world.density.means)
+        return {"basins": basins, "cells": len(home), "apart": int((home != aim).sum())}
 
     def task(self, replicas: int) -> Dynamics:
         """Return the training cells as a task."""

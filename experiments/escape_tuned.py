@@ -111,8 +111,15 @@ class EscapeTuned(Experiment):
             for name, groups in shapes.items()
         }
 
+    @cached_property
+    def flat(self) -> bool:
+        """Whether no cell's target lies in another basin: nothing is trained where there is no escape."""
+        return self.landscape.ground().get("apart") == 0
+
     def parts(self, finished: Parts) -> Sequence[str]:
         """The tuning; then the arms; those that read of another arm wait for it."""
+        if self.flat:
+            return ["nothing"]
         names = ["nothing", *(f"tuning~{name}~{i}" for name in ORDER for i in range(len(self.blocks[name])))]
         if any(name not in finished for name in names):
             return names
@@ -124,7 +131,7 @@ class EscapeTuned(Experiment):
     def informed(self, finished: Parts) -> EscapeTuned:
         """Return the experiment with what its tuning, and then its PPO, have decided."""
         tuning = [part for part in self.parts(finished) if part.startswith("tuning")]
-        if any(part not in finished for part in tuning):
+        if self.flat or any(part not in finished for part in tuning):
             return self
         runs = finished.table("runs", tuning)
         numbers = [(name, best_setting(runs[runs["model"] == name])) for name in ORDER]
@@ -150,6 +157,9 @@ class EscapeTuned(Experiment):
 
     def _yardsticks(self) -> Part:
         """Judge doing nothing and, where it is known, the best policy of all."""
+        ground = self.landscape.ground()
+        if self.flat:
+            return Part({}, run={"ground": ground})
         seeds = range(FIRST_SEED, FIRST_SEED + self.seeds)
         rows, best = self._idle("do_nothing", seeds), self.landscape.optimal(seeds)
         tables: dict[str, Sequence[Row] | pd.DataFrame] = {"runs": rows}
@@ -158,7 +168,9 @@ class EscapeTuned(Experiment):
             judged = zip(seeds, self._judged(best, seeds), strict=True)
             rows += [head | {"seed": seed} | row for seed, row in judged]
             tables |= self._crossing(OPTIMAL, best, seeds)
-        return Part(tables, run={"optimum": self.landscape.optimum()})
+        return Part(
+            tables, run={"optimum": self.landscape.optimum()} | ({"ground": ground} if ground else {})
+        )
 
     def _crossing(self, model: str, policy: Policy, seeds: Sequence[int]) -> dict[str, list[Row]]:
         """Return the paths of a few cells under a final policy, packed; {} where there is nothing to draw."""
@@ -298,7 +310,8 @@ class EscapeTuned(Experiment):
     def facts(self, finished: Parts) -> Row:
         """Return what was decided on the way, and the environment."""
         decided = self.informed(finished).decided
-        assert decided is not None
+        if decided is None:
+            return {}
         chosen = {name: setting_name(k) if k >= 0 else "nothing" for name, k in decided.settings}
         about = {"first_seed": FIRST_SEED, "tuning_seeds": list(SEEDS), "starts": STARTS}
         return about | {"chosen": chosen, "steps_of_a_start": decided.steps, "steps": self.steps}

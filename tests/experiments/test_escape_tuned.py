@@ -1,5 +1,6 @@
 """The escape experiment by the common rules: parts that wait, a small run, tables that the readers take."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -15,7 +16,7 @@ from experiments.tuning import ORDER, SEEDS
 from twinlib.errors import ResultsError
 from twinlib.policy.algorithms import ALGORITHMS
 from twinlib.results import tables
-from twinlib.results.escape_curves import Escapes, best_setting, crossing_paths
+from twinlib.results.escape_curves import Escapes, best_setting, crossing_paths, flat_ground
 
 SMALL = EscapeTuned(dataset="toggle_middle", timesteps=2000, seeds=2, draws=2)
 
@@ -47,6 +48,23 @@ def test_doing_nothing_stays_and_the_largest_push_arrives():
     other = landscape.judge(Push(), [0, 1], "validation")
     assert not np.allclose(other["return"], pushed["return"])
     assert landscape.optimum()["return"] > float(pushed["return"].max()) > 0
+
+
+def test_nothing_is_trained_where_no_target_lies_in_another_basin(tmp_path, monkeypatch):
+    ground = {"basins": 1, "cells": 56, "apart": 0}
+    monkeypatch.setattr(Toggle, "ground", lambda self: ground)
+    out = tmp_path / "escape_tuned" / SMALL.dataset
+    assert run({out: dataclasses.replace(SMALL)}, progress=False)
+    assert sorted(path.name for path in out.iterdir()) == ["manifest.json", "parts", "settings.csv"]
+    monkeypatch.setattr(tables, "results_folder", lambda: tmp_path)
+    assert flat_ground(SMALL.dataset) == ground and flat_ground("toggle_low") is None
+    with pytest.raises(ResultsError):
+        Escapes.of(SMALL.dataset)
+
+
+def test_cells_of_a_density_are_apart_where_their_targets_basin_is_another():
+    ground = LANDSCAPES["chi11"].ground()
+    assert ground["basins"] > 1 and 0 < ground["apart"] < ground["cells"]
 
 
 @pytest.fixture(scope="module")

@@ -41,6 +41,14 @@ def best_setting(runs: pd.DataFrame) -> str | None:
     return None if chosen is None else names[chosen]
 
 
+def flat_ground(landscape: str) -> dict[str, int] | None:
+    """Return basins and cells of a landscape that was found to have no cells to bring across, else None."""
+    if tables.table_path("escape_tuned", landscape, "manifest") is None:
+        return None
+    ground: dict[str, int] = tables.read_table("escape_tuned", landscape, "manifest").get("ground", {})
+    return ground if ground.get("apart") == 0 else None
+
+
 @dataclass(frozen=True, eq=False)
 class Escapes:
     """The escape experiment on one landscape."""
