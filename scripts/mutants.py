@@ -83,7 +83,7 @@ def source(module: str) -> pathlib.Path:
 def spans_left_out(path: pathlib.Path) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
     """Yield where a change is not one of value: annotations, decorators, error texts, imports for types.
 
-    So is `strict=`, which turns a shorter result into an error.
+    So are `strict=`, which turns a shorter result into an error, and `refresh=`, which is the progress bar's.
     """
     for node in ast.walk(ast.parse(path.read_text())):
         parts: list[ast.AST | None] = [getattr(node, "annotation", None), getattr(node, "returns", None)]
@@ -92,7 +92,7 @@ def spans_left_out(path: pathlib.Path) -> Iterator[tuple[tuple[int, int], tuple[
             parts.append(node)
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             parts.append(node)
-        if isinstance(node, ast.keyword) and node.arg == "strict":
+        if isinstance(node, ast.keyword) and node.arg in ("strict", "refresh"):
             parts.append(node.value)
         for part in parts:
             if isinstance(part, (ast.expr, ast.stmt)):
