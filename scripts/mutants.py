@@ -83,7 +83,8 @@ def source(module: str) -> pathlib.Path:
 def spans_left_out(path: pathlib.Path) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
     """Yield where a change is not one of value: annotations, decorators, error texts, imports for types.
 
-    So are `strict=`, which turns a shorter result into an error, and `refresh=`, which is the progress bar's.
+    So are `strict=`, which turns a shorter result into an error, `refresh=`, which is the progress bar's, and
+    `cache=`, which keeps what numba has compiled.
     """
     for node in ast.walk(ast.parse(path.read_text())):
         parts: list[ast.AST | None] = [getattr(node, "annotation", None), getattr(node, "returns", None)]
@@ -92,7 +93,7 @@ def spans_left_out(path: pathlib.Path) -> Iterator[tuple[tuple[int, int], tuple[
             parts.append(node)
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             parts.append(node)
-        if isinstance(node, ast.keyword) and node.arg in ("strict", "refresh"):
+        if isinstance(node, ast.keyword) and node.arg in ("strict", "refresh", "cache"):
             parts.append(node.value)
         for part in parts:
             if isinstance(part, (ast.expr, ast.stmt)):

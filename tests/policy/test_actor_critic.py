@@ -59,7 +59,7 @@ def test_states_of_both_distributions_are_taken_apart_and_joined():
     """R replicas, B states and A actions differ, so that no axis can stand for another."""
     normal_, logits = gaussian(0), torch.log_softmax(gaussian(1).mean, -1)
     choice = Categorical(logits)
-    assert len({R, B, A}) == 3 and normal_.events == A
+    assert len({R, B, A}) == 3 and normal_.events == A and choice.events == 1
     assert torch.equal(choice.mode(), logits.argmax(2)) and choice.mode().shape == (R, B)
     order = torch.stack([torch.randperm(B) for _ in range(R)])
     for given, values in ((normal_, normal_.mean), (choice, logits)):

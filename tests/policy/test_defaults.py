@@ -40,6 +40,7 @@ def test_defaults_of_ppo_are_those_of_stable_baselines3():
 def test_defaults_of_functions_are_those_of_their_configurations():
     ours, given = defaults(generalized_advantage), TrainingConfig()
     assert (ours["gamma"], ours["gae_lambda"]) == (given.gamma, given.gae_lambda)
+    assert defaults(ActorCritic)["hidden"] == given.hidden == (64, 64)
     assert defaults(step_length)["epsilon"] == TrustRegionConfig().epsilon == 1e-8
 
 
