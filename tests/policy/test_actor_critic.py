@@ -55,6 +55,12 @@ def test_categorical_equals_torch_distributions():
     )
 
 
+def test_the_choices_of_a_state_have_probabilities_that_sum_to_one():
+    chosen = policy(discrete=True).distribution(torch.randn(R, B, OBS, dtype=torch.float64))
+    assert chosen.logits.shape == (R, B, A)
+    assert torch.allclose(chosen.logits.exp().sum(2), torch.ones(R, B, dtype=torch.float64), atol=1e-12)
+
+
 def test_states_of_both_distributions_are_taken_apart_and_joined():
     """R replicas, B states and A actions differ, so that no axis can stand for another."""
     normal_, logits = gaussian(0), torch.log_softmax(gaussian(1).mean, -1)
