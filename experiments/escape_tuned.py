@@ -136,7 +136,8 @@ class EscapeTuned(Experiment):
         runs = finished.table("runs", tuning)
         numbers = [(name, best_setting(runs[runs["model"] == name])) for name in ORDER]
         settings = tuple((name, -1 if k is None else int(k[1:])) for name, k in numbers)
-        steps = self._restart_steps(finished) if "main~PPO" in finished else 0
+        known = self.landscape.watched and "main~PPO" in finished
+        steps = self._restart_steps(finished) if known else 0
         return replace(self, decided=Decided(settings, steps))
 
     def _restart_steps(self, finished: Parts) -> int:

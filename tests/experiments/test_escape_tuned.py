@@ -67,6 +67,17 @@ def test_cells_of_a_density_are_apart_where_their_targets_basin_is_another():
     assert ground["basins"] > 1 and 0 < ground["apart"] < ground["cells"]
 
 
+def test_a_density_is_run_to_its_end_without_restarts(tmp_path, monkeypatch):
+    """Nobody watches the episodes there, so that first arrivals, and with them restarts, are not known."""
+    monkeypatch.setattr(escape_landscapes, "EPISODES", 20)
+    out = tmp_path / "escape_tuned" / "chi11"
+    assert run({out: EscapeTuned(dataset="chi11", timesteps=1920, seeds=2, draws=2)}, progress=False)
+    monkeypatch.setattr(tables, "results_folder", lambda: tmp_path)
+    known = Escapes.of("chi11")
+    assert set(known.arrivals()["model"]) == {"do_nothing", *ALGORITHMS}
+    assert known.facts["ground"]["apart"] > 0 and known.facts["steps_of_a_start"] == 0
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("escape") / "run"
