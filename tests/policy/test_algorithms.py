@@ -80,6 +80,10 @@ def test_the_matched_arms_share_their_second_stage():
     }
 
 
+def test_a_stage_may_take_every_kind_of_update():
+    assert Stage(updates=("TRPO", "plain", "PPO")).updates == ("TRPO", "plain", "PPO")
+
+
 def test_an_unknown_update_or_algorithm_is_refused():
     with pytest.raises(InputError, match="use 'TRPO', 'plain', 'PPO'"):
         Stage(("SAC",))

@@ -27,6 +27,7 @@ SETTINGS = {
     "penalty": dataclasses.replace(PLAIN, clip_range=None, beta=2.0, adaptive_beta=True, target_kl=1e-3),
     "raw advantage": dataclasses.replace(PLAIN, normalize_advantage=False),
     "entropy": dataclasses.replace(PLAIN, entropy_coefficient=0.02, value_coefficient=0.4),
+    "two rows left": dataclasses.replace(PLAIN, minibatch_size=47),
     "one row left": dataclasses.replace(PLAIN, minibatch_size=19),
     "whole buffer": dataclasses.replace(PLAIN, minibatch_size=1000),
 }

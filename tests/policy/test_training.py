@@ -16,7 +16,7 @@ from twinlib.errors import InputError
 from twinlib.policy import training
 from twinlib.policy.algorithms import ALGORITHMS
 from twinlib.policy.proximal import ProximalConfig
-from twinlib.policy.training import TrainingConfig, train
+from twinlib.policy.training import TrainingConfig, make_generators, train
 
 HERE = pathlib.Path(__file__).parent
 
@@ -100,6 +100,18 @@ def test_replicas_train_on_a_gpu():
     settings = dataclasses.replace(config("two_stage", 3), device="cuda")
     result = train(Dynamics(packaged_world().to("cuda"), replicas=2, n_cells=8), settings, seeds=[0, 1])
     assert result.policy.theta.is_cuda and bool(torch.isfinite(result.policy.theta).all())
+
+
+def test_the_chance_of_the_recorded_runs_stays_as_it_was():
+    """Seeds of the four streams: another formula would be another run under the same name."""
+    streams = {name: make_generators([0, 3], name) for name in training.STREAMS}
+    seeds = {name: [g.initial_seed() for g in made] for name, made in streams.items()}
+    assert seeds == {
+        "weights": [1, 23758],
+        "actions": [104730, 128487],
+        "order": [209459, 233216],
+        "environment": [314188, 337945],
+    }
 
 
 def test_a_checkpoint_is_written_every_few_iterations_and_at_the_end(tmp_path, monkeypatch):

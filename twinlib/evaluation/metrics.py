@@ -48,7 +48,8 @@ def _pearson_columns(a: Array, b: Array) -> Array:
     a, b = a - a.mean(axis=0), b - b.mean(axis=0)
     spread = np.sqrt((a * a).sum(axis=0) * (b * b).sum(axis=0))
     moving &= spread > 0  # differences so small that their squares underflow count as constant
-    return np.where(moving, ((a * b).sum(axis=0) / np.where(moving, spread, 1.0)).clip(-1.0, 1.0), 0.0)
+    together = (a * b).sum(axis=0)
+    return np.divide(together, spread, out=np.zeros_like(together), where=moving).clip(-1.0, 1.0)
 
 
 def _r2_columns(y_true: Array, y_pred: Array) -> Array:
@@ -56,7 +57,8 @@ def _r2_columns(y_true: Array, y_pred: Array) -> Array:
     residual = ((y_true - y_pred) ** 2).sum(axis=0)
     total = ((y_true - y_true.mean(axis=0)) ** 2).sum(axis=0)
     varies = (np.ptp(y_true, axis=0) > 0) & (total > 0)  # tiny differences have no square
-    return np.where(varies, 1.0 - residual / np.where(varies, total, 1.0), (residual == 0).astype(float))
+    left = np.divide(residual, total, out=(residual != 0).astype(float), where=varies)
+    return np.asarray(1.0 - left, dtype=np.float64)
 
 
 def regression_metrics(y_true: ArrayLike, y_pred: ArrayLike) -> dict[str, float]:
@@ -181,7 +183,7 @@ def pds(true_delta: ArrayLike, pred_delta: ArrayLike, target: ArrayLike | None =
 def _columns(target: ArrayLike | None, n_perturbations: int, n_genes: int) -> NDArray[np.int64]:
     """Return the column [P] that each perturbation leaves out, -1 for none."""
     if target is None:
-        return np.full(n_perturbations, -1)
+        return _columns(np.full(n_perturbations, -1), n_perturbations, n_genes)
     (columns,) = finite_arrays(target=(target, f"P={n_perturbations}"))
     if (columns != np.floor(columns)).any() or columns.min() < -1 or columns.max() >= n_genes:
         raise InputError(f"target holds {columns}; give a column from 0 to {n_genes - 1}, or -1 for none.")

@@ -346,7 +346,7 @@ class _Learner:
         if self.exact:
             kl = penalty_gradient(mean, log_std, self.old_mean, self.old_log_std, rows, self.beta, *slopes)
         self.log_std_gradient -= f(self.config.entropy_coefficient)
-        error = self.critic.forward(obs)[:, 0] - self.return_[rows]
+        error = self.critic.forward(obs).squeeze(1) - self.return_[rows]
         np.multiply(error, f(self.config.value_coefficient / len(rows)), out=self.critic.deltas[-1][:, 0])
         self.actor.backward()
         self.critic.backward()
