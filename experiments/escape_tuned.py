@@ -141,8 +141,9 @@ class EscapeTuned(Experiment):
         return replace(self, decided=Decided(settings, steps))
 
     def _restart_steps(self, finished: Parts) -> int:
-        """Return twice PPO's median first arrival, or all steps where it does not arrive."""
-        arrivals = finished.table("runs", ["main~PPO"])["first_reach"].dropna()
+        """Return twice PPO's median first arrival, or all steps where it does not arrive, or does nothing."""
+        runs = finished.table("runs", ["main~PPO"])
+        arrivals = runs["first_reach"].dropna() if "first_reach" in runs else runs.index[:0]
         return min(self.steps, int(ARRIVALS * arrivals.median())) if len(arrivals) else self.steps
 
     def compute(self, part: str, scratch: Scratch) -> Part:
