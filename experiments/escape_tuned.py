@@ -143,8 +143,9 @@ class EscapeTuned(Experiment):
     def _restart_steps(self, finished: Parts) -> int:
         """Return twice PPO's median first arrival, or all steps where it does not arrive, or does nothing."""
         runs = finished.table("runs", ["main~PPO"])
-        arrivals = runs["first_reach"].dropna() if "first_reach" in runs else runs.index[:0]
-        return min(self.steps, int(ARRIVALS * arrivals.median())) if len(arrivals) else self.steps
+        if "first_reach" not in runs or runs["first_reach"].isna().all():
+            return self.steps
+        return min(self.steps, int(ARRIVALS * runs["first_reach"].median()))
 
     def compute(self, part: str, scratch: Scratch) -> Part:
         """Train and judge a block of settings or an arm, or judge doing nothing."""
