@@ -23,7 +23,7 @@ from experiments.policy_runs import Trained, thinned, train_replicas
 from experiments.tuning import ORDER, SEEDS, setting_name
 from twinlib.policy.algorithms import ALGORITHMS, tuned_as
 from twinlib.policy.random_settings import DRAWS, draw, side_by_side, training_config
-from twinlib.results.escape_curves import best_setting, packed
+from twinlib.results.escape_curves import best_setting, idle, packed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -134,7 +134,8 @@ class EscapeTuned(Experiment):
         if self.flat or any(part not in finished for part in tuning):
             return self
         runs = finished.table("runs", tuning)
-        numbers = [(name, best_setting(runs[runs["model"] == name])) for name in ORDER]
+        nothing = idle(finished.table("runs", ["nothing"]))
+        numbers = [(name, best_setting(runs[runs["model"] == name], nothing)) for name in ORDER]
         settings = tuple((name, -1 if k is None else int(k[1:])) for name, k in numbers)
         known = self.landscape.watched and "main~PPO" in finished
         steps = self._restart_steps(finished) if known else 0

@@ -140,5 +140,7 @@ def test_the_setting_with_the_best_validation_return_is_taken_and_none_below_not
         for seed in range(3)
     ]
     runs = pd.DataFrame(rows)
-    assert best_setting(runs) == "s01"
-    assert best_setting(runs.assign(validation_return=-0.1)) is None
+    nothing = pd.Series({"validation_return": 0.0, "return": 0.0})
+    assert best_setting(runs, nothing) == "s01"
+    assert best_setting(runs.assign(validation_return=-0.1), nothing) is None
+    assert best_setting(runs.assign(validation_return=-0.1), nothing - 0.2) is not None

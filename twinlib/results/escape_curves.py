@@ -25,18 +25,29 @@ LANDSCAPES = (
 )  # fmt: skip
 
 
-def _outcomes(runs: pd.DataFrame, column: str) -> tuple[list[str], Outcomes]:
-    """Return the names of the settings [S] of one algorithm, and what they came to by seed [S, seeds]."""
+def _outcomes(runs: pd.DataFrame, column: str, nothing: pd.Series) -> tuple[list[str], Outcomes]:
+    """Return the names of the settings [S] of one algorithm, and what they add to doing nothing [S, seeds].
+
+    Where cells move by themselves doing nothing has a return and a share of arrivals of its own.
+    """
     by = runs.groupby("setting")
-    lost, returns = by["lost"].any().astype(bool), by["validation_return"].mean()
+    lost = by["lost"].any().astype(bool)
+    returns = by["validation_return"].mean() - nothing["validation_return"]
     candidates = ((returns > 0) & ~lost).to_numpy()
-    test = runs.pivot(index="setting", columns="seed", values=column).fillna(0.0)
+    test = runs.pivot(index="setting", columns="seed", values=column) - nothing[column]
+    test = test.fillna(0.0)
     return list(test.index), Outcomes(returns.to_numpy(dtype=float), candidates, test.to_numpy(dtype=float))
 
 
-def best_setting(runs: pd.DataFrame) -> str | None:
-    """Return the setting of one algorithm with the best validation return; None where none is positive."""
-    names, outcomes = _outcomes(runs, "return")
+def idle(runs: pd.DataFrame) -> pd.Series:
+    """Return the means of doing nothing among rows of `runs`."""
+    own: pd.Series = runs[runs["model"] == "do_nothing"].mean(numeric_only=True)
+    return own
+
+
+def best_setting(runs: pd.DataFrame, nothing: pd.Series) -> str | None:
+    """Return the setting of one algorithm with the best validation return; None: none above doing nothing."""
+    names, outcomes = _outcomes(runs, "return", nothing)
     chosen = outcomes.chosen()
     return None if chosen is None else names[chosen]
 
@@ -108,13 +119,14 @@ class Escapes:
         """Return E[best of k] of each tuned algorithm with an interval over drawn settings and seeds."""
         import pandas as pd
 
-        tuning = self.runs[self.runs["experiment"] == "tuning"]
-        return pd.DataFrame(
+        tuning, nothing = self.runs[self.runs["experiment"] == "tuning"], idle(self.runs)
+        table = pd.DataFrame(
             {"model": model, "k": k, "mean": mean, "low": low, "high": high}
             for model, runs in tuning.groupby("model", sort=False)
             for k in budgets
-            for mean, low, high in [_best_of(_outcomes(runs, column)[1], k)]
+            for mean, low, high in [_best_of(_outcomes(runs, column, nothing)[1], k)]
         )
+        return table.assign(**{end: table[end] + nothing[column] for end in ("mean", "low", "high")})
 
 
 def packed(path: NDArray[np.floating], upper: float) -> str:
