@@ -656,7 +656,7 @@ record.say(
 #
 # The rules are those of every other comparison in this book ([chapter 10](10_two_stage.ipynb)): PPO, TRPO, two_stage and alternating get the same random settings on each landscape by itself, three seeds each.
 # The start noise of the actions is one of the settings, because noise in the action smooths the surface of returns and could decide more than the algorithm does.
-# A setting is a candidate if its return is positive, and is chosen by its return, not by its success, since the return is what a user of an algorithm sees, on noise that no training saw; then every arm runs with fresh seeds.
+# A setting is a candidate if it earns more than doing nothing, and is chosen by its return, not by its success, since the return is what a user of an algorithm sees, on noise that no training saw; then every arm runs with fresh seeds.
 # Restarts are one of the arms: PPO from three fresh starts, each as long as twice the median time in which PPO first arrives, and the start with the best return is kept.
 #
 # The best policy of all, by value iteration, stands beside them on the toggle switch: it knows the circuit and earns the most that any policy can.
@@ -678,11 +678,13 @@ for name, known in escapes.items():
     facts = known.facts
     tuning = known.runs[known.runs.experiment == "tuning"]
     best = facts.get("optimum", {})
-    lost = diverged(tuning).groupby(level="model", sort=False)
+    nothing = known.arm("do_nothing")["validation_return"].mean()
+    above = tuning.assign(validation_return=tuning["validation_return"] - nothing)
+    lost = diverged(above).groupby(level="model", sort=False)
     record.say(
         f"**{name}**: {tuning.setting.nunique()} settings of {tuning.model.nunique()} "
         f"algorithms, then {len(known.arm('PPO'))} seeds an arm, {facts['steps']:,} "
-        "environment steps a seed; settings that diverge or earn less than nothing: "
+        "environment steps a seed; settings that diverge or earn less than doing nothing: "
         + ", ".join(f"{model} {int(each.sum())}" for model, each in lost)
         + (
             f". Greatest return {best['return']:.2f}, greatest success {best['success']:.3f}."
