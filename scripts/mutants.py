@@ -34,7 +34,7 @@ TESTS = {
     "policy/trust_region": f"{POLICY} test_defaults test_peers test_random_settings",
     "policy/training": f"test_two_stage {POLICY} test_defaults test_training test_random_settings "
     "test_gymnasium_tasks",
-    "policy/rollout": f"test_rollout {POLICY}",
+    "policy/rollout": f"test_rollout test_defaults {POLICY}",
     "policy/distributions": f"test_actor_critic {POLICY}",
     "policy/actor_critic": f"test_actor_critic test_defaults test_gaussian_mlp {POLICY}",
     "policy/gaussian_mlp": f"test_gaussian_mlp {POLICY}",

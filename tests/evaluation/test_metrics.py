@@ -180,7 +180,9 @@ def test_a_constant_whose_mean_is_rounded_is_constant():
     flat = np.full((3, 1), 0.1)
     assert flat.mean() != 0.1  # else this tests nothing
     assert m.regression_metrics(flat, np.arange(3.0)[:, None])["R2"] == 0
-    assert m.pearson(flat[:, 0], np.arange(3.0)) == m.pearson(np.arange(3.0), flat[:, 0]) == 0
+    odd = np.array([0.1, 0.7, 0.3])  # its distances from its mean do not quite sum to 0
+    assert (odd - odd.mean()).sum() != 0
+    assert m.pearson(flat[:, 0], odd) == m.pearson(odd, flat[:, 0]) == 0
 
 
 def test_a_small_change_has_a_direction_and_rounding_has_none():
