@@ -1097,10 +1097,16 @@ if CELLS:
         "What each arm adds to the drift on real cells.",
     )
     for name in CELLS:
-        means = escapes[name].arm("do_nothing")[["left", "success"]].mean()
+        still = escapes[name].arm("do_nothing")[["left", "success", "return"]].mean()
+        arms = arrivals[name].drop(index="do_nothing")
+        share, earned = arms["cells in the target"], arms["return"]
+        ground = escapes[name].facts["ground"]
         record.say(
-            f"**{name}**: of the judged cells {means['left']:.0%} leave their basin and "
-            f"{means['success']:.0%} arrive when nothing is done."
+            f"**{name}**: {ground['basins']} basins; the target of {ground['apart']:,} of "
+            f"{ground['cells']:,} training cells lies in another basin. When nothing is done "
+            f"{still['left']:.0%} leave their basin and {still['success']:.0%} arrive, at a "
+            f"return of {still['return']:.2f}; with the arms {share.min():.0%} to "
+            f"{share.max():.0%} arrive, at returns of {earned.min():.2f} to {earned.max():.2f}."
         )
 else:
     record.say("Left out: no set of cells is recorded here.")
