@@ -12,7 +12,7 @@ from twinlib.policy.actor_critic import ActorCritic, Adam
 from twinlib.policy.proximal import ProximalConfig
 from twinlib.policy.rollout import generalized_advantage
 from twinlib.policy.training import TrainingConfig, make_generators
-from twinlib.policy.trust_region import TrustRegionConfig, step_length
+from twinlib.policy.trust_region import TrustRegionConfig, conjugate_gradient, step_length
 
 
 def defaults(algorithm: type) -> dict[str, object]:
@@ -41,6 +41,7 @@ def test_defaults_of_functions_are_those_of_their_configurations():
     ours, given = defaults(generalized_advantage), TrainingConfig()
     assert (ours["gamma"], ours["gae_lambda"]) == (given.gamma, given.gae_lambda)
     assert defaults(ActorCritic)["hidden"] == given.hidden == (64, 64)
+    assert defaults(conjugate_gradient)["iterations"] == 10  # as in sb3-contrib
     assert defaults(step_length)["epsilon"] == TrustRegionConfig().epsilon == 1e-8
 
 

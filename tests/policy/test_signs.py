@@ -15,7 +15,7 @@ from twinlib.policy import proximal, training, trust_region
 from twinlib.policy.actor_critic import Adam
 from twinlib.policy.distributions import Gaussian
 from twinlib.policy.proximal import ProximalConfig, adapted, proximal_losses, proximal_update
-from twinlib.policy.training import _Run, make_generators
+from twinlib.policy.training import _Run, make_generators, train
 from twinlib.policy.trust_region import (
     LineSearch,
     TrustRegionConfig,
@@ -193,6 +193,23 @@ def test_normalized_is_mean_zero_and_one_standard_deviation():
     assert normalized(x)[1].tolist() == pytest.approx([-1.0, 0.0, 1.0], abs=1e-7)  # ddof 1: sd is 4
     assert normalized(x).mean(1).tolist() == pytest.approx([0.0, 0.0], abs=1e-12)
     assert torch.equal(normalized(x[:, :1]), x[:, :1])
+
+
+# -- the denominator of the ratio
+@pytest.mark.parametrize(("algorithm", "printed"), [("alternating_printed", True), ("alternating", False)])
+def test_each_reading_of_algorithm_1_divides_by_its_own_policy(monkeypatch, algorithm, printed):
+    """As printed by the policy after the TRPO step, else by the one that collected the data."""
+    after, update = [], training.proximal_update
+
+    def noted(policy, optimizer, buffer, *others, **named):
+        with torch.no_grad():
+            here = policy.distribution(buffer.obs).log_prob(buffer.action)
+        after.append(torch.allclose(here, buffer.log_prob, rtol=0, atol=1e-6))
+        return update(policy, optimizer, buffer, *others, **named)
+
+    monkeypatch.setattr(training, "proximal_update", noted)
+    train(Quadratic(1, 8), small(algorithm), seeds=[0])
+    assert set(after) == {printed}
 
 
 # -- the plain step of the same KL
