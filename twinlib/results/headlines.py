@@ -81,7 +81,8 @@ def other_readings(rows: Sequence[Judged]) -> str:
 def across(rows: Sequence[Judged]) -> str:
     """Say what the arms are trained for, and what both bring across at one and the same setting."""
     number = claim_number("The trust-region start lets")
-    places = [row.place for row in rows if row.claim == number and row.verdict in (HOLDS, FAILS)]
+    apart = (row for row in rows if row.verdict in (HOLDS, FAILS) or alone(row.verdict, row.told))
+    places = [row.place for row in apart if row.claim == number]
     return "".join(_crossing(place) for place in places)
 
 
@@ -252,8 +253,11 @@ def findings(rows: Sequence[Judged], pages: str = "") -> list[str]:
 
 def _told(finding: Headline, row: Judged, rows: Sequence[Judged]) -> str:
     """Return one finding as a sentence with its number and its interval; `rows` are all judged claims."""
-    words = {HOLDS: finding.holds, FAILS: finding.fails, OPEN: finding.open}
-    text, gap = finding.sentence.format(words[row.verdict]), row.told.gap
+    words, gap = {HOLDS: finding.holds, FAILS: finding.fails, OPEN: finding.open}, row.told.gap
+    text = finding.sentence.format(words[row.verdict])
+    if gap is not None and alone(row.verdict, row.told):
+        own = finding.sentence.format(words[HOLDS if gap.low > 0 else FAILS])
+        text = f"{own}, taken by itself and not among all claims"
     if gap is None or not np.isfinite(gap.low):
         return f"{text} ({_link(row.claim)})."
     mean, low, high = _interval(gap)
