@@ -173,7 +173,7 @@ def draw_gaps(axis, name):
     axis.set_yticks(range(len(TOLD_AT) + 1), LABELS)
     axis.set(title=name, ylim=(len(TOLD_AT) + 0.5, -0.5))
     axis.set_xlabel(tuned[name].metric.removesuffix("_pseudobulk_mse"))
-    axis.locator_params(axis="x", nbins=4)
+    axis.locator_params(axis="x", nbins=3)
 
 
 LABELS = [*(f"k = {k}" for k in TOLD_AT), f"k = {TOLD_AT[-1]}, squared error"]
@@ -191,7 +191,7 @@ if tuned:
         if set(verdicts) == {OPEN}
         else f"**That two stages end above PPO {counts} of {len(gaps)} datasets.**"
     )
-    size = (2.7 * len(tuned) + 1.5, 2.9)
+    size = (2.0 * len(tuned) + 1.5, 2.9)
     fig, axes = plt.subplots(1, len(tuned), figsize=size, squeeze=False, sharey=True)
     for axis, name in zip(axes[0], tuned, strict=True):
         draw_gaps(axis, name)
