@@ -233,7 +233,7 @@ record.say(
 # Second, what is asked for is the *change*.
 # Two profiles of the same cell type agree on most genes whatever happened to them, and a model that hands back its input scores a correlation near one with anything.
 #
-# The primary metric of this book, named before the runs, is therefore [`pearson_delta`](../book/glossary.md): the correlation over genes of the observed and the predicted change.
+# The primary metric of this book, named before the runs, is therefore [pearson_delta](../book/glossary.md): the correlation over genes of the observed and the predicted change.
 # The observed change is the mean of the test cells less the mean of the *test* controls, within each cell context; the predicted change is the mean of $\hat y - x$ over the same controls.
 # It is averaged over the perturbations that have an effect.
 # Beside it stand the skill in squared error, which asks how far, too, and the same rows on labels that mean nothing.

@@ -590,7 +590,7 @@ for name, rows in released.items():
 # All arms meet one environment on one dataset; four of them were tuned with the same random settings, and the others take the setting of the arm that they control for ([chapter 10](10_two_stage.ipynb)).
 # Then every arm is trained with fresh seeds on each of five folds of cells: ten of PPO and `two_stage`, three of the others.
 #
-# The primary metric was named before the runs: [`pearson_delta`](../book/glossary.md), the correlation of the predicted with the observed change from control, both within contexts, averaged over the perturbations with an effect; on `chi11`, whose cells hold ten numbers, skill in squared error.
+# The primary metric was named before the runs: [pearson_delta](../book/glossary.md), the correlation of the predicted with the observed change from control, both within contexts, averaged over the perturbations with an effect; on `chi11`, whose cells hold ten numbers, skill in squared error.
 # The row `mean` predicts one change for all, `matching_mean` the training change of each perturbation, `greedy` and `pathwise` are the yardsticks of [chapter 5](05_environment.ipynb), and `ceiling` is what a perfect prediction without noise would score.
 # Intervals are Student's t over folds and perturbations, with the chance of seeds added.
 

@@ -23,8 +23,9 @@ def finite_arrays(**given: tuple[object, str]) -> list[NDArray[np.float64]]:
     Axes are words as in "n G": a word stands for one size over all arguments, "G=5" declares it, and a
     leading "..." stands for any axes that broadcast.
 
-    >>> [array.shape for array in finite_arrays(cells=([[1, 2, 3]], "n G"), mean=([4, 5, 6], "G"))]
-    [(1, 3), (3,)]
+    >>> cells, mean = finite_arrays(cells=([[1, 2, 3]], "n G"), mean=([4, 5, 6], "G"))
+    >>> cells.shape, mean.shape
+    ((1, 3), (3,))
     """
     arrays = {name: _numbers(name, values) for name, (values, _) in given.items()}
     sizes: dict[str, tuple[int, str]] = {}

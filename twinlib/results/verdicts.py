@@ -154,8 +154,10 @@ def cell(verdict: str, told: Evidence) -> str:
 def size(gap: Estimate) -> str:
     """Return the largest size of a difference, in either direction, that its interval leaves possible.
 
-    >>> size(Estimate(0.01, -0.002, 0.024, 12, 13, 0.02)), size(Estimate(0.0, -0.00021, 0.0001, 6, 7, 0.0))
-    ('.024', '.0002')
+    >>> size(Estimate(0.01, -0.002, 0.024, 12, 13, 0.02))
+    '.024'
+    >>> size(Estimate(0.0, -0.00021, 0.0001, 6, 7, 0.0))
+    '.0002'
     """
     largest = float(max(abs(gap.low), abs(gap.high)))
     if 0 < largest < 0.0005:  # three digits would print a zero
