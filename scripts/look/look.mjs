@@ -126,7 +126,12 @@ const names = wanted();
 const queue = [...names];
 let wrong = names.length ? 0 : 1;
 if (!names.length) console.log(`no built page of ${root} is called ${asked.join(", ") || "anything"}`);
-const tab = async () => { while (queue.length) wrong += await tell(browser, base, queue.shift()); };
+const tab = async () => {
+  while (queue.length) {
+    const found = await tell(browser, base, queue.shift()); // not `wrong += await ...`, which forgets the other tab's
+    wrong += found;
+  }
+};
 await Promise.all(Array.from({ length: TABS }, tab));
 await browser.close();
 server.close();
