@@ -272,14 +272,15 @@ def _counted(finding: Headline, own: Sequence[Judged], rows: Sequence[Judged]) -
     """Return one finding with the number of places of each verdict, and the difference on each of them."""
     counts = Counter(row.verdict for row in own)
     words = {name: counts[verdict] or "none" for verdict, name in _COUNTED.items()}
-    numbers = ", ".join(_placed(row) for row in own if row.told.gap is not None)
+    numbers = ", ".join(map(_placed, own))
     text = finding.sentence.format(places=len(own), **words)
     return f"{text}: {numbers} ({finding.unit}){finding.beside(rows)}, {_link(own[0].claim)}."
 
 
 def _placed(row: Judged) -> str:
     """Return a place and the difference there, marked."""
-    assert row.told.gap is not None
+    if row.told.gap is None:
+        return f"{row.place} without a verdict"
     (number,) = _in_digits(row.told.gap.mean)
     few = "" if np.isfinite(row.told.gap.low) else " on too few settings for an interval"
     return f"{row.place} {_bold(number, row)}{ALONE * alone(row.verdict, row.told)}{few}"
