@@ -83,7 +83,21 @@ def across(rows: Sequence[Judged]) -> str:
     number = claim_number("The trust-region start lets")
     apart = (row for row in rows if row.verdict in (HOLDS, FAILS) or alone(row.verdict, row.told))
     places = [row.place for row in apart if row.claim == number]
-    return "".join(_crossing(place) for place in places)
+    return _mute([row.place for row in rows if row.claim == number]) + "".join(map(_crossing, places))
+
+
+def _mute(places: Sequence[str]) -> str:
+    """Name the landscapes where both arms bring all cells across, or no more than doing nothing does."""
+    full, empty = [], []
+    for place in places:
+        shares = Escapes.of(place).arrivals().set_index("model")["cells in the target"]
+        if shares[[OURS, RIVAL]].min() > ALL:
+            full.append(place)
+        elif shares[[OURS, RIVAL]].max() <= shares["do_nothing"]:
+            empty.append(place)
+    told = [f"all cells come across either way on {', '.join(full)}"] * bool(full)
+    told += [f"no more than when nothing is done on {', '.join(empty)}"] * bool(empty)
+    return f"; {', and '.join(told)}, so that nothing can be told apart there" if told else ""
 
 
 def _crossing(place: str) -> str:
@@ -109,6 +123,8 @@ EVERYWHERE = ""
 PRIMARY_PLACE, SIMULATED = "papalexi2021", "waddington"
 #: The row of the best policy of all.
 BEST = "value_iteration"
+#: From this share on all cells count as across.
+ALL = 0.99
 #: Numbers below this are told with three digits behind the point.
 SMALL = 10.0
 
