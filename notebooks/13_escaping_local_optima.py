@@ -657,6 +657,7 @@ record.say(
 # The rules are those of every other comparison in this book ([chapter 10](10_two_stage.ipynb)): PPO, TRPO, two_stage and alternating get the same random settings on each landscape by itself, three seeds each.
 # The start noise of the actions is one of the settings, because noise in the action smooths the surface of returns and could decide more than the algorithm does.
 # A setting is a candidate if it earns more than doing nothing, and is chosen by its return, not by its success, since the return is what a user of an algorithm sees, on noise that no training saw; then every arm runs with fresh seeds.
+# One rule is younger than the runs: a candidate had to have a positive return, until on one set of real cells doing nothing, which is not still there, turned out to earn far less than zero, and with it every setting; where a setting earned more than zero the choice is the same by both rules.
 # Restarts are one of the arms: PPO from three fresh starts, each as long as twice the median time in which PPO first arrives, and the start with the best return is kept.
 #
 # The best policy of all, by value iteration, stands beside them on the toggle switch: it knows the circuit and earns the most that any policy can.
