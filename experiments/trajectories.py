@@ -96,7 +96,7 @@ class Fold:
 
         self.prepared, self.space = prepared, Components(prepared)
         self._cells: dict[tuple[Unit, str, bool], tracks.RealCells] = {}
-        self._asked: dict[tuple[int, str, str, str], Array] = {}
+        self._asked: dict[tuple[PerturbationModel, str, str, str], Array] = {}
         self.latent = tracks.encode(prepared, self.space, np.asarray(prepared.cells.X)).astype(np.float32)
 
     @cached_property
@@ -139,7 +139,7 @@ class Fold:
     def path(self, model: PerturbationModel, unit: Unit, name: str = "", part: str = "test") -> Array:
         """Return a twin's mean path [H + 1, D] over the controls of a unit, asked for `name` if given."""
         label = name or unit.perturbation
-        key = id(model), label, unit.context, part
+        key = model, label, unit.context, part
         if key not in self._asked:
             controls = self.prepared.expression(part, CONTROL, unit.context)
             steps = model.trajectory(controls, [label] * len(controls), HORIZON)

@@ -13,7 +13,7 @@ import pytest
 from twinlib.evaluation.calibration import Arms
 from twinlib.evaluation.scoring import scored, shared_error
 from twinlib.results import claims, claims_page
-from twinlib.results.headlines import EVERYWHERE, HEADLINES, findings
+from twinlib.results.headlines import HEADLINES, by_place, findings
 from twinlib.results.judged import in_words, judged_splits
 from twinlib.results.verdicts import BUILT, FAILS, HOLDS, OPEN
 from twinlib.verdict.sentences import MEASURED
@@ -151,7 +151,7 @@ def test_the_claims_page_is_the_one_that_the_results_give(
 
 def test_findings_say_what_the_claims_page_says(rows: list[claims.Judged]) -> None:
     told, known = findings(rows), contests()
-    assert "\n<!-- findings -->\n" in page("intro") and len(told) >= 4
+    assert "\n<!-- findings -->\n" in page("intro") and len(told) == len(HEADLINES)
     twin = [finding for finding in HEADLINES if claims.claim_number(finding.statement) == TWIN]
     for finding in twin:
         dataset, _, kind = finding.place.partition(", ")
@@ -160,36 +160,53 @@ def test_findings_say_what_the_claims_page_says(rows: list[claims.Judged]) -> No
         shown = rf"(\*\*)?{re.escape(mean)}(\*\*)?†? "
         number = shown + re.escape(f"{finding.unit} (95 % interval {low} to {high}), [claim {TWIN}]")
         assert SPOKEN[rival] in finding.sentence and any(re.search(number, text) for text in told)
+    assert len(twin) == 2
 
 
-def test_a_finding_over_all_places_counts_the_verdicts_of_its_claim(rows: list[claims.Judged]) -> None:
-    counted = [finding for finding in HEADLINES if finding.place == EVERYWHERE]
-    for finding in counted:
+def test_findings_count_the_verdicts_of_their_claims(rows: list[claims.Judged]) -> None:
+    words, texts = {"in favour": HOLDS, "against": FAILS, "undecided": OPEN}, findings(rows)
+    for finding in (finding for finding in HEADLINES if finding.row):
         number = claims.claim_number(finding.statement)
         told = Counter(re.findall(rf'href="#claim-{number}" title="([^":]+): ', page("claims")))
-        (text,) = (text for text in findings(rows) if f"[claim {number}]" in text)
-        holds, fails, open_ = (told[verdict] or "none" for verdict in (HOLDS, FAILS, OPEN))
-        assert re.search(rf" {holds} of {told.total()} (datasets|landscapes), ", text)
-        assert f" on {fails}, undecided on {open_}" in text
-        for row in (row for row in rows if row.claim == number and row.told.gap):
-            digits = 3 if abs(row.told.gap.mean) < 10 else 1
-            value = f"{row.told.gap.mean:+.{digits}f}"
-            value = value[1:] if float(value) == 0 else value
-            mark = "**" if row.verdict in (HOLDS, FAILS) else ""
-            assert f"{row.place} {mark}{value}{mark}" in text
-        assert told.total() > 1
-    assert len(counted) == 7
+        (text,) = (text for text in texts if f"[claim {number}]" in text)
+        (count,) = re.findall(r"; (\d+ of \d+ (?:datasets|landscapes) .*?), \[claim", text)
+        total = re.search(r" of (\d+) (?:datasets|landscapes)", count)
+        assert total and int(total[1]) == told.total() > 1
+        counted = re.sub(r" of \d+ (datasets|landscapes)", "", count).split(", ")
+        assert {words[part.split(" ", 1)[1]]: int(part.split()[0]) for part in counted} == dict(told)
+
+
+def test_the_table_of_places_says_what_the_claims_page_says(rows: list[claims.Judged]) -> None:
+    assert "\n<!-- places -->\n" in page("intro")
+    shown = {}
+    for table in by_place(rows).split("\n\n"):
+        head, _, *lines = ([part.strip() for part in line.split("|")[1:-1]] for line in table.splitlines())
+        for line in lines:
+            number = int(re.findall(r"\[claim (\d+)\]", line[0])[0])
+            shown |= {(number, place): text for place, text in zip(head[1:], line[1:], strict=True) if text}
+    listed = {claims.claim_number(finding.statement) for finding in HEADLINES if finding.row}
+    own = {(row.claim, row.place): row for row in rows if row.claim in listed}
+    assert set(shown) == set(own) and len(shown) > 40
+    for key, text in shown.items():
+        row, gap = own[key], own[key].told.gap
+        value = row.told.value if gap is None else gap.mean
+        assert value is not None and float(text.strip("(*)†")) == pytest.approx(
+            value, abs=0.051 if abs(value) > 10 else 6e-4
+        )
+        assert text.startswith("**") == (row.verdict in (HOLDS, FAILS))
+        assert text.endswith("†") == ("†" in claims.cell(row.verdict, row.told))
+        assert text.startswith("(") == (gap is None or gap.low != gap.low)
 
 
 def test_a_finding_without_results_is_left_out(rows: list[claims.Judged]) -> None:
     fewer = [row for row in rows if row.claim != TWIN]
-    assert 0 < len(findings(fewer)) < len(findings(rows)) and not findings([])
+    assert 0 < len(findings(fewer)) < len(findings(rows)) and not findings([]) and not by_place([])
 
 
 def test_the_readme_holds_the_findings_of_the_packaged_results(rows: list[claims.Judged]) -> None:
     import findings as script
 
-    text = script.README.read_text(encoding="utf-8")
-    assert text == script.written(text, findings(rows, "book/")), "run `make claims`"
-    links = re.findall(r"\]\(((?:book|notebooks)/[\w./]+)", "\n".join(findings(rows, "book/")))
+    text, blocks = script.README.read_text(encoding="utf-8"), script.blocks(rows)
+    assert text == script.written(text, blocks), "run `make claims`"
+    links = re.findall(r"\]\(((?:book|notebooks)/[\w./]+)", "\n".join(blocks.values()))
     assert links and all((ROOT / link).is_file() for link in links)

@@ -37,19 +37,25 @@ def packaged(gain, dataset="papalexi2021", names=NAMES, kind="cells", tested=Tru
 
 
 @pytest.fixture
-def ship(monkeypatch):
+def ship(monkeypatch, tmp_path):
+    """Packs a run as if the project shipped it and reads it back."""
+    monkeypatch.setattr(tables, "results_folder", lambda: tmp_path)
+
     def give(**design):
         made = packaged(**design)
-
-        def read(experiment, dataset, table):
-            if dataset != made["scores"]["dataset"].iloc[0]:
-                raise ResultsError("none")
-            return made[table]
-
-        monkeypatch.setattr(tables, "read_table", read)
-        return judged_splits("experimental", made["scores"]["dataset"].iloc[0])
+        dataset = made["scores"]["dataset"].iloc[0]
+        folder = tmp_path / "experimental" / dataset
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, rows in made.items():
+            rows.to_csv(folder / f"{name}.csv", index=False)
+        return judged_splits("experimental", dataset)
 
     return give
+
+
+def test_a_run_that_was_written_anew_is_read_anew(ship):
+    assert ship(gain=0.0)["cells"].gap("experimental", "mean").mean == pytest.approx(0.3, abs=0.02)
+    assert ship(gain=0.1)["cells"].gap("experimental", "mean").mean == pytest.approx(0.4, abs=0.02)
 
 
 def test_splits_stand_by_kind_and_sham_labels_apart(ship):

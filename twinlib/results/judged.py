@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -131,15 +131,24 @@ class JudgedSplit:
 
 def judged_splits(experiment: str, dataset: str) -> dict[str, JudgedSplit]:
     """Return the splits of a dataset's packaged run by kind, sham labels under `sham`; {} without a run."""
-    try:
-        scores, groups = (tables.read_table(experiment, dataset, name) for name in ("scores", "groups"))
-    except ResultsError:
+    paths = [tables.table_path(experiment, dataset, name) for name in ("scores", "groups")]
+    if not all(paths):
         return {}
+    versions = tuple((str(path), path.stat().st_mtime_ns) for path in paths if path)
+    return dict(_splits(experiment, dataset, versions))
+
+
+@lru_cache(maxsize=32)
+def _splits(
+    experiment: str, dataset: str, versions: tuple[tuple[str, int], ...]
+) -> tuple[tuple[str, JudgedSplit], ...]:
+    """Return the splits as they lie in these `versions` of the files: dozens of claims ask for the same."""
+    scores, groups = (tables.read_table(experiment, dataset, name) for name in ("scores", "groups"))
     parts = {key: rows for key, rows in groups.groupby(["dataset", "split_kind"], sort=False)}
-    return {
-        ("sham" if name.endswith(SHAM) else kind): JudgedSplit(name, kind, rows, parts[name, kind])
+    return tuple(
+        ("sham" if name.endswith(SHAM) else kind, JudgedSplit(name, kind, rows, parts[name, kind]))
         for (name, kind), rows in scores.groupby(["dataset", "split_kind"], sort=False)
-    }
+    )
 
 
 def verdict_of(gap: Estimate) -> str:
