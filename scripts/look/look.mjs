@@ -57,11 +57,16 @@ function listen(page, base, lines) {
   });
 }
 
+// On a busy machine a page notices late that boxes changed their width: two frames after all was drawn.
+const settled = () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 50))));
+
 async function view(page, { name, width, theme, rules, once, keys }, label) {
   await page.setViewportSize({ width, height: 900 });
   await page.evaluate((mode) => Object.assign(document.documentElement.dataset, { theme: mode, mode }), theme);
   await page.evaluate(() => document.querySelectorAll("details").forEach((one) => { one.open = true; }));
+  await page.evaluate(() => document.activeElement?.blur()); // what the keyboard reached may show a tip
   await page.waitForTimeout(300);
+  await page.evaluate(settled);
   const lines = [];
   if (once) lines.push(...(await page.evaluate(once)));
   lines.push(...(await page.evaluate(cut)), ...(await page.evaluate(sideways)));
