@@ -13,7 +13,7 @@ import pytest
 from twinlib.evaluation.calibration import Arms
 from twinlib.evaluation.scoring import scored, shared_error
 from twinlib.results import claims, claims_page
-from twinlib.results.headlines import HEADLINES, by_place, findings
+from twinlib.results.headlines import HEADLINES, KINDS, by_place, findings
 from twinlib.results.judged import in_words, judged_splits
 from twinlib.results.verdicts import BUILT, FAILS, HOLDS, OPEN
 from twinlib.verdict.sentences import MEASURED
@@ -151,51 +151,58 @@ def test_the_claims_page_is_the_one_that_the_results_give(
 
 def test_findings_say_what_the_claims_page_says(rows: list[claims.Judged]) -> None:
     told, known = findings(rows), contests()
-    assert "\n<!-- findings -->\n" in page("intro") and len(told) == len(HEADLINES)
-    twin = [finding for finding in HEADLINES if claims.claim_number(finding.statement) == TWIN]
-    for finding in twin:
-        dataset, _, kind = finding.place.partition(", ")
-        rival, gap = known[dataset, kind]
-        mean, low, high = re.findall(r"[+-]\d+\.\d{3}", gap)
-        shown = rf"(\*\*)?{re.escape(mean)}(\*\*)?†? "
-        number = shown + re.escape(f"{finding.unit} (95 % interval {low} to {high}), [claim {TWIN}]")
-        assert SPOKEN[rival] in finding.sentence and any(re.search(number, text) for text in told)
-    assert len(twin) == 2
+    assert "\n<!-- findings -->\n" in page("intro")
+    assert len(told) == sum(bool(finding.says) for finding in HEADLINES)
+    (twin,) = (finding for finding in HEADLINES if claims.claim_number(finding.statement) == TWIN)
+    dataset, _, kind = twin.place.partition(", ")
+    rival, gap = known[dataset, kind]
+    mean, low, high = re.findall(r"[+-]\d+\.\d{3}", gap)
+    shown = rf"(\*\*)?{re.escape(mean)}(\*\*)?†? "
+    number = shown + re.escape(f"{twin.unit} (95 % interval {low} to {high}), [claim {TWIN}]")
+    assert SPOKEN[rival] in twin.sentence and any(re.search(number, text) for text in told)
 
 
 def test_findings_count_the_verdicts_of_their_claims(rows: list[claims.Judged]) -> None:
-    words, texts = {"in favour": HOLDS, "against": FAILS, "undecided": OPEN}, findings(rows)
-    for finding in (finding for finding in HEADLINES if finding.row):
+    words, texts = {"holds on": HOLDS, "does not hold on": FAILS, "undecided on": OPEN}, findings(rows)
+    for finding in (finding for finding in HEADLINES if finding.says):
         number = claims.claim_number(finding.statement)
-        told = Counter(re.findall(rf'href="#claim-{number}" title="([^":]+): ', page("claims")))
+        boxes = re.findall(rf'href="#claim-{number}" title="([^":]+): [^"]*">(\S+)', page("claims"))
+        told = Counter(verdict for verdict, cell in boxes if cell != "n/a")
         (text,) = (text for text in texts if f"[claim {number}]" in text)
-        (count,) = re.findall(r"; (\d+ of \d+ (?:datasets|landscapes) .*?), \[claim", text)
-        total = re.search(r" of (\d+) (?:datasets|landscapes)", count)
+        lead = re.match(r"\*\*([^(]+?)( \(.*\))?\*\*: that ", text)
+        assert lead and f": that {finding.says}" in text.replace("](notebooks", "](../notebooks")
+        total = re.search(r" of (\d+) (?:datasets|landscapes|splits|paths)", lead[1])
         assert total and int(total[1]) == told.total() > 1
-        counted = re.sub(r" of \d+ (datasets|landscapes)", "", count).split(", ")
-        assert {words[part.split(" ", 1)[1]]: int(part.split()[0]) for part in counted} == dict(told)
+        counted = re.sub(r" of \d+ [a-z]+", "", lead[1]).lower().split(", ")
+        assert {words[part.rsplit(" ", 1)[0]]: int(part.rsplit(" ", 1)[1]) for part in counted} == dict(told)
+
+
+def shown_by_place(rows: list[claims.Judged]) -> dict[tuple[int, str], str]:
+    """Cells of the introduction's tables, by claim and place."""
+    shown, kinds = {}, {words: kind for kind, words in KINDS.items()}
+    for table in by_place(rows).split("\n\n"):
+        head, _, *lines = ([part.strip() for part in line.split("|")[1:-1]] for line in table.splitlines())
+        for first, *cells in lines:
+            named, number = re.findall(r"^(.*) \(\[claim (\d+)\]", first)[0]
+            kind = kinds.get(f", {named.partition(', ')[2]}", "")
+            for name, text in zip(head[1:], cells, strict=True):
+                shown[int(number), f"{name}, {kind}".removesuffix(", ")] = text
+    return {key: text for key, text in shown.items() if text}
 
 
 def test_the_table_of_places_says_what_the_claims_page_says(rows: list[claims.Judged]) -> None:
     assert "\n<!-- places -->\n" in page("intro")
-    shown = {}
-    for table in by_place(rows).split("\n\n"):
-        head, _, *lines = ([part.strip() for part in line.split("|")[1:-1]] for line in table.splitlines())
-        for line in lines:
-            number = int(re.findall(r"\[claim (\d+)\]", line[0])[0])
-            shown |= {(number, place): text for place, text in zip(head[1:], line[1:], strict=True) if text}
-    listed = {claims.claim_number(finding.statement) for finding in HEADLINES if finding.row}
+    shown, listed = shown_by_place(rows), {claims.claim_number(finding.statement) for finding in HEADLINES}
     own = {(row.claim, row.place): row for row in rows if row.claim in listed}
-    assert set(shown) == set(own) and len(shown) > 40
+    assert set(shown) == set(own) and len(shown) > 80
     for key, text in shown.items():
         row, gap = own[key], own[key].told.gap
-        value = row.told.value if gap is None else gap.mean
-        assert value is not None and float(text.strip("(*)†")) == pytest.approx(
-            value, abs=0.051 if abs(value) > 10 else 6e-4
-        )
+        value, number = row.told.value if gap is None else gap.mean, text.strip("(*)†")
+        told = float(number.rstrip("%")) / 100 if number.endswith("%") else float(number)
+        assert value is not None and told == pytest.approx(value, abs=0.051 if abs(value) > 10 else 6e-4)
         assert text.startswith("**") == (row.verdict in (HOLDS, FAILS))
         assert text.endswith("†") == ("†" in claims.cell(row.verdict, row.told))
-        assert text.startswith("(") == (gap is None or gap.low != gap.low)
+        assert text.startswith("(") == (gap is not None and gap.low != gap.low)
 
 
 def test_a_finding_without_results_is_left_out(rows: list[claims.Judged]) -> None:

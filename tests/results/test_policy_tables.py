@@ -74,6 +74,10 @@ def test_speed_is_read_in_units_of_return_and_in_updates():
     known = tuning_curves()
     saved = policy_tables.saved_updates(known, "two_stage", "PPO")
     assert saved.mean == pytest.approx(1 - 8 * 40 / (9 * 80)) and saved.units == 6
+    equal = policy_tables.saved_updates(known, "two_stage", "PPO", until="environment_steps")
+    assert equal.mean == pytest.approx(1 - 40 / 80)  # half the optimizer steps an iteration
+    simulated = policy_tables.saved_updates(known, "two_stage", "PPO", count="environment_steps")
+    assert simulated.mean == pytest.approx(1 - 8 / 9)
     known.loc[known["seed"] == 100, "episode_return"] = -0.1
     assert policy_tables.saved_updates(known, "two_stage", "PPO").units == 5
     with pytest.raises(ResultsError, match="no level"):

@@ -168,11 +168,13 @@ def test_claims_are_corrected_together():
 
 
 def test_a_cell_of_the_claims_table_is_glyph_and_number():
-    held, unknown, counted = (
+    held, tiny, unknown, counted = (
         verdicts.Evidence("", "", gap(0.1, 0.2)),
+        verdicts.Evidence("", "", gap(-0.0002, 0.0001)),
         verdicts.Evidence("", "", NOTHING),
         verdicts.Evidence("", "", value=-0.25),
     )
-    assert verdicts.cell(verdicts.HOLDS, held) == "● +.150"
+    assert verdicts.cell(verdicts.HOLDS, held) == "● +.150 [+.100, +.200]"
+    assert verdicts.cell(verdicts.OPEN, tiny) == "○ .000 (within .0002)"
     assert verdicts.cell(verdicts.OPEN, unknown) == "n/a +.300"
     assert verdicts.cell(verdicts.FAILS, counted) == "✗ -.250"

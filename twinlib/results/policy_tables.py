@@ -83,11 +83,15 @@ def early_return(curves: pd.DataFrame, first: str, second: str, by: Sequence[str
     return estimate(table.to_numpy(dtype=np.float64))
 
 
-def saved_updates(curves: pd.DataFrame, first: str, second: str) -> Estimate:
+def saved_updates(
+    curves: pd.DataFrame, first: str, second: str, count: str = "optimizer_steps", until: str = ""
+) -> Estimate:
     """Return the share of the second's optimizer steps that the first saves, paired over shared settings.
 
     Counted until nine tenths of what both end above; a setting at which either ends at nothing is left out.
-    Raises ResultsError where no setting is left.
+    `count` may be another column that grows. With `until` (environment_steps) the first is read where the
+    second arrives in that column: what it would save if it learned no faster. Raises ResultsError where no
+    setting is left.
     """
     known = {name: _by_setting(curves, name) for name in (first, second)}
     saved = []
@@ -95,7 +99,9 @@ def saved_updates(curves: pd.DataFrame, first: str, second: str) -> Estimate:
         ours, theirs = (known[name][setting] for name in (first, second))
         level = LEVEL * min(_end(rows["episode_return"]) for rows in (ours, theirs))
         if level > 0:
-            saved.append(1 - _updates_to(ours, level) / _updates_to(theirs, level))
+            arrived = _arrival(theirs, level)
+            reached = ours[ours[until] <= arrived[until]].iloc[-1] if until else _arrival(ours, level)
+            saved.append(1.0 - float(reached[count]) / float(arrived[count]))
     if not saved:
         raise ResultsError("At no setting both end above nothing, so that no level is shared.")
     return estimate(np.array(saved))
@@ -114,10 +120,10 @@ def _end(values: pd.Series) -> float:
     return float(values.tail(max(1, int(LAST * len(values)))).mean())
 
 
-def _updates_to(rows: pd.DataFrame, level: float) -> float:
-    """Return the optimizer steps until the return is at `level`."""
-    there = rows["episode_return"] >= level
-    return float(rows.loc[there, "optimizer_steps"].min() if there.any() else rows["optimizer_steps"].max())
+def _arrival(rows: pd.DataFrame, level: float) -> pd.Series:
+    """Return the first row of a curve whose return is at `level`, or its last."""
+    there = (rows["episode_return"] >= level).to_numpy()
+    return rows.iloc[int(there.argmax()) if there.any() else -1]
 
 
 def mean_curves(curves: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:

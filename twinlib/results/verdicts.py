@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -136,10 +136,9 @@ def short(value: float) -> str:
 
 
 def cell(verdict: str, told: Evidence) -> str:
-    """Return glyph and number of a claim on a dataset; 'n/a' where there are too few units.
+    """Return glyph, number and interval of a claim on a dataset; 'n/a' where there is no interval.
 
-    Where nothing can be told, the size that the interval leaves possible stands behind it, and `ALONE` where
-    the interval excludes zero by itself.
+    `ALONE` marks an interval that excludes zero by itself.
     """
     if told.gap is not None and not np.isfinite(told.gap.low):
         return f"n/a {short(told.gap.mean)}"
@@ -147,8 +146,19 @@ def cell(verdict: str, told: Evidence) -> str:
         return f"{GLYPHS[verdict]} {short(told.value).removeprefix('+')}"
     if told.gap is None:
         return GLYPHS[verdict]
-    possible = f" (≤ {size(told.gap)})" if verdict == OPEN else ""
-    return f"{GLYPHS[verdict]} {short(told.gap.mean)}{ALONE * alone(verdict, told)}{possible}"
+    return f"{GLYPHS[verdict]} {short(told.gap.mean)}{ALONE * alone(verdict, told)} {_interval(told.gap)}"
+
+
+def _interval(gap: Estimate) -> str:
+    """Return an interval for a table's cell; one that three digits would print as zero by its size."""
+    if 0 < max(abs(gap.low), abs(gap.high)) < 0.0005:
+        return f"(within {size(gap)})"
+    return f"[{short(gap.low)}, {short(gap.high)}]"
+
+
+def withheld(gap: Estimate) -> Estimate:
+    """Return a difference without its interval, where the controls come from another study."""
+    return replace(gap, low=float("nan"), high=float("nan"))
 
 
 def size(gap: Estimate) -> str:
