@@ -17,7 +17,7 @@
 # **Question.** A cell that differentiates is often drawn as a ball that rolls down a branching valley, and the paper says that learning algorithms get caught in the local optima of this landscape.
 # Where are its valleys, how high are the ridges between them, and what moves a cell from one valley into another that was chosen in advance?
 #
-# **Answer.** In a circuit of two genes all of this can be computed, and the answer has a trap: the obvious way from A to B, to activate the gene that is high in B, makes a cell leave A but never brings it to B, however strong the signal; pushing one gene down and the other up does, above an exact threshold.
+# **Answer.** In a circuit of two genes all of this can be computed, and the answer has a trap: the obvious way from A to B, to activate the gene that is high in B, makes a cell leave A but never brings it to B, however strong the signal; pushing one gene down and the other up does, once the push exceeds a threshold that can be computed exactly.
 # The figure shows both ways; the sentence below it has the thresholds, and how high a ridge is depends on the noise ([further down](#how-high-is-a-ridge)).
 #
 # A *basin* (valley) is the set of states from which a cell settles in the same stable state, its *attractor*.

@@ -15,9 +15,9 @@
 # # 2. Data preparation
 #
 # **Question.** A perturbation experiment measures two crowds of cells: some were left alone (*controls*), some had a gene changed (*perturbed*).
-# What may be done to these numbers before a model sees them, so that the effect of the perturbation is still there and no test cell has told its secret?
+# What may be done to these numbers before a model sees them, so that the effect of the perturbation is still there and no test cell has influenced the model?
 #
-# **Answer.** One logarithm (counts that are logged twice no longer mean what models assume), one split before anything is fitted, one choice of genes, with a number that says how much of the response these genes keep, and one scaler for both crowds.
+# **Answer.** One logarithm of the counts of molecules (counts that are logged twice no longer mean what models assume), one split before anything is fitted, one choice of genes, with a number that says how much of the response these genes keep, and one scaler for both crowds.
 # With a scaler of its own for each crowd, as in the code that the paper released, the effect is gone from every gene of every perturbation; the figure shows it on one gene, and the sentence below it has the numbers.
 #
 # A *z-score* is the value of a gene less its mean, in units of its standard deviation; scaling means to compute it.

@@ -14,12 +14,12 @@
 # %% [markdown]
 # # 3. Gene embedding
 #
-# **Question.** A cell is a list of a hundred or two noisy numbers, one for each gene that [chapter 2](02_data_preparation.ipynb) kept, and most of the noise is counting.
+# **Question.** A cell is a list of a hundred or two noisy numbers, one for each gene that [chapter 2](02_data_preparation.ipynb) kept, and most of their noise comes from counting few molecules.
 # Both twins of this book work on a shorter list, the *latent cell*, made by a network in which genes listen to other genes (*graph attention*).
 # What is the listening good for?
 #
-# **Answer.** For next to nothing: without neighbours the same network is not measurably worse, and with equal ears for all neighbours, or with attention that was never trained, the difference is so small that only runs paired by their seed show it.
-# None of these networks tells perturbed cells from controls measurably better than another, and principal components (PCA, the best linear code) tell them better than all.
+# **Answer.** For next to nothing: without neighbours the same network is not measurably worse, and when all neighbours count the same, or when attention was never trained, the difference is so small that only runs paired by their seed show it.
+# None of these networks tells perturbed cells from controls measurably better than another, and principal components (PCA, the best linear code) tell them apart better than all of these networks.
 # What the network brings back beyond PCA is little and belongs to its nonlinear part; the figure has every seed, and the sentence below it the numbers.
 
 # %% tags=["setup", "hide-input"]

@@ -17,7 +17,7 @@
 # **Question.** In a *screen* many genes are switched off, one in each cell. Hide a part of the cells of every such knock-out.
 # How much of what the knock-outs did to them can be predicted from the rest and from fresh *control* cells, which were left alone, and does the supervised model that the paper calls its experimental system predict it better than a plain mean?
 #
-# **Answer.** On average most of what can be known is predicted, for some knock-outs clearly less, and the plain mean of each knock-out's training cells predicts it as well as the model does; the sentence below the figure has the numbers.
+# **Answer.** On average a prediction comes close to the best score that so few cells allow, for some knock-outs it stays clearly below, and the plain mean of each knock-out's training cells does as well as the model; the sentence below the figure has the numbers.
 # What a model can add are differences between cell contexts, and the page ends with where it does.
 #
 # Each dot of the figure is a correlation over genes: between the change that the hidden cells of a knock-out show and the change that a row predicts, both against control cells.

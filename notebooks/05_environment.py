@@ -15,11 +15,11 @@
 # # 5. The environment
 #
 # **Question.** A policy learns by acting, and a cell cannot be acted on a million times.
-# What is the place where it can, what is paid there, and how much can be earned without any reinforcement learning?
+# What simulated place can a policy act in, what is it paid for there, and how much can be earned without any reinforcement learning?
 #
-# **Answer.** A state is an encoded cell, an action adjusts the genes of a panel and moves the encoded cell, and the pay is the fall of the error to what real perturbed cells look like.
+# **Answer.** A state is an encoded cell, an action adjusts the genes that were kept ([chapter 2](02_data_preparation.ipynb)) and moves the encoded cell, and the pay is the fall of the error to what real perturbed cells look like.
 # Returns are in units of what the best constant action of each perturbation takes away, so that 1 is a good return and doing nothing earns 0; the figure and the sentence below it say what four plain policies earn on this scale.
-# Without basins the return is close to concave, and there is little to escape from; [the last third of the page](#is-there-anything-to-escape-from) measures how little, with and without basins.
+# Without basins the return has nearly one peak (it is close to concave), and there is little to escape from; [the last third of the page](#is-there-anything-to-escape-from) measures how little, with and without basins.
 
 # %% tags=["setup", "hide-input"]
 # @title Install the package where it is missing { display-mode: "form" }

@@ -14,13 +14,13 @@
 # %% [markdown]
 # # 7. The natural gradient: measuring steps by what they change
 #
-# **Question.** A gradient says which parameters to move, and silently assumes that all of them are measured on the same scale.
+# **Question.** A *policy* is a rule that draws actions at random, and its parameters say how. A gradient says which parameters to move, and silently assumes that all of them are measured on the same scale.
 # What does that cost?
 #
 # **Answer.** The plain gradient takes a different step, and one that gains less, whenever somebody writes the same policy with other parameters.
 # The natural gradient takes the same step however the policy is written, as far as small steps go, and no other step that changes the policy as much gains more; the figure has both, with their numbers.
 # How much a policy changes is told by the *KL divergence*, which says how easily the actions of two policies are told apart.
-# The price is a linear system with the *Fisher matrix*, which says how much the policy changes with each parameter; it is solved here without ever writing that matrix down.
+# It has a price: each step solves a linear system with the *Fisher matrix*, which says how much the policy changes with each parameter; here that is done without ever writing the matrix down.
 
 # %% tags=["setup", "hide-input"]
 # @title Install the package where it is missing { display-mode: "form" }

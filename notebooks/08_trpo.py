@@ -17,8 +17,8 @@
 # **Question.** A gradient step needs a length, and in policy optimization a bad one is not repaired by the next batch: a policy that has become bad collects bad data.
 # How far may an update go?
 #
-# **Answer.** TRPO bounds how much the policy may change, by the *KL divergence* (how easily the actions of two policies are told apart), and a line search checks the bound: it was kept in every update below, and which bound earns most was not decided.
-# Every update of the runs below kept its bound, and every accepted one raised its *surrogate*, what its batch promises for the new policy (the mean of likelihood ratio times advantage, [chapter 6](06_policy_gradient.ipynb)); neither is a promise about the return, so that the size of the bound is still a choice: the sentence below the figure says what three of them earned in a run that is far too short to be good (1 would be the best constant action).
+# **Answer.** TRPO bounds how much the policy may change, by the *KL divergence* (how easily the actions of two policies are told apart), and a line search checks the bound: in the runs below every update kept it; which bound earns most was not decided.
+# Every accepted update raised its *surrogate*, what its batch promises for the new policy (the mean of likelihood ratio times advantage, [chapter 6](06_policy_gradient.ipynb)); neither is a promise about the return, so that the size of the bound is still a choice: the sentence below the figure says what the policies of three bounds earned in a run that is far too short to be good (1 would be the best constant action).
 
 # %% tags=["setup", "hide-input"]
 # @title Install the package where it is missing { display-mode: "form" }
@@ -354,9 +354,7 @@ assert at[1e-4] < 0.01
 
 # %% [markdown]
 # The third-order term is what is left out, so the relative error should fall as the square root of $\delta$ ([chapter 7](07_natural_gradient.ipynb), step 2).
-# For one seed it does.
-# For the other one the error is smaller and changes its sign on the way, which is the dip; beyond the dip it grows faster.
-# The slope of the mean follows the larger error.
+# For both seeds it does where the step is small; near a KL divergence of one the error grows faster.
 #
 # In this policy the model is good, and the step of Eq. 6 lies inside the region, because the damping in $d$ shortens it (the next figure shows both).
 # The line search is needed for the steps where the model is bad, and nobody knows beforehand which these are.
@@ -836,7 +834,7 @@ assert peer.loc["kl_sum", "kl"] < same["kl"] and float((after - before).max()) <
 speed = tables.read_table("speed", "", "training").set_index("name")
 for case, rows in speed[speed.index.str.startswith("TRPO, ten seeds")].groupby("ours"):
     record.say(
-        f"Environment steps a second of ours, ten seeds side by side, {case:,.0f}"
+        f"Environment steps a second of ours, all of ten seeds side by side together, {case:,.0f}"
         + (
             " with sb3-contrib's KL divergence. "
             if "equal KL" in rows.index[0]
@@ -885,9 +883,10 @@ for case, rows in speed[speed.index.str.startswith("TRPO, ten seeds")].groupby("
 #
 # </details>
 #
-# <details><summary>Why does multiplying every reward by ten leave the TRPO step as it is?</summary>
+# <details><summary>Why does multiplying every advantage by ten leave the TRPO step as it is?</summary>
 #
 # The advantages are scaled to a standard deviation of one; and without that Eq. 6 divides the gradient's length out again.
+# With every *reward* times ten it would be so only if the critic's values grew with it, which its own optimizer decides.
 #
 # </details>
 #

@@ -17,7 +17,7 @@
 # **Question.** Collecting data is the expensive part, in a laboratory even more than in a simulator.
 # A trust-region update uses a batch once; how often can one batch be used before it says nothing about the policy any more?
 #
-# **Answer.** With bare minibatch steps a few times; in the run of this page a clip keeps part of the batch for longer, a penalty of weight 1 on the KL divergence hardly any, and both together most, as the figure and the counts below it show.
+# **Answer.** With bare minibatch steps once, hardly twice; in the run of this page a clip keeps part of the batch for longer, a penalty of weight 1 on the KL divergence hardly any, and both together most, as the figure and the counts below it show.
 # The clip cuts the *ratio*, how much more probable an action has become than it was when it was tried; the penalty charges for the mean KL divergence, how far the policy's distribution has moved.
 # Neither is a bound, and where an action has many parts they do not see the same thing: a penalty watches the mean, a clip watches single ratios.
 
@@ -422,7 +422,7 @@ table.round(4)
 #
 # ## Step 4: stop and adapt
 #
-# Two more ways to hold an update to a KL target.
+# Two more ways to hold an update near a KL target; neither promises to.
 # The **stop** looks at each minibatch before its step, and ends the update when the divergence exceeds one and a half times the target.
 # The **adaptive penalty** doubles $\beta$ after an update that ended above one and a half times the target, and halves it after one that ended below two thirds of it.
 
@@ -646,7 +646,7 @@ record.say(
 # %% [markdown]
 # The right panel belongs to the left one: look at the curve with the largest KL divergence in both.
 # Chapter 6 offers a reason: with that many dimensions the likelihood ratio of a fixed batch turns to noise after a few steps, and so does the gradient of the surrogate.
-# A penalty acts on the mean divergence, and single extreme ratios pass under it.
+# A penalty of these weights is too weak to hold the mean divergence, as the KL divergence of its updates says; step 4 had to go far above them, and whether such a weight earns more was not run.
 # A clip acts on each ratio.
 # The next step looks at that.
 #
@@ -846,7 +846,7 @@ looked.round(3)
 #
 # What does that say about the clip?
 # Where an action has many parts its ratios measure how far the batch's own noise has been learned by heart, and hardly how far the policy has moved.
-# It takes the gradient away from a sample once that sample is used up, so it works like an early stop against overfitting, and it holds an update back where a penalty on the mean divergence sees nothing.
+# It takes the gradient away from a sample once that sample is used up, so it works like an early stop against overfitting, and it holds an update back where the penalties of this page did not.
 # It is not a trust region: the KL divergence it allows depends on the number of parts, and a `clip_range` that was tuned on ten of them means something else on two hundred.
 # The same numbers warn of the surrogate: on the batch that was trained on it is no estimate of what the update is worth.
 # With ten parts seen and fresh ratios lie much closer together, and the clip fraction is nearly what it is usually taken for.
@@ -972,7 +972,7 @@ for task, rows in returns.groupby("task"):
 speed = tables.read_table("speed", "", "training").set_index("name")
 rows = speed[speed.index.str.startswith("PPO, ten seeds; SB3")]
 record.say(
-    "Environment steps a second of ours, ten seeds side by side, "
+    "Environment steps a second of ours, all of ten seeds side by side together, "
     f"{rows.ours.iloc[0]:,.0f}; "
     + "; ".join(
         f"{name.rpartition('; ')[2]} {row.peer:,.0f}" for name, row in rows.iterrows()
@@ -1028,7 +1028,7 @@ record.say(
 # ## Key takeaways
 #
 # - The clip removes gradients and bounds nothing; the penalty bounds softly and is idle at the start.
-# - In the limit the penalty is a natural gradient step of length one over beta.
+# - In the limit the penalty is the natural gradient times one over beta.
 # - Say which KL divergence is logged: exact or estimated, in which direction, summed or averaged.
 # - Where an action has many parts the ratio is the weak point; step 6 shows what that does to the return.
 # - Where an action has many parts an update fits the noise that it drew; the clip then works as an early stop, and its fraction says little about how far the policy has moved.

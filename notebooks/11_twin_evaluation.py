@@ -17,7 +17,7 @@
 # **Question.** Somebody shows you the trajectory that a twin gives a perturbed cell, and states its distance to the experiment.
 # Is that near?
 #
-# **Answer.** A distance is near or far only beside those of rivals that know less: the same twin asked for another perturbation, a straight line between two averages, and doing nothing.
+# **Answer.** A distance is near or far only beside those of rivals that are given less: the same twin asked for another perturbation, a straight line between two averages, and doing nothing.
 # Beside all three the experimental twin is shown to be similar to the experiment on none of the datasets below: nowhere is it shown to be nearer than the straight line from the mean of the controls to the mean of the perturbed training cells, which needs no twin.
 
 # %% tags=["setup", "hide-input"]

@@ -14,10 +14,10 @@
 # %% [markdown]
 # # 12. Replication: what the tables say, as released and as described
 #
-# **Question.** The paper's Tables 1, 4 and 7 print for PPO after a TRPO stage a small part of the error that PPO alone leaves.
+# **Question.** The paper's Tables 1, 4 and 7 print a much smaller error for PPO after a TRPO stage than for PPO alone.
 # Does that pattern return when the steps are repeated, and does it mean what the text says, that perturbed cells are predicted better?
 #
-# **Answer.** On most of our stand-ins it returns, in a rebuild of the released code from its description, and it does not mean that.
+# **Answer.** On most of our stand-ins (smaller public data of the same kind) it returns, in a rebuild of the released code from its description, and it does not mean that.
 # In these tables no observed perturbed cell is compared with anything: the released code compares the state in which a simulated cell starts with the state in which it ends, and whoever does nothing has no error at all.
 # As described in the text, with a prediction that is compared with unseen cells, two stages are hardly to be told from PPO, and nowhere shown to predict better than the mean of what each perturbation did to the training cells; the sentences below the figure have the numbers of both.
 #

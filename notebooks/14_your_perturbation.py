@@ -18,8 +18,8 @@
 # Do its cells show an effect at all, can a model of it be judged, and what is the model worth?
 #
 # **Answer.** Three commands say it: `check` what is in the file, `report` what its cells show and how well they can be predicted, `score` what predictions from elsewhere are worth.
-# What the page of a screen says, knock-outs in monocytes, begins below: its first two sentences and its first figure.
-# This chapter makes such a page from a file, explains every number of it, and ends with cells of which the answer is that they cannot tell.
+# Below stand the first two sentences and the first figure of such a report, on a screen of knock-outs in monocytes.
+# This chapter makes such a report from a file, explains every number of it, and ends with cells that are too few to tell.
 
 # %% tags=["setup", "hide-input"]
 # @title Install the package where it is missing { display-mode: "form" }

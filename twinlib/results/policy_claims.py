@@ -586,7 +586,8 @@ ESCAPES = (
     Claim(
         "Abstract",
         "Initialising well is what is needed, so that a two-stage start beats starting again.",
-        f"{_ESCAPE}PPO from three fresh starts, each of twice PPO's median first arrival.",
+        f"{_ESCAPE}PPO from three fresh starts, each of twice PPO's median first arrival and at most as long "
+        "as PPO's training, so that together they may take more steps than two_stage.",
         "As above.",
         escapes(RESTARTS),
         BARRIERS,
