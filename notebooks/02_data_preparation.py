@@ -116,7 +116,8 @@ record.glue("shift_together", round(float(shift["together"]), 3))
 # %% [markdown]
 # *How to read it.*
 # A curve says which share of the cells lies below a value; a dotted line is the mean of a crowd.
-# Left, both crowds were scaled together and the means lie apart; right, each was scaled on its own and both means are zero.
+# In the first panel both crowds were scaled together and the means lie apart; in the second each was scaled on its own and both means are zero.
+# A vertical step is the share of cells in which the gene was not seen at all: they all have the same value.
 #
 # Two more mistakes are made on this page on purpose, because each of them is easy to make, gives better-looking numbers, and cannot be noticed from the final table alone: [genes chosen by a rule that drops the response](#choose-genes-then-scale-on-training-cells), and [a partner chosen by looking at the answer](#pairing-never-sees-the-test-outcome).
 #

@@ -133,7 +133,7 @@ plots.show(
     "latent cell moves; it is decoded into a prediction, and the fall of its error to the "
     "target is the reward; the moved cell is observed again. Right: mean returns of "
     "doing nothing, random, greedy and pathwise, with a dashed line at 1.",
-    "Left: one step of an episode. Right: what four policies earn in an episode.",
+    "One step of an episode, and what four policies earn in an episode.",
 )
 record.say(
     f"**On `{dataset}`, without process noise and without a kick at the start, over {len(world):,} training cells: "
@@ -427,7 +427,7 @@ plots.show(
     alt="Left: histogram of kick efficacies on the Beta(4, 2) curve. Right: distance from "
     "the control over an episode of doing nothing, one line an episode, starting at the "
     "kick and changing by noise; a dashed line marks the mean distance to a matched cell.",
-    caption="Left: how strong the kick was in each episode. Right: doing nothing for an "
+    caption="How strong the kick was in each episode, and doing nothing for an "
     "episode; the kick sets the start, process noise does the rest.",
 )
 long = float(moved.norm(dim=-1).mean())

@@ -127,8 +127,8 @@ record.say(
 
 # %% [markdown]
 # *How to read it.*
-# Left, what the policy earns while it still acts with noise; the dashed line is doing nothing, without noise.
-# Right, how far each update moved the policy, and the dotted line that it must not cross.
+# First panel: what the policy earns while it still acts with noise; the dashed line is doing nothing, without noise.
+# Second panel: how far each update moved the policy, and the dotted line that it must not cross.
 # This is the packaged simulated world; an action has a part for each of its genes.
 #
 # ## Objectives

@@ -162,7 +162,7 @@ used_up = {
 record.say(
     "**Passes until less than a tenth of the batch counts: "
     + ", ".join(
-        f"{name} {used_up[name] or f'more than {len(curve) - 1}'}"
+        f"{used_up[name] or f'more than {len(curve) - 1}'} with {name}"
         for name, curve in curves.items()
     )
     + ".**"
@@ -183,7 +183,7 @@ assert end["nothing"][0] > max(end["clip 0.2"][0], end["penalty 1"][0])
 # %% [markdown]
 # *How to read it.*
 # One batch, one policy whose actions have a part for each gene of the packaged simulated world, and minibatch steps on the *surrogate*, the mean over the batch of ratio times advantage ([chapter 6](06_policy_gradient.ipynb), step 3).
-# After each pass over the batch: left, the KL divergence from the collecting policy; in the middle, the effective share of the samples, $(\sum r)^2 / (n \sum r^2)$ ([chapter 6](06_policy_gradient.ipynb), step 4), which is how much of the batch still counts; right, what the policy earns in the environment.
+# After each pass over the batch: first the KL divergence from the collecting policy; then the effective share of the samples, $(\sum r)^2 / (n \sum r^2)$ ([chapter 6](06_policy_gradient.ipynb), step 4), which is how much of the batch still counts; last, what the policy earns in the environment.
 # One batch and one seed say nothing about which restraint earns more in the end; many updates are compared [further down](#step-6-penalty-alone-clip-alone-both), with the weaker penalty that the second stage of chapter 10 has, and a stronger one.
 # 'Nothing' is the plain baseline: the bare surrogate.
 #

@@ -164,6 +164,12 @@ def _docstring(app: Any, kind: str, name: str, item: Any, options: Any, lines: l
     lines[:] = [line if line.lstrip().startswith((">>>", "...")) else _plain_letters(line) for line in lines]
 
 
+def _without_builtins(app: Any) -> list[Any]:
+    """Drop the module without a source that viewcode lists, whose link leads nowhere."""
+    getattr(app.env, "_viewcode_modules", {}).pop("builtins", None)
+    return []
+
+
 def setup(app: Any) -> dict[str, Any]:
     """Register with Sphinx."""
     app.connect("builder-inited", _remember_stale)
@@ -173,6 +179,7 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("source-read", source_links.label_folds, priority=900)
     app.connect("doctree-resolved", source_links.link_names)
     app.connect("autodoc-process-docstring", _docstring, priority=100)
+    app.connect("html-collect-pages", _without_builtins, priority=100)
     app.connect("html-page-context", _mark)
     app.connect("html-page-context", _bibliography)
     app.connect("html-page-context", _without_thebe, priority=900)

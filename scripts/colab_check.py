@@ -16,6 +16,7 @@ import importlib.metadata
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -91,6 +92,10 @@ def run(python: pathlib.Path, notebook: pathlib.Path, offline: bool) -> bool:
         kept |= {"PIP_NO_DEPS": "1", "PIP_NO_INDEX": "1", "http_proxy": nowhere, "https_proxy": nowhere}
     uninstall = [str(python), "-m", "pip", "uninstall", "-q", "-y", "twinlib"]
     subprocess.run(uninstall, env=kept, check=True, capture_output=True)
+    for left in python.parents[1].glob(
+        "lib/*/site-packages/twinlib"
+    ):  # compiled loops, which pip does not know
+        shutil.rmtree(left)
     with tempfile.TemporaryDirectory() as empty:
         if offline:
             kept |= {"XDG_CACHE_HOME": f"{empty}/cache"}

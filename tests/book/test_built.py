@@ -38,7 +38,8 @@ class Page(html.parser.HTMLParser):
 def pages() -> dict[pathlib.Path, Page]:
     if not (BUILT / "index.html").is_file():
         pytest.skip("the book is not built here; `make html` builds it")
-    return {path: Page(path) for folder in ("book", "notebooks") for path in (BUILT / folder).glob("*.html")}
+    folders = [(BUILT / folder).glob("*.html") for folder in ("book", "notebooks", "_modules")]
+    return {path: Page(path) for paths in folders for path in paths}
 
 
 def test_internal_links_and_anchors_resolve(pages: dict[pathlib.Path, Page]) -> None:

@@ -100,7 +100,7 @@ def _opening(rows: Sequence[claims.Judged]) -> list[str]:
         "What {cite:t}`boabang2025` state, and what these data say of it: each box leads to the sentence, "
         "the test, the rows and the command.",
         "",
-        f"{legend}; n/a: too few units for an interval, or controls from another study. Brackets hold the "
+        f"{legend}; n/a: too few units for a verdict, or controls from another study. Brackets hold the "
         "95 % interval. Where several differences are told apart at once, each interval has to exclude zero "
         "by more than it would alone (Holm's rule): one that does so alone, and not here, is marked "
         f"{ALONE}. Where there is no box the comparison was not run.",
@@ -114,11 +114,9 @@ def _tally(rows: Sequence[claims.Judged]) -> str:
     known = [row for row in rows if row.told.gap is None or np.isfinite(row.told.gap.low)]
     counts = Counter(row.verdict for row in known)
     single = sum(alone(row.verdict, row.told) for row in known)
-    told = ", ".join(f"{counts[verdict]} {GLYPHS[verdict]}" for verdict in GLYPHS)
-    return (
-        f"Of {len(rows)} boxes: {told} (of these {single} {ALONE}), {len(rows) - len(known)} n/a. The "
-        "primary claim is number 1."
-    )
+    beside = {OPEN: f" (of these {single} {ALONE})"}
+    told = ", ".join(f"{counts[verdict]} {GLYPHS[verdict]}{beside.get(verdict, '')}" for verdict in GLYPHS)
+    return f"Of {len(rows)} boxes: {told}, {len(rows) - len(known)} n/a. The primary claim is number 1."
 
 
 def _reading() -> list[str]:
@@ -133,9 +131,9 @@ def _reading() -> list[str]:
         "This page is generated from the committed results by `python -m experiments claims`; none "
         "of its numbers is typed.",
         "A verdict of *holds* needs an interval that excludes zero on the right side, *does not hold* one on "
-        "the wrong side; everything else *cannot be told here*, and U (how many perturbations, perturbations "
-        "within a context, or seeds the interval rests on) and the smallest difference that 80 % power would "
-        "have seen stand beside it.",
+        "the wrong side; everything else *cannot be told here* (the introduction says *undecided*). Beside "
+        "it stand U, how many perturbations, perturbations within a context, settings or seeds the interval "
+        "rests on, and the smallest difference that 80 % power would have seen.",
         "The primary claim, number 1, was named before the runs: its rule stands in the repository since "
         f"commit {RULE}, the first runs that it judges since {FIRST_RUNS}. The other differences whose "
         f"interval runs over units are corrected together by Holm's rule at {ALPHA:.0%}; the "
@@ -144,8 +142,8 @@ def _reading() -> list[str]:
         "agree, stand outside it: each is judged by its own intervals.",
         "Claims that are decided by a rule and not by an interval state the rule in their test; *holds by "
         "construction* marks what the code cannot break.",
-        "Claims 16 and 18 count what the released tables compare, the start of a rollout with its end: "
-        "whoever does nothing has no error there, and no perturbed cell is predicted.",
+        "Claim 16 counts what the released tables compare, the start of a rollout with its end: whoever does "
+        "nothing has no error there, and no perturbed cell is predicted.",
         "The data are stand-ins (the [data page](data.md) says which stands for which of the paper's), so a "
         "verdict speaks of the method on these data, not of the paper's numbers.",
         "",
@@ -229,7 +227,8 @@ def section(number: int, claim: Claim, rows: pd.DataFrame) -> str:
     """Return the section of one claim with its rows of `evidence`; without rows it says so."""
     told = rows["Dataset"] if len(rows) else claim.datasets
     datasets = list(dict.fromkeys(place.partition(", ")[0] for place in told))
-    shown = rows.assign(Verdict=[f"{GLYPHS[verdict]} {verdict}" for verdict in rows["Verdict"]])
+    glyphs = rows["Cell"].where(rows["Cell"].str.startswith("n/a"), rows["Verdict"].map(GLYPHS))
+    shown = rows.assign(Verdict=glyphs.str.split().str[0] + " " + rows["Verdict"])
     where = f"../notebooks/{claim.chapter}.ipynb#{slug(claim.section)}"
     lines = [
         f"(claim-{number})=",

@@ -303,7 +303,7 @@ POLICY_CLAIMS = (
         "Algorithm 1",
         "One TRPO step before the PPO epochs of every iteration improves on PPO.",
         f"{_CELLS}: Algorithm 1 as printed less PPO.",
-        "As above.",
+        "Other data; another distribution of settings.",
         between("alternating_printed", RIVAL),
         WITH_POLICIES,
         "We start from the TRPO-updated parameters θ', then, we perform a PPO fine-tuning using a "
@@ -318,7 +318,7 @@ POLICY_CLAIMS = (
         "Algorithm 1, with the ratio of Eq. 7",
         "The same with the ratio to the policy that collected the data improves on PPO.",
         f"{_CELLS}: alternating less PPO.",
-        "As above.",
+        "Other data; another distribution of settings.",
         between("alternating", RIVAL),
         WITH_POLICIES,
         "We start from the TRPO-updated parameters θ', then, we perform a PPO fine-tuning using a "
@@ -333,7 +333,7 @@ POLICY_CLAIMS = (
         "Abstract",
         "The two stages together beat the first one alone.",
         f"{_CELLS}: two_stage less TRPO: a combination must beat its parts.",
-        "As above.",
+        "Other data; another distribution of settings.",
         between(OURS, "TRPO"),
         WITH_POLICIES,
         "Overall, the two-stage approach leverages the advantages of both TRPO and PPO.",
@@ -347,7 +347,7 @@ POLICY_CLAIMS = (
         "Section 1",
         "The second stage needs a first one.",
         f"{_CELLS}: two_stage less its second stage alone, with the same KL target.",
-        "As above.",
+        "Other data; another distribution of settings.",
         between(OURS, "second_stage_alone"),
         WITH_POLICIES,
         "Starting with these preconditioned parameters, we then apply a second phase of proximal "
@@ -363,7 +363,7 @@ POLICY_CLAIMS = (
         "Sections 1 and 3.2",
         "A restart does not do the same.",
         f"{_CELLS}: two_stage less PPO that begins anew where two_stage switches.",
-        "As above.",
+        "Other data; another distribution of settings.",
         between(OURS, "PPO_restart"),
         WITH_POLICIES,
         "Starting with these preconditioned parameters, we then apply a second phase of proximal "
