@@ -829,24 +829,24 @@ predicted = np.average(
 )
 top = np.argsort(-np.abs(seen))[:15][::-1]
 bars.hlines(
-    range(15),
+    range(len(top)),
     (seen - 2 * error)[top],
     (seen + 2 * error)[top],
     color=plots.COLOURS["real"],
     lw=2,
 )
 bars.plot(
-    seen[top], range(15), "o", ms=5, color=plots.COLOURS["real"], label="measured"
+    seen[top], range(len(top)), "o", ms=5, color=plots.COLOURS["real"], label="measured"
 )
 bars.plot(
     predicted[top],
-    range(15),
+    range(len(top)),
     "D",
     ms=5,
     color=plots.COLOURS["experimental"],
     label="predicted by the twin",
 )
-bars.set_yticks(range(15), np.asarray(prepared.genes)[top], fontsize=9)
+bars.set_yticks(range(len(top)), np.asarray(prepared.genes)[top], fontsize=9)
 bars.axvline(0, color="0.6", lw=1)
 bars.set(title="2. change of the largest genes", xlabel="change of log1p expression")
 against.plot(seen, predicted, ".", ms=5, color=plots.COLOURS["experimental"])
@@ -866,11 +866,11 @@ plots.show(
     fig,
     "experimental-one-perturbation",
     alt=f"Three panels for {strong} of {dataset}. First, held-out control cells and {strong} cells in two principal axes, two "
-    "clouds that overlap, with their means. Second, the measured change of the fifteen genes that change most with two "
+    "clouds that overlap, with their means. Second, the measured change of the genes that change most with two "
     "standard errors, and the twin's prediction beside each. Third, predicted against measured change of every gene.",
 )
 record.say(
-    f"{strong}: {len(shown)} held-out cells against {len(still_)} controls. Of the fifteen genes that change most, the twin is "
+    f"{strong}: {len(shown)} held-out cells against {len(still_)} controls. Of the {len(top)} genes that change most, the twin is "
     f"within two standard errors of the measured change for {int((np.abs(predicted - seen) < 2 * error)[top].sum())}."
 )
 

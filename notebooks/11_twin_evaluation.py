@@ -96,7 +96,7 @@ axis.set_xlabel(
     "DTW by which the twin is nearer to the real cells than ...\n"
     "(logarithmic axis beyond 0.1 on either side, linear between)"
 )
-axis.legend(loc="upper center", bbox_to_anchor=(0.4, 1.12), ncols=3, fontsize=9)
+plots.legend_outside(fig, columns=3)
 plots.show(
     fig,
     "nearer-than-what",

@@ -87,6 +87,7 @@ def run(python: pathlib.Path, notebook: pathlib.Path, offline: bool) -> bool:
     kept = {key: value for key, value in os.environ.items() if key not in ("TWINLIB_DATA_DIR", "PYTHONPATH")}
     # pip reads this variable the wrong way round: 0 switches the isolated (and downloading) build off
     kept |= {"PIP_NO_BUILD_ISOLATION": "0", "OMP_NUM_THREADS": "1"}
+    kept["JUPYTER_PATH"] = f"{sys.prefix}/share/jupyter"  # nbconvert is seen, and so must its templates be
     if offline:
         nowhere = "http://127.0.0.1:9"
         kept |= {"PIP_NO_DEPS": "1", "PIP_NO_INDEX": "1", "http_proxy": nowhere, "https_proxy": nowhere}

@@ -131,15 +131,53 @@ def test_names_of_crowded_dots_cover_neither_dots_nor_each_other() -> None:
     plt.close(fig)
 
 
-def test_a_figure_of_one_column_stays_as_it_is() -> None:
+def test_a_figure_of_one_column_is_made_as_narrow_where_there_is_room() -> None:
     import matplotlib.pyplot as plt
 
-    fig, _ = plt.subplots(3, 1, figsize=(9, 9))
-    assert not plots.stack(fig)
-    assert fig.get_figwidth() == 9
+    plots.style()
+    fig, ax = plt.subplots(figsize=(9, 3))
+    ax.set_xlabel("a name of an axis that is longer than a phone is wide, so that it is broken")
+    ax.set_ylabel("a name that is longer than such a low panel is high, broken too")
+    ax.plot([0, 1], label="a name in a legend that has no room for so many letters in one line")
+    plots.legend_outside(fig, columns=1)
+    assert plots.stack(fig) and fig.get_size_inches().tolist() == [plots.COLUMN, 3]
+    fig.canvas.draw()
+    for text in (ax.xaxis.label, ax.yaxis.label, *fig.legends[0].get_texts()):
+        box = text.get_window_extent()
+        assert "\n" in text.get_text()
+        assert box.x0 >= 0 and box.x1 <= fig.bbox.width and box.y0 >= 0 and box.y1 <= fig.bbox.height
     plt.close(fig)
-    assert "<source" not in plots.figure_html(b"x", "a", "b", 600)
-    assert 'media="(max-width: 600px)"' in plots.figure_html(b"x", "a", "b", 600, narrow=b"y")
+
+
+def test_a_figure_without_room_to_be_narrow_stays_as_it_is() -> None:
+    import matplotlib.pyplot as plt
+
+    plots.style()
+    longer, longest, numbers, ticks, small = (plt.subplots(figsize=(w, 4))[0] for w in (9, 9, 9, 9, 4))
+    ticks.axes[0].set_xticks([k / 30 for k in range(30)], range(100, 130))
+    longer.axes[0].set_yticks([0], ["a row whose name leaves little of the panel"])
+    longest.axes[0].set_yticks([0], ["a row with a name that leaves next to nothing of the panel"])
+    for place in range(plots.NUMBERS + 1):
+        numbers.axes[0].text(0, place / 40, "0.25")
+    solid = plt.figure(figsize=(9, 4))
+    solid.add_subplot(projection="3d")
+    for fig, width in ((longer, 9), (longest, 9), (numbers, 9), (ticks, 9), (solid, 9), (small, 4)):
+        assert not plots.stack(fig) and fig.get_figwidth() == width
+        plt.close(fig)
+
+
+def test_a_name_does_not_run_below_a_colour_bar() -> None:
+    import matplotlib.pyplot as plt
+
+    plots.style()
+    fig, (upper, lower) = plt.subplots(1, 2, figsize=(9, 4))
+    drawn = upper.scatter([0, 1], [0, 1], c=[0, 1])
+    bar = fig.colorbar(drawn, ax=[upper, lower])
+    upper.set_xlabel("energy distance, mean over folds (logarithmic above 0.01)")
+    assert plots.stack(fig)
+    fig.canvas.draw()
+    assert upper.xaxis.label.get_window_extent().x1 <= bar.ax.bbox.x0
+    plt.close(fig)
 
 
 @pytest.mark.parametrize(("name", "alt"), [("Bad Name", "a long enough alternative text"), ("ok", "short")])

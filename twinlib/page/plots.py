@@ -9,6 +9,7 @@ import pathlib
 import re
 import sys
 import textwrap
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.text import Annotation
+    from matplotlib.text import Annotation, Text
     from matplotlib.transforms import BboxBase
     from numpy.typing import ArrayLike
 
@@ -83,8 +84,10 @@ PHONE = 600
 COLUMN = 4.8
 #: Least height (inches) of one of its panels.
 LOWEST = 2.4
-#: Letters of a label that fit its width.
-LETTERS = 44
+#: Letters of a label that fit its width; a line is not broken into fewer than the second.
+LETTERS, SHORTEST = 44, 10
+#: Least share of a narrow figure's width that its panels have; a panel with more numbers is not made narrow.
+LEAST_SHARE, NUMBERS = 0.45, 30
 #: Half the width (points) of a dot that a name must not cover.
 DOT = 3
 #: Where a name may stand beside its dot: offset in points, and the corner of the name that is put there.
@@ -153,18 +156,20 @@ def figure_html(
 
 
 def stack(fig: Figure) -> bool:
-    """Put the panels of a figure below each other, as wide as a phone can show; tell whether it has several.
+    """Put the panels of a figure below each other, as wide as a phone can show; tell whether it changed.
 
-    Panels that share an axis get its numbers and its name back.
-    A figure of one column, or of nested grids, stays as it is.
+    Panels that share an axis get its numbers and its name back. A figure of one column is made as narrow, so
+    that its letters are not scaled down; one of nested grids stays as it is.
     """
     panels = {ax: ax.get_subplotspec() for ax in fig.axes}
     specs = {ax: spec for ax, spec in panels.items() if spec is not None}
     grids = {id(spec.get_gridspec()) for spec in specs.values()}
     places = sorted({(spec.rowspan.start, spec.colspan.start) for spec in specs.values()})
-    if len(grids) != 1 or len({column for _, column in places}) < 2:
-        return False
     width, height = fig.get_size_inches()
+    if len(grids) != 1 or width <= COLUMN:
+        return False
+    if len({column for _, column in places}) < 2:
+        return _narrowed(fig)
     rows, columns = (len({place[axis] for place in places}) for axis in (0, 1))
     each = height / rows * min(COLUMN * columns / width, 1.0)
     fig.set_size_inches(COLUMN, max(each, LOWEST) * len(places))
@@ -173,18 +178,72 @@ def stack(fig: Figure) -> bool:
     for ax, spec in specs.items():
         ax.set_subplotspec(grid[places.index((spec.rowspan.start, spec.colspan.start))])
         ax.tick_params(labelleft=True, labelbottom=True)
-        ax.set_xlabel(textwrap.fill(ax.get_xlabel(), LETTERS))
         if ax is not first and ax.get_shared_y_axes().joined(first, ax):
             ax.set_ylabel(ax.get_ylabel() or first.get_ylabel())
             ax.tick_params(axis="y", labelsize=first.get_yticklabels()[0].get_fontsize())
+    return _fitted(fig)
+
+
+def _narrowed(fig: Figure) -> bool:
+    """Make a figure of one column as wide as a phone, unless what is drawn in it would have no room."""
+    width, height = fig.get_size_inches()
+    if any(ax.name == "3d" or len(ax.texts) > NUMBERS for ax in fig.axes):
+        return False
+    fig.set_size_inches(COLUMN, height)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # on a panel without any room, which is seen below
+        fig.canvas.draw()
+    panels = [ax for ax in fig.axes if ax.get_subplotspec()]
+    beside = min(box.x0 for ax in panels if (box := ax.yaxis.get_tightbbox()))
+    if (
+        beside < 0
+        or any(map(_crowded, panels))
+        or min(ax.get_position().width for ax in panels) < LEAST_SHARE
+    ):
+        fig.set_size_inches(width, height)
+        return False
+    return _fitted(fig)
+
+
+def _crowded(ax: Axes) -> bool:
+    """Tell whether numbers along a panel cover each other."""
+    boxes = [label.get_window_extent() for label in ax.get_xticklabels() if label.get_text()]
+    upright = all(label.get_rotation() == 0 for label in ax.get_xticklabels())
+    return upright and any(one.x1 > other.x0 > one.x0 for one, other in zip(boxes, boxes[1:], strict=False))
+
+
+def _fitted(fig: Figure) -> bool:
+    """Break legends, names of axes and titles that a narrow figure has no room for; return True."""
     _narrow_legends(fig)
+    for _ in range(3):  # what was broken moves the rest
+        fig.canvas.draw()
+        for ax in fig.axes:
+            for text in (ax.xaxis.label, ax.title):
+                box = text.get_window_extent()
+                middle = (box.x0 + box.x1) / 2
+                _break(text, box.width, 2 * min(middle, _right_edge(ax, fig) - middle))
+            _break(ax.yaxis.label, ax.yaxis.label.get_window_extent().height, 1.1 * ax.bbox.height)
     return True
+
+
+def _right_edge(ax: Axes, fig: Figure) -> float:
+    """Return where a colour bar beside a panel begins, or the figure ends, in pixels."""
+    bars = [other.bbox.x0 for other in fig.axes if other.get_label() == "<colorbar>"]
+    return min([edge for edge in bars if edge > ax.bbox.x1] or [fig.bbox.width])
+
+
+def _break(text: Text, length: float, room: float) -> None:
+    """Set a text in lines of fewer letters if its length, in pixels, is more than the room."""
+    longest = max(map(len, text.get_text().splitlines() or [""]))
+    if length > room > 0 and longest > SHORTEST:
+        letters = max(int(longest * room / length) - 1, SHORTEST)
+        text.set_text(textwrap.fill(text.get_text(), letters, break_long_words=False))
 
 
 def _narrow_legends(fig: Figure) -> None:
     """Set the legends of the figure in as many columns as a phone has room for."""
     for legend in list(fig.legends):
-        labels = [text.get_text() for text in legend.get_texts()]
+        labels = [textwrap.fill(text.get_text(), LETTERS - 4) for text in legend.get_texts()]
         legend.remove()
         columns = 2 if max(map(len, labels)) <= LETTERS // 2 else 1
         drawn = [handle for handle in legend.legend_handles if handle is not None]
@@ -254,7 +313,7 @@ def legend_outside(fig: Figure, columns: int = 2) -> None:
 def show(fig: Figure, name: str, alt: str, caption: str = "") -> None:
     """Show a figure with alt text (and a caption), then close it; outside a notebook it is only closed.
 
-    A figure of several columns is drawn a second time for phones, see `stack`.
+    A figure that is wider than a phone is drawn a second time for it, see `stack`.
 
     Parameters
     ----------
