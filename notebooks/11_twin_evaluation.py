@@ -78,7 +78,7 @@ WORDS = {
 fig, axis = plt.subplots(figsize=(9.4, 4.6))
 ticks = []
 for row, ((name, clock), judged) in enumerate(verdicts.items()):
-    ticks.append(f"{name}, {clock} ({judged.margins['do_nothing'].units})")
+    ticks.append(f"{name},\n{clock} ({judged.margins['do_nothing'].units})")
     for k, (reference, words) in enumerate(WORDS.items()):
         margin, place = judged.margins[reference], row + 0.22 * (k - 1)
         colour = plots.COLOURS[reference]
@@ -89,7 +89,7 @@ for row, ((name, clock), judged) in enumerate(verdicts.items()):
 axis.axvline(0, color="#2b3648", lw=1)
 axis.set_xscale("symlog", linthresh=0.1)
 axis.set_xlim(-2, 4)
-axis.set_xticks([-1, -0.1, 0, 0.1, 1], ["-1", "-0.1", "0", "0.1", "1"])
+axis.set_xticks([-1, 0, 1], ["-1", "0", "1"])
 axis.set_yticks(range(len(ticks)), ticks)
 axis.invert_yaxis()
 axis.set_xlabel(

@@ -222,7 +222,7 @@ def _fitted(fig: Figure) -> bool:
                 box = text.get_window_extent()
                 middle = (box.x0 + box.x1) / 2
                 _break(text, box.width, 2 * min(middle, _right_edge(ax, fig) - middle))
-            _break(ax.yaxis.label, ax.yaxis.label.get_window_extent().height, 1.1 * ax.bbox.height)
+            _break(ax.yaxis.label, ax.yaxis.label.get_window_extent().height, ax.bbox.height)
     return True
 
 
