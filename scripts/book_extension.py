@@ -11,7 +11,6 @@ import pathlib
 import re
 import sys
 import textwrap
-from functools import cache
 from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
@@ -69,26 +68,12 @@ def _list_modules(app: Any, page: str, source: list[str]) -> None:
     source[0] = re.sub(r"^<!-- modules: (\w+) -->$", _modules, source[0], flags=re.M)
 
 
-@cache
-def _judged() -> list[Any]:
-    """Return every judged claim, which is seconds of work."""
-    from twinlib.results.claims import judged
-
-    return judged()
-
-
 def _findings() -> str:
     """Return what was found, as far as the packaged results go."""
-    from twinlib.results.headlines import findings
+    from twinlib.results.claims import judged
+    from twinlib.results.headlines import summary
 
-    return "\n".join(f"- {text}" for text in findings(_judged()))
-
-
-def _places() -> str:
-    """Return the findings' numbers on every dataset and landscape."""
-    from twinlib.results.headlines import by_place
-
-    return by_place(_judged())
+    return summary(judged())
 
 
 def _sources() -> str:
@@ -129,7 +114,7 @@ def _printed(match: re.Match[str]) -> str:
     return str(value)
 
 
-_INSERTED = {"findings": _findings, "places": _places, "sources": _sources, "bibtex": _bibtex}
+_INSERTED = {"findings": _findings, "sources": _sources, "bibtex": _bibtex}
 
 
 def _insert(app: Any, page: str, source: list[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import stamp
@@ -13,24 +13,21 @@ if TYPE_CHECKING:
     from twinlib.results.claims import Judged
 
 README = stamp.ROOT / "README.md"
+_BLOCK = re.compile(r"(?<=<!-- >>> findings -->\n).*?(?=<!-- <<< findings -->\n)", re.S)
 
 
-def written(text: str, blocks: Mapping[str, str]) -> str:
-    """Return a page with each block between its marks."""
-    for name, block in blocks.items():
-        marked = re.compile(rf"(?<=<!-- >>> {name} -->\n).*?(?=<!-- <<< {name} -->\n)", re.S)
-        if len(marked.findall(text)) != 1:
-            raise SystemExit(f"README.md lost the marks between which its {name} are written.")
-        text = marked.sub(lambda _, block=block: block, text)
-    return text
+def written(text: str, block: str) -> str:
+    """Return a page with the findings between its marks."""
+    if len(_BLOCK.findall(text)) != 1:
+        raise SystemExit("README.md lost the marks between which the findings are written.")
+    return _BLOCK.sub(lambda _: block, text)
 
 
-def blocks(rows: Sequence[Judged]) -> dict[str, str]:
+def block(rows: Sequence[Judged]) -> str:
     """Return what the README shows of all judged claims."""
-    from twinlib.results.headlines import by_place, findings
+    from twinlib.results.headlines import summary
 
-    told = "".join(f"- {text}\n" for text in findings(rows, "book/"))
-    return {"findings": told, "places": f"\n{by_place(rows, 'book/')}\n\n"}
+    return f"\n{summary(rows, 'book/')}\n\n"
 
 
 def main() -> int:
@@ -38,7 +35,7 @@ def main() -> int:
     from twinlib.results.claims import judged
 
     before = README.read_text(encoding="utf-8")
-    README.write_text(written(before, blocks(judged())), encoding="utf-8")
+    README.write_text(written(before, block(judged())), encoding="utf-8")
     return 0
 
 

@@ -13,7 +13,7 @@ import pytest
 from twinlib.evaluation.calibration import Arms
 from twinlib.evaluation.scoring import scored, shared_error
 from twinlib.results import claims, claims_page
-from twinlib.results.headlines import HEADLINES, KINDS, by_place, findings
+from twinlib.results.headlines import HEADLINES, KINDS, TABLES, by_place, findings, summary
 from twinlib.results.judged import in_words, judged_splits
 from twinlib.results.verdicts import BUILT, FAILS, HOLDS, OPEN
 from twinlib.verdict.sentences import MEASURED
@@ -191,7 +191,6 @@ def shown_by_place(rows: list[claims.Judged]) -> dict[tuple[int, str], str]:
 
 
 def test_the_table_of_places_says_what_the_claims_page_says(rows: list[claims.Judged]) -> None:
-    assert "\n<!-- places -->\n" in page("intro")
     shown, listed = shown_by_place(rows), {claims.claim_number(finding.statement) for finding in HEADLINES}
     own = {(row.claim, row.place): row for row in rows if row.claim in listed}
     assert set(shown) == set(own) and len(shown) > 80
@@ -208,12 +207,15 @@ def test_the_table_of_places_says_what_the_claims_page_says(rows: list[claims.Ju
 def test_a_finding_without_results_is_left_out(rows: list[claims.Judged]) -> None:
     fewer = [row for row in rows if row.claim != TWIN]
     assert 0 < len(findings(fewer)) < len(findings(rows)) and not findings([]) and not by_place([])
+    assert not summary([])
 
 
 def test_the_readme_holds_the_findings_of_the_packaged_results(rows: list[claims.Judged]) -> None:
     import findings as script
 
-    text, blocks = script.README.read_text(encoding="utf-8"), script.blocks(rows)
-    assert text == script.written(text, blocks), "run `make claims`"
-    links = re.findall(r"\]\(((?:book|notebooks)/[\w./]+)", "\n".join(blocks.values()))
+    text, block = script.README.read_text(encoding="utf-8"), script.block(rows)
+    assert text == script.written(text, block), "run `make claims`"
+    assert [block.count(f"\n### {group}\n") for group in TABLES] == [1] * len(TABLES)
+    assert all(f"\n- {told}\n" in block for told in findings(rows, "book/"))
+    links = re.findall(r"\]\(((?:book|notebooks)/[\w./]+)", block)
     assert links and all((ROOT / link).is_file() for link in links)

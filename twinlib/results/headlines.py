@@ -420,7 +420,7 @@ HEADLINES = (
     Headline(
         "TRPO_PPO greatly outperforms",
         PRIMARY_PLACE,
-        "Public code, TRPO before PPO less PPO: squared error between start and end that is saved",
+        "Squared error between start and end that is saved",
         "TRPO before PPO greatly outperforms PPO in the tables",
         "With genes switched off, in the paper's public code, rebuilt from a written description, it {} PPO "
         "by the tables' own error, which compares the start of a rollout with its end, so that doing nothing "
@@ -431,7 +431,7 @@ HEADLINES = (
     Headline(
         "TRPO_PPO outperforms PPO in the reward",
         PRIMARY_PLACE,
-        "The same: reward",
+        "Reward of an episode",
         "it outperforms PPO in the reward that both are trained for, of which the paper prints none",
         "In the same code, with the same cells, {} PPO",
         ("it earns more than", "it earns less than", "it is undecided whether it earns more than"),
@@ -441,29 +441,58 @@ HEADLINES = (
 )
 
 
-def findings(rows: Sequence[Judged], pages: str = "") -> list[str]:
-    """Return the findings that stand among `judged` claims, a few lines of Markdown each.
+#: The groups of the findings, in their order, each with what stands above its table.
+IN_SILICO, ESCAPE, TWIN, CODE = (
+    "The in-silico twin: what it predicts, and how it learns",
+    "Escape over a barrier",
+    "The experimental twin",
+    "The paper's public code, rebuilt",
+)
+TABLES = {
+    IN_SILICO: "First less second",
+    ESCAPE: "In shares of all cells, or seeds",
+    TWIN: "Less its strongest rival",
+    CODE: "TRPO before PPO less PPO",
+}
 
-    `pages` leads from the page that shows them to the folder of the book's pages.
+
+def _group(finding: Headline) -> str:
+    """Return the group of a finding."""
+    if finding.statement.startswith("TRPO_PPO"):
+        return CODE
+    return ESCAPE if finding.place == BARRIER else TWIN if ", " in finding.place else IN_SILICO
+
+
+def summary(rows: Sequence[Judged], pages: str = "") -> str:
+    """Return what was found as Markdown: for each group a heading, its findings, and a table of all places.
+
+    `pages` leads from the page that shows it to the folder of the book's pages.
     """
+    parts = []
+    for group in TABLES:
+        told = "\n".join(f"- {text}" for text in findings(rows, pages, group))
+        parts += [f"### {group}", told, by_place(rows, pages, group)] * bool(told)
+    return "\n\n".join(parts)
+
+
+def findings(rows: Sequence[Judged], pages: str = "", group: str = "") -> list[str]:
+    """Return the findings that stand among `judged` claims, of all groups or of one, as Markdown."""
     told = []
     for finding in HEADLINES:
         of_claim = [row for row in rows if row.claim == claim_number(finding.statement)]
         own = [row for row in of_claim if row.place == finding.place and finding.says]
-        told += [_told(finding, row, of_claim, rows) for row in own]
+        if group in ("", _group(finding)):
+            told += [_told(finding, row, of_claim, rows) for row in own]
     return [_from(pages, text) for text in told]
 
 
-def by_place(rows: Sequence[Judged], pages: str = "") -> str:
-    """Return the findings' differences on every place, as Markdown tables."""
+def by_place(rows: Sequence[Judged], pages: str = "", group: str = "") -> str:
+    """Return the findings' differences on every place, as a Markdown table a group."""
     known = {claim_number(finding.statement): finding for finding in HEADLINES}
-    parted = {n: finding for n, finding in known.items() if ", " in finding.place}
-    on_barriers = {n: finding for n, finding in known.items() if finding.place == BARRIER}
-    on_datasets = {n: finding for n, finding in known.items() if n not in parted | on_barriers}
+    chosen = {group: TABLES[group]} if group else TABLES
     tables = [
-        _table("The in-silico twin", on_datasets, rows),
-        _table("Escape, in shares of all cells, or seeds", on_barriers, rows),
-        _table("The experimental twin less its strongest rival", parted, rows),
+        _table(title, {n: finding for n, finding in known.items() if _group(finding) == name}, rows)
+        for name, title in chosen.items()
     ]
     return _from(pages, "\n\n".join(filter(None, tables)))
 
