@@ -8,18 +8,21 @@
     table.replaceWith(box);
     box.append(table);
   };
-  const mark = () => document.querySelectorAll(boxes).forEach((box) => {
+  const mark = (box) => {
     const wide = box.scrollWidth > box.clientWidth + 1;
     box.classList.toggle("scrolls", wide);
     if (wide) box.tabIndex = 0;
     else box.removeAttribute("tabindex");
-  });
+  };
+  // A column changes its width with the window, and with a sidebar that is folded or a fold that is opened.
+  const watched = new ResizeObserver((seen) => seen.forEach((one) => mark(one.target)));
   window.addEventListener("load", () => {
     document.querySelectorAll("article table").forEach(wrap);
-    (window.MathJax?.startup?.promise ?? Promise.resolve()).then(mark);
+    (window.MathJax?.startup?.promise ?? Promise.resolve()).then(() => document.querySelectorAll(boxes).forEach((box) => {
+      mark(box);
+      watched.observe(box);
+    }));
   });
-  window.addEventListener("resize", mark);
-  document.addEventListener("toggle", mark, true);
 })();
 
 // The theme gives the button of the navigation its work on the first such button only, and that one stands in the

@@ -96,7 +96,7 @@ export function sideways() {
 
 // How many screens down the first figure stands; a fact, no finding.
 export function firstFigure() {
-  const figure = document.querySelector("article figure img, article figure canvas, article canvas");
+  const figure = document.querySelector("article img, article canvas");
   const screens = (height) => (height / innerHeight).toFixed(1);
   const all = screens(document.documentElement.scrollHeight);
   if (!figure) return `${all} screens, no figure`;

@@ -251,7 +251,7 @@ HEADLINES = (
     Headline(
         "Starting PPO from",
         PRIMARY_PLACE,
-        "TRPO before PPO less PPO alone: correlation on unseen cells",
+        "TRPO before PPO less PPO alone",
         "TRPO before PPO predicts unseen cells better than PPO alone",
         "With genes switched off one by one, each at the expected best of ten settings, it {} PPO alone",
         _BEATS,
@@ -261,7 +261,7 @@ HEADLINES = (
     Headline(
         "The warm start leads",
         PRIMARY_PLACE,
-        "The same: return over the first quarter of the training",
+        "The same: early return",
         "it converges faster",
         "With genes switched off, at the same settings, over the first quarter of the training, it {} PPO "
         "alone",
@@ -271,7 +271,7 @@ HEADLINES = (
     Headline(
         "The warm start needs fewer",
         UPDATES_PLACE,
-        "The same: share of PPO's optimizer steps that is saved",
+        "The same: share of optimizer steps saved",
         "it needs fewer updates",
         "With genes switched on, at the same settings, until it reaches nine tenths of a return that both "
         "end above, it {} PPO alone",
@@ -282,7 +282,7 @@ HEADLINES = (
     Headline(
         "The two stages together",
         PRIMARY_PLACE,
-        "TRPO before PPO less TRPO alone: correlation on unseen cells",
+        "TRPO before PPO less TRPO alone",
         "both stages together do better than the first one alone",
         "With genes switched off, TRPO before PPO {} TRPO alone",
         _BEATS,
@@ -291,7 +291,7 @@ HEADLINES = (
     Headline(
         "The second stage needs",
         PRIMARY_PLACE,
-        "TRPO before PPO less the same second stage alone: correlation on unseen cells",
+        "TRPO before PPO less its second stage",
         "the second stage needs a first one",
         "With genes switched off, TRPO before PPO {} the same second stage without it",
         _BEATS,
@@ -300,7 +300,7 @@ HEADLINES = (
     Headline(
         "The gain comes from",
         PRIMARY_PLACE,
-        "Natural less plain first stage: correlation on unseen cells",
+        "Natural less plain first stage",
         "the [natural gradient](../notebooks/07_natural_gradient.ipynb) is why",
         "With genes switched off, a first stage along it {} one along the plain gradient, with steps as long",
         _ENDS,
@@ -309,7 +309,7 @@ HEADLINES = (
     Headline(
         "One TRPO step before",
         PRIMARY_PLACE,
-        "Algorithm 1 as printed less PPO alone: correlation on unseen cells",
+        "Algorithm 1 less PPO alone",
         "Algorithm 1, a TRPO step before the PPO epochs of every iteration, improves on PPO",
         "With genes switched off, as printed, each at its best setting, it {} PPO alone",
         _BEATS,
@@ -319,7 +319,7 @@ HEADLINES = (
     Headline(
         "Escaping local optima lets",
         PRIMARY_PLACE,
-        "In-silico twin less the mean of the same perturbation: correlation on unseen cells",
+        "TRPO before PPO less a plain mean",
         "escaping local optima lets a deep model outperform simple baselines",
         "With genes switched off, the in-silico twin predicts unseen cells {} the mean change that the same "
         "gene's loss made in the training cells, which needs no model",
@@ -330,7 +330,7 @@ HEADLINES = (
     Headline(
         "Trajectories of the in-silico",
         PRIMARY_PLACE,
-        "Distance of the in-silico path saved on its strongest rival",
+        "Path less its strongest rival: distance saved",
         "paths of the in-silico twin resemble the real ones",
         "With genes switched off, they are {} the best of a straight line, doing nothing and the same policy "
         "with shuffled labels",
@@ -340,7 +340,7 @@ HEADLINES = (
     Headline(
         "A poor initialisation traps",
         BARRIER,
-        "Share of tuned PPO's seeds that arrive; the claim needs under half",
+        "Share of PPO's seeds that arrive (under half?)",
         "a poor start traps PPO in a local optimum",
         "Over the highest of three simulated barriers {} of tuned PPO's seeds bring half of their cells "
         "across",
@@ -370,7 +370,7 @@ HEADLINES = (
     Headline(
         "Initialising well",
         BARRIER,
-        "TRPO before PPO less PPO from three fresh starts",
+        "TRPO before PPO less PPO started thrice",
         "a good start is what is needed",
         "Over the same barrier TRPO before PPO {} PPO from three fresh starts",
         _BRINGS,
@@ -380,7 +380,7 @@ HEADLINES = (
     Headline(
         "It is the first stage",
         BARRIER,
-        "TRPO before PPO less the same second stage alone",
+        "TRPO before PPO less its second stage",
         "the TRPO stage is what lets cells escape",
         "Over the same barrier TRPO before PPO {} the same second stage with no TRPO before it",
         _BRINGS,
@@ -420,7 +420,7 @@ HEADLINES = (
     Headline(
         "TRPO_PPO greatly outperforms",
         PRIMARY_PLACE,
-        "Squared error between start and end that is saved",
+        "Squared error from start to end, saved",
         "TRPO before PPO greatly outperforms PPO in the tables",
         "With genes switched off, in the paper's public code, rebuilt from a written description, it {} PPO "
         "by the tables' own error, which compares the start of a rollout with its end, so that doing nothing "
@@ -449,7 +449,7 @@ IN_SILICO, ESCAPE, TWIN, CODE = (
     "The paper's public code, rebuilt",
 )
 TABLES = {
-    IN_SILICO: "First less second",
+    IN_SILICO: "Correlation, where nothing else is said",
     ESCAPE: "In shares of all cells, or seeds",
     TWIN: "Less its strongest rival",
     CODE: "TRPO before PPO less PPO",
