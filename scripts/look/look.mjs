@@ -94,6 +94,8 @@ async function load(page, address) {
   await page.setViewportSize({ width: 1400, height: 900 });
   await page.goto(address, { waitUntil: "load" });
   await page.evaluate(() => window.MathJax?.startup?.promise?.then(() => true));
+  // a colour on its way to another one is neither
+  await page.addStyleTag({ content: "*, *::before, *::after { transition: none !important; animation: none !important }" });
   await page.evaluate(axeSource);
   return page.evaluate(firstFigure);
 }
