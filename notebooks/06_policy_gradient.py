@@ -18,7 +18,7 @@
 # It is told how well each action went (the *reward*), and nobody hands it a derivative of that.
 # Which way should its parameters move, and how far before the actions that it tried no longer tell?
 #
-# **Answer.** They should move along the average of *score* times reward (Eq. 1 to 3 of the paper), which one batch of tried actions gives for all parameters at once, and not far: where an action has two hundred parts, one for each gene that may be pushed, half of a batch is lost at less than a tenth of the distance that an action of one part allows, as the figure shows.
+# **Answer.** They should move so that actions which paid become more probable: along the average of *score* times reward (Eq. 1 to 3 of the paper), which one batch of tried actions gives for all parameters at once, and not far: where an action has two hundred parts, one for each gene that may be pushed, half of a batch is lost at less than a tenth of the distance that an action of one part allows, as the figure shows.
 # This is why the next chapters keep their steps short.
 #
 # The *score* of an action is the derivative of the logarithm of its probability with respect to the policy's parameters; the *likelihood ratio* is how much more probable the action has become since it was tried, and the *effective share* says, from these ratios, how many of the tried actions still count after the policy has moved.

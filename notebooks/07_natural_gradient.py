@@ -14,7 +14,7 @@
 # %% [markdown]
 # # 7. The natural gradient: measuring steps by what they change
 #
-# **Question.** A *policy* is a rule that draws actions at random, and its parameters say how. A gradient says which parameters to move, and silently assumes that all of them are measured on the same scale.
+# **Question.** A *policy* is a rule that draws actions at random, and its parameters say how. A gradient says which parameters to move, and silently assumes that all of them are measured on the same scale, like a walker who takes a map's inches for miles in every direction, though the map is stretched.
 # What does that cost?
 #
 # **Answer.** The plain gradient takes a different step, and one that gains less, whenever somebody writes the same policy with other parameters.
