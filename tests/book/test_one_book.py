@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 import re
 from collections import Counter
+from dataclasses import replace
 
 import nbformat
 import numpy as np
@@ -15,7 +16,7 @@ from twinlib.evaluation.scoring import scored, shared_error
 from twinlib.results import claims, claims_page
 from twinlib.results.headlines import HEADLINES, KINDS, TABLES, by_place, findings, summary
 from twinlib.results.judged import in_words, judged_splits
-from twinlib.results.verdicts import BUILT, FAILS, HOLDS, OPEN
+from twinlib.results.verdicts import BUILT, FAILS, HOLDS, OPEN, withheld
 from twinlib.verdict.sentences import MEASURED
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -202,6 +203,19 @@ def test_the_table_of_places_says_what_the_claims_page_says(rows: list[claims.Ju
         assert text.startswith("**") == (row.verdict in (HOLDS, FAILS))
         assert text.endswith("†") == ("†" in claims.cell(row.verdict, row.told))
         assert text.startswith("(") == (gap is not None and gap.low != gap.low)
+
+
+def test_a_finding_without_any_interval_says_so(rows: list[claims.Judged]) -> None:
+    number = claims.claim_number("The two stages together")
+    own = [row for row in rows if row.claim == number and row.told.gap]
+    without = [
+        replace(row, told=replace(row.told, gap=withheld(row.told.gap)), verdict=OPEN)
+        for row in own
+        if row.told.gap
+    ]
+    (told,) = findings(without)
+    assert told.startswith("**Undecided everywhere**: that both stages") and "interval" not in told
+    assert by_place(without).count("| (") == len(without) > 3
 
 
 def test_a_finding_without_results_is_left_out(rows: list[claims.Judged]) -> None:

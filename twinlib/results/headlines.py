@@ -541,6 +541,8 @@ def _told(finding: Headline, row: Judged, of_claim: Sequence[Judged], rows: Sequ
 def _verdicts(of_claim: Sequence[Judged]) -> str:
     """Return on how many places of a claim each verdict was reached, among all claims."""
     judged = [row for row in of_claim if row.told.gap is None or np.isfinite(row.told.gap.low)]
+    if not judged:
+        return "Undecided everywhere"
     counts = Counter(row.verdict for row in judged)
     told = [f"{word} {counts[verdict]}" for verdict, word in _COUNTED.items() if counts[verdict]]
     places = {row.place for row in judged}
