@@ -351,6 +351,11 @@ record.say(
     + "."
 )
 assert at[1e-4] < 0.01
+small = deltas <= 0.01
+for one in relative.T:  # the text below says so
+    gentle = np.polyfit(np.log(deltas[small]), np.log(one[small]), 1)[0]
+    steep = np.polyfit(np.log(deltas[-3:]), np.log(one[-3:]), 1)[0]
+    assert abs(gentle - 0.5) < 0.1 < steep - gentle
 
 # %% [markdown]
 # The third-order term is what is left out, so the relative error should fall as the square root of $\delta$ ([chapter 7](07_natural_gradient.ipynb), step 2).

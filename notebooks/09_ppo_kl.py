@@ -159,6 +159,7 @@ used_up = {
     name: next((k for k, share in enumerate(curve[:, 1]) if share < TENTH), None)
     for name, curve in curves.items()
 }
+assert used_up["nothing"] == used_up["penalty 1"] == 2  # the answer above says so
 record.say(
     "**Passes until less than a tenth of the batch counts: "
     + ", ".join(
@@ -628,6 +629,8 @@ record.say(
     + ", ".join(f"{n} {kl:.2f}" for n, kl in lengths.items())
     + "."
 )
+weights = [settings_of.beta for settings_of in variants.values()]
+assert betas[:, 0].max() > 5 * max(weights)  # the text below says so
 if ends[held].min() > ends[free].max():
     record.say("Both settings with a clip end above both settings without one.")
 else:

@@ -185,6 +185,7 @@ if tuned:
     assert HOLDS not in verdicts  # the answer above says so
     counts = ", ".join(f"{v} on {verdicts.count(v)}" for v in dict.fromkeys(verdicts))
     last = [of_budget[TOLD_AT[-1]] for of_budget in gaps.values()]
+    assert all(gap.low <= 0 <= gap.high for gap in last)  # the sentence below says so
     least, most = (
         round(pick(gap.mean for gap in last), 3) + 0.0
         for pick in (min, max)  # no -0
@@ -409,7 +410,7 @@ NO_RUNS = "Nothing to show yet: the runs named at the top of the page are missin
 # A comparison at one shared setting favours the algorithm that the setting happens to suit, and a comparison of best settings favours the one that was searched more.
 # So PPO, TRPO, `two_stage` and `alternating` get the same random settings, where they have the setting at all.
 # PPO's learning rate is drawn from the same range as that of every other stage, it may choose its discount and its noise like the others, and it gets as many tries.
-# What it does not get is a stop at a KL target, which `two_stage` has from its first stage (the arm `second_stage_alone` is PPO with one); and the weight of the KL penalty is tuned for nobody, which costs `PPO_KL` most, PPO with nothing but that penalty.
+# What it does not get is a stop at a KL target, which `two_stage` has from its first stage (the arm `second_stage_alone` is PPO with one); and the weight of the KL penalty is tuned for nobody, not even for `PPO_KL`, which is PPO with nothing but that penalty.
 # With so few draws settings are entangled, too: a long discount may happen to come with small $\delta$ only ([chapter 13](13_escaping_local_optima.ipynb) prints an instance).
 # The environment, the length of an action included, is one and the same for all.
 

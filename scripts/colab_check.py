@@ -93,9 +93,8 @@ def run(python: pathlib.Path, notebook: pathlib.Path, offline: bool) -> bool:
         kept |= {"PIP_NO_DEPS": "1", "PIP_NO_INDEX": "1", "http_proxy": nowhere, "https_proxy": nowhere}
     uninstall = [str(python), "-m", "pip", "uninstall", "-q", "-y", "twinlib"]
     subprocess.run(uninstall, env=kept, check=True, capture_output=True)
-    for left in python.parents[1].glob(
-        "lib/*/site-packages/twinlib"
-    ):  # compiled loops, which pip does not know
+    # pip leaves compiled loops, and a notebook would take their folder for the package
+    for left in python.parents[1].glob("lib/*/site-packages/twinlib"):
         shutil.rmtree(left)
     with tempfile.TemporaryDirectory() as empty:
         if offline:
